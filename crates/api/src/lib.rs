@@ -1,0 +1,1 @@
+//! HTTP doors: translate, hold no state.

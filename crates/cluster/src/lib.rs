@@ -1,0 +1,1 @@
+//! Decides who holds what, what to do next, what is wrong and why.

@@ -1,0 +1,1 @@
+//! The shared wish as keys and bytes.

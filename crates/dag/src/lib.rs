@@ -1,0 +1,1 @@
+//! Blocks, UnixFS, directories, CAR: cut, hash, build, walk, verify.

@@ -1,0 +1,1 @@
+//! A whole IPFS node in the process.

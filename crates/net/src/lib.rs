@@ -1,0 +1,1 @@
+//! A libp2p host: dialling, private network, gossip, bitswap, streams.

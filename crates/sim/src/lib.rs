@@ -1,0 +1,1 @@
+//! Many peers on virtual time, with seeded faults.

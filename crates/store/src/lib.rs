@@ -1,0 +1,1 @@
+//! This disk: ordered keys, transactions, block packs.
