@@ -1,1 +1,24 @@
-//! Decides who holds what, what to do next, what is wrong and why.
+//! The mind of a peer: decides who holds what, what to do next, what is wrong and why.
+//!
+//! A deterministic machine: `(state, event, now) -> effects`. It never touches network, disk, clock or chance; around it
+//! `peer` waits for events and performs effects, and `sim` runs hundreds of it in one thread. Blocks never pass here.
+//!
+//! ```text
+//!   doors ──Command──►┌─────────┐──Submit──► consensus (the shared wish)
+//!   wish ──Shared────►│ Machine │──Node────► the own IPFS node (pin, unpin, list)
+//!   node ──Node,Held─►│         │──Tell────► other peers' machines
+//!   peers ─Message───►└─────────┘──Ledger──► what is ours, on disk
+//! ```
+//! Read [`event`] first (what goes in and out), then `machine.rs` (routes), then `tracker` (this peer: wanted against held),
+//! `placement`, `health`, `repair`, `space`, `membership`.
+
+pub mod event;
+pub mod report;
+pub mod view;
+
+pub use event::{
+    Answer, Change, Command, Effect, Event, LinkState, Missing, NodeFailure, NodeOp, NodeOutcome, Notice, OpId, PinChange, RequestId,
+    SharedChange, SubmitId, ViewState,
+};
+pub use report::{CopyRow, Explanation, PeerHealth, PeerRow};
+pub use view::SharedView;

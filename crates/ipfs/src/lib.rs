@@ -1,1 +1,243 @@
-//! What the system asks of a node.
+//! What the system asks of an IPFS node: one trait, so that whatever stands on top does not know which node it has.
+//!
+//! Implementers: the embedded node (`ipfs-embedded`), a Kubo daemon, the in-memory node, and the cluster itself
+//! (`peer::ClusterNode`). Each passes [`conformance`].
+//!
+//! Deliberately absent: any protocol, and any notion of clusters or policies.
+
+use ::bytes::Bytes;
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use std::sync::Arc;
+use tokio::sync::watch;
+use types::{ByteCount, Cid, Depth, Owner, PeerId, UnixMillis};
+
+pub use dag::Block;
+
+/// A node that stores blocks: the four duties together.
+pub trait IpfsNode: Blocks + Pins + NodeInfo {}
+impl<N: Blocks + Pins + NodeInfo + ?Sized> IpfsNode for N {}
+
+/// Where a block may be taken from.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    /// Do not ask anybody else; answer [`BlockError::NotLocal`] when the block is not here.
+    pub local_only: bool,
+    /// Node ids that are likely to have it, best first (peer ids of *node* hosts).
+    pub holders: Vec<PeerId>,
+}
+
+impl Source {
+    /// Only what is here.
+    pub fn local() -> Source {
+        Source { local_only: true, holders: Vec::new() }
+    }
+}
+
+/// Blocks by CID.
+#[async_trait]
+pub trait Blocks: Send + Sync {
+    /// Stores blocks on the account of `owner`; returns when all are durable. Repeating is harmless. Refuses data that does
+    /// not match its CID. Blocks put for [`Owner::Adding`] are safe from garbage collection until [`Blocks::release`].
+    async fn put(&self, owner: &Owner, blocks: Vec<Block>) -> Result<(), PutError>;
+
+    /// Ends an add: what no pin has taken over by then is garbage.
+    async fn release(&self, owner: &Owner) -> Result<(), PutError>;
+
+    /// The block, verified; fetched when it is not here and `source` allows it. Cancel by drop.
+    async fn get(&self, cid: &Cid, source: &Source) -> Result<Bytes, BlockError>;
+
+    /// Which of these are here, in order.
+    async fn has(&self, cids: &[Cid]) -> Result<Vec<bool>, BlockError>;
+
+    /// Removes what no owner needs; returns bytes freed.
+    async fn collect_garbage(&self) -> Result<ByteCount, BlockError>;
+}
+
+/// What to pin.
+#[derive(Clone, Debug)]
+pub struct PinTask {
+    /// On whose account.
+    pub owner: Owner,
+    /// The root.
+    pub cid: Cid,
+    /// How deep.
+    pub depth: Depth,
+    /// Where missing blocks may be found.
+    pub source: Source,
+}
+
+/// How far a pin is; watched while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PinProgress {
+    /// Blocks present and walked.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: ByteCount,
+    /// Blocks known to be needed and not here.
+    pub missing: u64,
+}
+
+/// Sender half of a pin's progress.
+pub type Progress = Arc<watch::Sender<PinProgress>>;
+
+/// A finished pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pinned {
+    /// Blocks in the pinned part of the DAG.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: ByteCount,
+}
+
+/// One thing that the node keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldPin {
+    /// The root.
+    pub cid: Cid,
+    /// Who wants it kept, how deep, since when; sorted by owner, never empty.
+    pub owners: Vec<(Owner, Depth, UnixMillis)>,
+    /// Blocks and bytes when it was pinned.
+    pub size: Pinned,
+}
+
+/// What is kept, for whom.
+#[async_trait]
+pub trait Pins: Send + Sync {
+    /// Fetches what is missing and keeps all of it for `task.owner`; returns when everything is durable. Twice is fine (a
+    /// greater depth replaces a smaller one). Cancel by drop: a cancelled pin leaves no pin.
+    async fn pin(&self, task: PinTask, progress: Progress) -> Result<Pinned, PinError>;
+
+    /// Ends one owner's wish; the content goes at the next collection after its last owner let go. Twice is fine.
+    async fn unpin(&self, owner: &Owner, cid: &Cid) -> Result<(), PinError>;
+
+    /// Everything kept with a CID after `after`, sorted by the CID's bytes, at most `limit`.
+    async fn pins(&self, after: Option<Cid>, limit: usize) -> Result<Vec<HeldPin>, PinError>;
+
+    /// One of them.
+    async fn pin_of(&self, cid: &Cid) -> Result<Option<HeldPin>, PinError>;
+}
+
+/// Amounts on this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// The hard limit; `u64::MAX` when there is none.
+    pub limit: ByteCount,
+    /// In use of it, on disk.
+    pub used: ByteCount,
+    /// Blocks.
+    pub blocks: u64,
+    /// Whether the numbers are exact or, as with Kubo, estimates.
+    pub is_exact: bool,
+}
+
+/// About the node itself.
+#[async_trait]
+pub trait NodeInfo: Send + Sync {
+    /// The node's libp2p id, if it has a network.
+    fn id(&self) -> Option<PeerId>;
+    /// Dialable multiaddrs with `/p2p/`.
+    async fn addresses(&self) -> Vec<String>;
+    /// Space now.
+    async fn space(&self) -> Result<Space, BlockError>;
+    /// Connects to other nodes (multiaddrs with `/p2p/`), so that their blocks can be fetched; failures are not errors.
+    async fn connect(&self, addresses: &[String]);
+}
+
+/// Why blocks were not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    /// Under the limit there is no room for them.
+    #[error("no room: needs {needed}, free {free}")]
+    NoRoom {
+        /// Bytes of the refused blocks.
+        needed: ByteCount,
+        /// Free under the limit.
+        free: ByteCount,
+    },
+    /// The data is not what the CID says.
+    #[error("block {cid} does not match its CID")]
+    Mismatch {
+        /// The CID it came with.
+        cid: Cid,
+    },
+    /// Larger than 2 MiB, or of a hash that is not known here.
+    #[error("block {cid} refused: {reason}")]
+    Refused {
+        /// The block.
+        cid: Cid,
+        /// Why.
+        reason: String,
+    },
+    /// The disk or the daemon failed.
+    #[error("storing blocks: {0}")]
+    Storage(String),
+}
+
+/// Why a block was not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BlockError {
+    /// Not here, and nobody else was to be asked.
+    #[error("block {cid} is not on this node")]
+    NotLocal {
+        /// The block.
+        cid: Cid,
+    },
+    /// Nobody who was asked has it.
+    #[error("block {cid} was not found: {asked} nodes asked")]
+    NotFound {
+        /// The block.
+        cid: Cid,
+        /// How many nodes said no or did not answer in time.
+        asked: u32,
+    },
+    /// What is stored under the CID does not match it any more.
+    #[error("block {cid} is damaged on this disk")]
+    Corrupt {
+        /// The block.
+        cid: Cid,
+    },
+    /// The disk or the daemon failed.
+    #[error("reading blocks: {0}")]
+    Storage(String),
+}
+
+/// Why something could not be pinned.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// Blocks are missing and nobody who was asked has them; `missing` names at most 100 of them.
+    #[error("{} blocks of {cid} were not found, the first is {}", missing.len(), missing.first().map_or_else(String::new, ToString::to_string))]
+    Missing {
+        /// The root.
+        cid: Cid,
+        /// Some of the missing blocks.
+        missing: Vec<Cid>,
+    },
+    /// No room.
+    #[error("no room for {cid}: needs {needed}, free {free}")]
+    NoRoom {
+        /// The root.
+        cid: Cid,
+        /// Bytes that did not fit.
+        needed: ByteCount,
+        /// Free under the limit.
+        free: ByteCount,
+    },
+    /// The DAG cannot be walked: a block is malformed.
+    #[error("{cid} cannot be walked: {reason}")]
+    Malformed {
+        /// The block.
+        cid: Cid,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The disk or the daemon failed.
+    #[error("pinning: {0}")]
+    Storage(String),
+}
+
+/// A stream of errors or items, boxed.
+pub type Items<'a, T, E> = BoxStream<'a, Result<T, E>>;
+
+pub mod conformance;
+pub mod memory;

@@ -1,0 +1,24 @@
+//! What the machine may read of the disk: pages in key order.
+
+use types::{Cid, Pin};
+
+/// Page scans of the shared wish and of the own ledger; both ordered by the CID's bytes.
+///
+/// `peer` implements it over a store snapshot, the simulator over maps. Every call is bounded by its `limit`.
+pub trait SharedView {
+    /// Pins with a CID after `after` (exclusive), at most `limit`, with the version of their stored form
+    /// (`wire::pin_version`).
+    fn pins_after(&self, after: Option<&Cid>, limit: usize) -> Vec<(Pin, u64)>;
+
+    /// One pin; for commands and single questions, never in a loop over the wish.
+    fn pin(&self, cid: &Cid) -> Option<(Pin, u64)>;
+
+    /// CIDs in the ledger (what this peer once pinned for this cluster) after `after`, at most `limit`.
+    fn ledger_after(&self, after: Option<&Cid>, limit: usize) -> Vec<Cid>;
+
+    /// Whether the ledger has it.
+    fn is_ours(&self, cid: &Cid) -> bool;
+
+    /// How many entries the ledger has.
+    fn ledger_count(&self) -> u64;
+}

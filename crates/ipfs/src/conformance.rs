@@ -1,0 +1,1 @@
+//! What every node promises, one function a promise.

@@ -1,0 +1,131 @@
+//! What a door may ask of the cluster: the one interface between `api` and everything below.
+//!
+//! Implemented by [`crate::Peer`] (the real one); the tests of doors have an in-memory twin.
+
+use async_trait::async_trait;
+use cluster::{CopyRow, Explanation, Notice, PeerRow};
+use ipfs::{Block, IpfsNode};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast;
+use types::{ByteCount, Cid, Depth, PeerId, Pin, PinOptions, UnixMillis};
+
+/// Who this peer is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Cluster peer id.
+    pub peer: PeerId,
+    /// Name for people.
+    pub name: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// Multiaddrs of the cluster host, with `/p2p/`.
+    pub addresses: Vec<String>,
+    /// Id of the node.
+    pub node: Option<PeerId>,
+    /// Multiaddrs of the node, with `/p2p/`.
+    pub node_addresses: Vec<String>,
+    /// When it started.
+    pub started: UnixMillis,
+}
+
+/// Why a command failed; the text names the cause and the next step.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The CID is not in the shared state (Go's words, which its clients look for).
+    #[error("pin is not part of the pinset")]
+    NotPinned,
+    /// The machine refused.
+    #[error(transparent)]
+    Refused(#[from] cluster::Missing),
+    /// The input was wrong.
+    #[error("{0}")]
+    Bad(String),
+    /// The peer is stopping.
+    #[error("this peer is stopping")]
+    Stopping,
+    /// Something below failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Something a live page or a waiting client wants to know.
+#[derive(Clone, Debug)]
+pub enum Live {
+    /// A pin or one of its copies changed.
+    Pin(Cid),
+    /// A peer changed.
+    Peers,
+    /// A notice for people, with its wall time and text.
+    Notice(UnixMillis, Notice, String),
+}
+
+/// Numbers of the whole, for the status page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Pins in the shared state.
+    pub pins: u64,
+    /// Pins with fewer confirmed copies than their least.
+    pub short: u64,
+    /// Copies that wait (queued, pinning, errors, unconfirmed) over all peers.
+    pub waiting: u64,
+}
+
+/// An add in flight: blocks go to the holders while they are made. Dropped without `finish`, it ends and leaves no pin.
+#[async_trait]
+pub trait AddSession: Send {
+    /// Who takes the blocks now (a broken holder is replaced).
+    fn holders(&self) -> Vec<PeerId>;
+    /// Hands blocks on, in order; waits when the slowest holder is behind its bound.
+    async fn put(&mut self, blocks: Vec<Block>) -> Result<(), CommandError>;
+    /// Waits until at least one holder has everything durably, then writes the pin (the answer is durable) unless `pin` is
+    /// false. `size` is the DAG's size in bytes.
+    async fn finish(self: Box<Self>, root: Cid, options: PinOptions, size: ByteCount, pin: bool) -> Result<Pin, CommandError>;
+}
+
+/// The cluster as doors see it. Any door of any peer gives the same answers.
+#[async_trait]
+pub trait Cluster: Send + Sync + 'static {
+    /// Who this peer is.
+    async fn identity(&self) -> Identity;
+    /// All members, the own peer first, then by id.
+    fn peers(&self) -> Vec<PeerRow>;
+    /// Totals; cheap (cached for a second at most).
+    fn totals(&self) -> Totals;
+
+    /// Writes a pin; durable when it returns. The pin as accepted (default class applied).
+    async fn pin(&self, cid: Cid, options: PinOptions, depth: Depth) -> Result<Pin, CommandError>;
+    /// Removes a pin; the pin as it was.
+    async fn unpin(&self, cid: Cid) -> Result<Pin, CommandError>;
+    /// Tries waiting pins again at once; `None`: all. Those that were put back.
+    async fn recover(&self, cid: Option<Cid>) -> Result<Vec<Cid>, CommandError>;
+    /// Begins an add. `size`: expected bytes, if known. `local`: this peer is to be one of the holders.
+    async fn add(&self, options: PinOptions, size: Option<ByteCount>, local: bool) -> Result<Box<dyn AddSession>, CommandError>;
+
+    /// One pin of the shared state.
+    fn pin_of(&self, cid: &Cid) -> Option<Pin>;
+    /// Pins after a CID in key order, at most `limit`.
+    fn pins(&self, after: Option<&Cid>, limit: usize) -> Vec<Pin>;
+    /// The copies of a pin on every member; for a CID that is not pinned, every member with `unpinned`.
+    fn status(&self, cid: &Cid) -> (Option<Pin>, Vec<CopyRow>);
+    /// The same for a page of pins, cheaper than one by one.
+    fn status_page(&self, pins: &[Pin]) -> Vec<Vec<CopyRow>>;
+    /// Why a pin is where it is; none when it is not in the shared state.
+    fn why(&self, cid: &Cid) -> Option<Explanation>;
+    /// Waits until `copies` holders confirmed it, or the time is over: how many have.
+    async fn wait_copies(&self, cid: &Cid, copies: u32, limit: Duration) -> u32;
+    /// Live events; a slow reader loses the oldest and is told.
+    fn live(&self) -> broadcast::Receiver<Live>;
+
+    /// Makes a one-time invite that expires after `ttl`: one line of text.
+    async fn invite(&self, ttl: Duration) -> Result<String, CommandError>;
+    /// Hands the own copies over and leaves; how many copies could go nowhere. With `purge` the disk is freed on stop.
+    async fn leave(&self, purge: bool) -> Result<u64, CommandError>;
+    /// Lets a braked mass removal go on.
+    async fn approve_removals(&self) -> Result<(), CommandError>;
+
+    /// The cluster as one node: reads come from here or from the holders.
+    fn node(&self) -> Arc<dyn IpfsNode>;
+    /// This peer's own node alone.
+    fn own_node(&self) -> Arc<dyn IpfsNode>;
+}
