@@ -1,0 +1,260 @@
+//! The store on disk: fjall (a log-structured tree) behind the contract of [`crate::keys`].
+//!
+//! ```text
+//! dir/lock      who has it open
+//! dir/format    the version of this layout
+//! dir/keys/     fjall: one journal for all areas, one tree for each
+//! ```
+//!
+//! Memory is bounded by the options: one cache and one memtable for each area that is written. The time to open is bounded by
+//! fjall's journal, which is kept at its least size of 64 MiB.
+
+mod format;
+mod group;
+
+use crate::lock::{DirLock, create_dir_durably, lock_dir, sync_dir};
+use crate::{Area, Batch, Durability, Snapshot, Store, StoreError};
+use bytes::Bytes;
+use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use group::Group;
+use std::collections::HashSet;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use types::ByteCount;
+
+/// fjall's least limit for its journal; replaying it bounds the time to open.
+const JOURNAL: u64 = 64 << 20;
+/// Longest key that fjall takes.
+const KEY_LONGEST: usize = u16::MAX as usize;
+/// A full disk takes deletions while it has this much left: fjall must be able to write its tables, or it stops for good.
+const RESERVE_FOR_DELETES: ByteCount = ByteCount(4 << 20);
+
+/// How much memory and disk a [`DiskStore`] may take for itself.
+#[derive(Clone, Debug)]
+pub struct DiskOptions {
+    /// Blocks of tables kept in memory.
+    pub cache: ByteCount,
+    /// Fresh writes of one area kept in memory before they go to a table.
+    pub memtable: ByteCount,
+    /// Space that writes leave free on the disk: fjall needs it to write tables, and stops for good when it cannot.
+    pub reserve: ByteCount,
+}
+
+impl Default for DiskOptions {
+    fn default() -> DiskOptions {
+        DiskOptions { cache: ByteCount(16 << 20), memtable: ByteCount(8 << 20), reserve: ByteCount(48 << 20) }
+    }
+}
+
+/// A [`Store`] in a directory. Dropping it syncs what was only buffered and lets the directory go.
+pub struct DiskStore {
+    group: Group,
+    areas: Areas,
+    database: Database,
+    dir: PathBuf,
+    reserve: ByteCount,
+    _lock: DirLock,
+}
+
+type Areas = Arc<[Keyspace; Area::ALL.len()]>;
+
+struct DiskSnapshot {
+    snapshot: fjall::Snapshot,
+    areas: Areas,
+}
+
+impl DiskStore {
+    /// Opens the store in `dir`, creating it if there is none; refuses a directory that another process has open.
+    pub fn open(dir: &Path, options: DiskOptions) -> Result<DiskStore, StoreError> {
+        let lock = lock_dir(dir)?;
+        format::prepare(dir)?;
+        let keys = dir.join("keys");
+        forget_unfinished_creation(&keys).map_err(StoreError::failed("clearing a store whose creation was cut short"))?;
+        create_dir_durably(&keys).map_err(StoreError::failed("creating the directory of the keys"))?;
+        let database = Database::builder(&keys)
+            .cache_size(options.cache.get())
+            .max_journaling_size(JOURNAL)
+            .worker_threads(2)
+            .open()
+            .map_err(failed("opening the store"))?;
+        let mut areas = Vec::with_capacity(Area::ALL.len());
+        for area in Area::ALL {
+            areas.push(database.keyspace(area.name(), || keyspace_options(&options)).map_err(failed("opening an area of the store"))?);
+        }
+        let Ok(areas) = <[Keyspace; Area::ALL.len()]>::try_from(areas) else { unreachable!("one keyspace for each area") };
+        Ok(DiskStore {
+            group: Group::default(),
+            areas: Arc::new(areas),
+            database,
+            dir: dir.to_owned(),
+            reserve: options.reserve,
+            _lock: lock,
+        })
+    }
+
+    /// The directory it lives in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn write(&self, batch: Batch, mode: PersistMode) -> Result<(), StoreError> {
+        self.check_room(&batch)?;
+        if batch.is_empty() {
+            return self.database.persist(mode).map_err(failed("syncing the store"));
+        }
+        let mut write = self.database.batch().durability(Some(mode));
+        for op in last_of_each_key(batch) {
+            let keyspace = &self.areas[op.area as usize];
+            match op.value {
+                Some(value) => write.insert(keyspace, &*op.key, &*value),
+                None => write.remove(keyspace, &*op.key),
+            }
+        }
+        write.commit().map_err(failed("writing to the store"))
+    }
+
+    /// Refuses what would fill the disk before fjall touches it: once a write inside fjall fails, it takes no more.
+    fn check_room(&self, batch: &Batch) -> Result<(), StoreError> {
+        let free = free_space(&self.dir)?;
+        let reserve = if batch.only_deletes() { RESERVE_FOR_DELETES.min(self.reserve) } else { self.reserve };
+        let needed = batch.size() + reserve;
+        if free < needed { Err(StoreError::DiskFull { needed, free }) } else { Ok(()) }
+    }
+}
+
+impl Store for DiskStore {
+    fn snapshot(&self) -> Arc<dyn Snapshot> {
+        Arc::new(DiskSnapshot { snapshot: self.database.snapshot(), areas: self.areas.clone() })
+    }
+
+    fn commit(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
+        check_keys(&batch)?;
+        match durability {
+            Durability::Buffered if batch.is_empty() => Ok(()),
+            Durability::Buffered => self.write(batch, PersistMode::Buffer),
+            Durability::Synced => self.group.commit(batch, |together| self.write(together, PersistMode::SyncData)),
+        }
+    }
+
+    fn get(&self, area: Area, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let value = self.areas[area as usize].get(key).map_err(failed("reading from the store"))?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn disk_bytes(&self) -> Result<ByteCount, StoreError> {
+        allocated(&self.dir).map(ByteCount).map_err(StoreError::failed("measuring the store"))
+    }
+}
+
+impl Drop for DiskStore {
+    fn drop(&mut self) {
+        if let Err(error) = self.database.persist(PersistMode::SyncData) {
+            tracing::warn!(%error, dir = %self.dir.display(), "the store could not be synced while closing");
+        }
+    }
+}
+
+impl Snapshot for DiskSnapshot {
+    fn get(&self, area: Area, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        let value = self.snapshot.get(&self.areas[area as usize], key).map_err(failed("reading from the store"))?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn scan(&self, area: Area, after: Option<&[u8]>, prefix: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let from = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let mut entries = Vec::with_capacity(limit.min(1024));
+        if limit == 0 {
+            return Ok(entries);
+        }
+        for entry in self.snapshot.range::<&[u8], _>(&self.areas[area as usize], (from, Bound::Unbounded)) {
+            let (key, value) = entry.into_inner().map_err(failed("scanning the store"))?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            entries.push((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)));
+            if entries.len() == limit {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    fn count(&self, area: Area) -> Result<u64, StoreError> {
+        self.snapshot.len(&self.areas[area as usize]).map(|count| count as u64).map_err(failed("counting the keys of the store"))
+    }
+}
+
+/// Refuses keys that fjall would panic on.
+pub(crate) fn check_keys(batch: &Batch) -> Result<(), StoreError> {
+    let bad = batch.ops().iter().map(|op| op.key.len()).find(|length| *length == 0 || *length > KEY_LONGEST);
+    bad.map_or(Ok(()), |length| Err(StoreError::BadKey { length }))
+}
+
+fn keyspace_options(options: &DiskOptions) -> KeyspaceCreateOptions {
+    // Ten bits a key at every level: a look-up of an absent key (each put of a block) touches the disk in one case of a hundred.
+    let filter = FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(10.0)));
+    KeyspaceCreateOptions::default().max_memtable_size(options.memtable.get()).filter_policy(filter)
+}
+
+/// fjall writes its `version` file last; without it nothing was ever acknowledged, and fjall would stumble over the rest.
+fn forget_unfinished_creation(keys: &Path) -> std::io::Result<()> {
+    if keys.is_dir() && !keys.join("version").exists() {
+        std::fs::remove_dir_all(keys)?;
+        sync_dir(keys.parent().unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
+}
+
+/// fjall numbers a batch once, so two changes of one key inside it would have no order.
+fn last_of_each_key(batch: Batch) -> Vec<crate::Op> {
+    let mut ops = batch.into_ops();
+    if ops.len() < 2 {
+        return ops;
+    }
+    let mut seen = HashSet::with_capacity(ops.len());
+    let mut last = vec![false; ops.len()];
+    for (index, op) in ops.iter().enumerate().rev() {
+        last[index] = seen.insert((op.area, &op.key[..]));
+    }
+    drop(seen);
+    let mut keep = last.into_iter();
+    ops.retain(|_| keep.next().unwrap_or(true));
+    ops
+}
+
+pub(crate) fn free_space(dir: &Path) -> Result<ByteCount, StoreError> {
+    let stat = rustix::fs::statvfs(dir).map_err(|error| StoreError::failed("asking the disk for its free space")(error.into()))?;
+    Ok(ByteCount(stat.f_bavail.saturating_mul(stat.f_frsize)))
+}
+
+/// Bytes that the disk gave to the files below `dir`; holes (fjall's journal is mostly one) do not count.
+fn allocated(dir: &Path) -> std::io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let mut total = 0;
+    for entry in std::fs::read_dir(dir)? {
+        // fjall removes files while we look.
+        let Ok(entry) = entry else { continue };
+        let Ok(metadata) = entry.metadata() else { continue };
+        total += metadata.blocks() * 512;
+        if metadata.is_dir() {
+            total += allocated(&entry.path()).unwrap_or(0);
+        }
+    }
+    Ok(total)
+}
+
+fn failed(doing: &'static str) -> impl FnOnce(fjall::Error) -> StoreError {
+    move |error| match error {
+        fjall::Error::Poisoned => StoreError::Poisoned,
+        fjall::Error::Io(error) => StoreError::failed(doing)(error),
+        error => StoreError::Failed { doing, source: Arc::new(error) },
+    }
+}
+
+#[cfg(test)]
+mod tests;
