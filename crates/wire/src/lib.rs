@@ -1,1 +1,38 @@
-//! Every byte that must equal Go's.
+//! Every byte that must equal Go's, and the protocol between Pinfold peers.
+//!
+//! Pure functions from values to bytes and back. Each reader is bounded, never panics, and names what was wrong. Nothing here decides,
+//! waits, checks a signature or opens a socket.
+//!
+//! ```text
+//! shared state    pin, delta, heads, topic, export, raft
+//! gossip          pubsub, metric
+//! peer RPC        msgpack, rpc                            (Go peers)
+//! our own         peer, record                            (Pinfold peers)
+//! blocks          bitswap
+//! people, disk    rest, multiaddr, gotime, identity
+//! below           protobuf, cids
+//! ```
+//!
+//! Start with [`pin`], then [`delta`]. What Go writes is recorded in `tests/vectors`.
+
+pub mod pin;
+
+pub mod delta;
+pub mod heads;
+pub mod topic;
+
+pub mod bitswap;
+pub mod identity;
+pub mod msgpack;
+pub mod peer;
+pub mod record;
+
+pub mod cids;
+pub mod gotime;
+pub mod protobuf;
+pub mod status;
+
+pub use crate::delta::{AuthorSignature, CrdtNode, Delta, Element, cid_of_key, decode_node, element_id, encode_node, pin_key};
+pub use crate::heads::{decode_heads, encode_heads};
+pub use crate::pin::{PinDecodeError, decode_pin, encode_pin, pin_version};
+pub use crate::topic::{METRICS_TOPIC, crdt_topic};
