@@ -1,1 +1,29 @@
-//! A libp2p host: dialling, private network, gossip, bitswap, streams.
+//! A libp2p host: dialling, private network, gossip, bitswap, streams of blocks and of messages.
+//!
+//! Used twice in one process: the *cluster host* (private network, gossip, the CRDT's blocks) and the *node host* (QUIC and TLS,
+//! bulk blocks). This is the only crate that names libp2p's behaviours; everything above sees [`Host`], plain types and channels.
+//! What a message means is deliberately absent: bytes come in with the peer they came from, bytes go out.
+//!
+//! ```text
+//!            Host (handle)            Bitswap        Messages        BlockLane / serve_lanes
+//!               │  commands              └──────────────┴───────────────────┘
+//!        ┌──────▼───────┐                               │ open, accept
+//!        │ host::driver │ one task, owns the Swarm      │
+//!        └──────┬───────┘                        ┌──────▼──────┐
+//!               └── dial, listen, gossip, kad ───│   streams   │ negotiated, bounded, never silently dropped
+//!                                                └─────────────┘
+//! ```
+//!
+//! Start with [`host`], then [`streams`]; [`frame`] is how every own protocol cuts a stream into messages.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop at anything unexpected"))]
+
+pub mod frame;
+pub mod host;
+mod peer;
+pub mod streams;
+
+pub use host::{
+    ConnectError, DialError, GossipOptions, Host, HostError, HostEvent, HostEvents, HostOptions, PeerInfo, PublishError, Stats,
+};
+pub use streams::{Incoming, OpenError, Stream};

@@ -1,0 +1,86 @@
+//! What a host is told at its start.
+
+use super::GossipOptions;
+use crate::streams::StreamLimits;
+use std::fmt;
+use std::time::Duration;
+
+/// What a host is told at its start. [`HostOptions::cluster`] and [`HostOptions::node`] give the two usual ones.
+#[derive(Clone)]
+pub struct HostOptions {
+    /// The seed of its ed25519 key.
+    pub key: [u8; 32],
+    /// Multiaddrs to listen on. In a private network only TCP ones are used, the others are named in the log.
+    pub listen: Vec<String>,
+    /// Further multiaddrs to tell others, where an outside address is known.
+    pub announce: Vec<String>,
+    /// The key of the private network; without it the host speaks QUIC and TLS too.
+    pub psk: Option<[u8; 32]>,
+    /// Gossip, if it takes part in any.
+    pub gossip: Option<GossipOptions>,
+    /// What it says it is.
+    pub agent: String,
+    /// Whether hosts find each other through `/ipfs/lan/kad/1.0.0`.
+    pub discovery: bool,
+    /// Whether connections stay although nothing uses them: where everybody that can connect is a member.
+    pub keep_all: bool,
+    /// After so long an unused and unwanted connection ends.
+    pub idle: Duration,
+    /// How often connections are probed.
+    pub ping: Duration,
+    /// A connection on which no probe was answered for so long is closed.
+    pub silence: Duration,
+    /// Connections in all; those to peers given to `keep_connected` come on top.
+    pub connections: u32,
+    /// Limits on streams.
+    pub streams: StreamLimits,
+}
+
+impl HostOptions {
+    /// A cluster's host: private network (when there is a secret), discovery, everybody stays connected.
+    pub fn cluster(key: [u8; 32], psk: Option<[u8; 32]>) -> HostOptions {
+        HostOptions { psk, discovery: true, keep_all: true, ..HostOptions::node(key) }
+    }
+
+    /// A node's host: open to everybody, idle connections end.
+    pub fn node(key: [u8; 32]) -> HostOptions {
+        HostOptions {
+            key,
+            listen: Vec::new(),
+            announce: Vec::new(),
+            psk: None,
+            gossip: None,
+            agent: "pinfold".to_owned(),
+            discovery: false,
+            keep_all: false,
+            idle: Duration::from_secs(60),
+            ping: Duration::from_secs(2),
+            silence: Duration::from_secs(10),
+            connections: 1024,
+            streams: StreamLimits::default(),
+        }
+    }
+}
+
+impl fmt::Debug for HostOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostOptions")
+            .field("key", &"***")
+            .field("listen", &self.listen)
+            .field("psk", &self.psk.map(|_| "***"))
+            .field("gossip", &self.gossip)
+            .field("agent", &self.agent)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_not_printed() {
+        let text = format!("{:?}", HostOptions::cluster([0xab; 32], Some([0xcd; 32])));
+        assert!(!text.contains("171") && !text.contains("205") && text.contains("***"), "{text}");
+    }
+}

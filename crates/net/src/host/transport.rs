@@ -1,0 +1,256 @@
+//! From a socket to an encrypted connection with many streams.
+//!
+//! TCP: private network (when there is a key), then a look at the first bytes, then TLS or Noise, then yamux. Without a key also QUIC.
+//!
+//! The look at the first bytes: everybody's first message is multistream's own name. Where it is not, the sides have different
+//! private network keys (or one has none); without this check such a connection mostly hangs until a time-out, since the first
+//! decrypted byte is taken for a length.
+
+use futures::future::{BoxFuture, Either};
+use futures::{AsyncRead, AsyncWrite, FutureExt};
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, OrTransport};
+use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo, Version};
+use libp2p::identity::Keypair;
+use libp2p::pnet::{PnetConfig, PnetError, PreSharedKey};
+use libp2p::{PeerId, Transport, dns, noise, quic, tcp, tls, yamux};
+use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+/// Handshakes that take longer are given up.
+const HANDSHAKE: Duration = Duration::from_secs(9);
+
+/// Streams of one connection, both directions. A peer that opens more loses the connection; see `StreamLimits` for our own bound.
+const STREAMS_MAX: usize = 4096;
+
+/// Streams that a peer may have open on a QUIC connection; it waits above that.
+const QUIC_STREAMS_MAX: u32 = 1024;
+
+/// What everybody says first on a connection.
+const FIRST_BYTES: &[u8] = b"\x13/multistream/1.0.0\n";
+
+/// The whole transport; names in addresses are resolved where the system says how.
+pub(super) fn build(keypair: &Keypair, psk: Option<[u8; 32]>) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+    match dns::tokio::Transport::system(without_names(keypair, psk)?) {
+        Ok(transport) => Ok(transport.boxed()),
+        Err(error) => {
+            tracing::warn!(%error, "no name resolution: only numeric addresses can be dialled");
+            without_names(keypair, psk)
+        }
+    }
+}
+
+fn without_names(keypair: &Keypair, psk: Option<[u8; 32]>) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+    let security = Security {
+        noise: noise::Config::new(keypair).map_err(io::Error::other)?,
+        tls: if psk.is_none() { Some(tls::Config::new(keypair).map_err(io::Error::other)?) } else { None },
+    };
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(STREAMS_MAX);
+    let key = psk.map(PreSharedKey::new);
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .and_then(move |socket, _| private_network(socket, key))
+        .upgrade(Version::V1Lazy)
+        .authenticate(security)
+        .multiplex(muxer)
+        .timeout(HANDSHAKE)
+        .map(|(id, muxer), _| (id, StreamMuxerBox::new(muxer)));
+    if psk.is_some() {
+        return Ok(tcp.boxed());
+    }
+    let mut config = quic::Config::new(keypair);
+    config.handshake_timeout = HANDSHAKE;
+    config.max_concurrent_stream_limit = QUIC_STREAMS_MAX;
+    let quic = quic::tokio::Transport::new(config).map(|(id, muxer), _| (id, StreamMuxerBox::new(muxer)));
+    Ok(OrTransport::new(tcp, quic).map(|either, _| either.into_inner()).boxed())
+}
+
+/// The other side is in another private network, or only one of both sides is in one.
+#[derive(Debug, thiserror::Error)]
+#[error("{OTHER_NETWORK}")]
+struct OtherNetwork;
+
+const OTHER_NETWORK: &str = "most likely another private network";
+
+/// Whether `error`, or what caused it, says that the other side is in another private network. Known by its text: several of the
+/// layers that wrap it on the way give no access to what they wrap.
+pub(super) fn is_other_network(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.to_string().contains(OTHER_NETWORK) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+async fn private_network<S>(socket: S, key: Option<PreSharedKey>) -> io::Result<Guarded<Either<libp2p::pnet::PnetOutput<S>, S>>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let socket = match key {
+        Some(key) => Either::Left(PnetConfig::new(key).handshake(socket).await.map_err(handshake_error)?),
+        None => Either::Right(socket),
+    };
+    Ok(Guarded { inner: socket, checked: 0 })
+}
+
+/// Where nobody has a key, our nonce is taken for strange bytes and the other side hangs up.
+fn handshake_error(error: PnetError) -> io::Error {
+    match error {
+        PnetError::HandshakeError(error) | PnetError::IoError(error) => or_other_network(error),
+    }
+}
+
+/// Hanging up before anything was said.
+fn or_other_network(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
+            io::Error::new(io::ErrorKind::InvalidData, OtherNetwork)
+        }
+        _ => error,
+    }
+}
+
+/// A socket whose first received bytes must be [`FIRST_BYTES`].
+struct Guarded<S> {
+    inner: S,
+    checked: usize,
+}
+
+impl<S> Guarded<S> {
+    /// Looks at what was just received.
+    fn check(&mut self, result: io::Result<&[u8]>) -> io::Result<()> {
+        let expected = &FIRST_BYTES[self.checked..];
+        let other_network = || io::Error::new(io::ErrorKind::InvalidData, OtherNetwork);
+        match result {
+            // The other side saw strange bytes first and hung up before it said anything.
+            Ok([]) => Err(other_network()),
+            Err(error) => Err(or_other_network(error)),
+            Ok(received) => {
+                let length = received.len().min(expected.len());
+                self.checked += length;
+                if received[..length] == expected[..length] { Ok(()) } else { Err(other_network()) }
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        let Poll::Ready(result) = Pin::new(&mut this.inner).poll_read(cx, buf) else { return Poll::Pending };
+        if this.checked == FIRST_BYTES.len() || buf.is_empty() {
+            return Poll::Ready(result);
+        }
+        Poll::Ready(match result {
+            Ok(length) => this.check(Ok(&buf[..length])).map(|()| length),
+            Err(error) => this.check(Err(error)).map(|()| 0),
+        })
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_close(cx)
+    }
+}
+
+/// TLS (faster where the processor has AES) before Noise; in a private network Noise alone.
+#[derive(Clone)]
+struct Security {
+    noise: noise::Config,
+    tls: Option<tls::Config>,
+}
+
+const TLS: &str = "/tls/1.0.0";
+const NOISE: &str = "/noise";
+
+impl UpgradeInfo for Security {
+    type Info = &'static str;
+    type InfoIter = Vec<&'static str>;
+
+    fn protocol_info(&self) -> Vec<&'static str> {
+        if self.tls.is_some() { vec![TLS, NOISE] } else { vec![NOISE] }
+    }
+}
+
+type Secured<C> = (PeerId, Either<tls::TlsStream<C>, noise::Output<C>>);
+
+impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> InboundConnectionUpgrade<C> for Security {
+    type Output = Secured<C>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Secured<C>>>;
+
+    fn upgrade_inbound(self, socket: C, info: &'static str) -> Self::Future {
+        match self.tls {
+            Some(tls) if info == TLS => secured_by_tls(tls.upgrade_inbound(socket, info)).boxed(),
+            _ => secured_by_noise(self.noise.upgrade_inbound(socket, info)).boxed(),
+        }
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Send + Unpin + 'static> OutboundConnectionUpgrade<C> for Security {
+    type Output = Secured<C>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Secured<C>>>;
+
+    fn upgrade_outbound(self, socket: C, info: &'static str) -> Self::Future {
+        match self.tls {
+            Some(tls) if info == TLS => secured_by_tls(tls.upgrade_outbound(socket, info)).boxed(),
+            _ => secured_by_noise(self.noise.upgrade_outbound(socket, info)).boxed(),
+        }
+    }
+}
+
+async fn secured_by_tls<C, E>(handshake: impl Future<Output = Result<(PeerId, tls::TlsStream<C>), E>>) -> io::Result<Secured<C>>
+where
+    E: Error + Send + Sync + 'static,
+{
+    handshake.await.map(|(id, stream)| (id, Either::Left(stream))).map_err(io::Error::other)
+}
+
+async fn secured_by_noise<C, E>(handshake: impl Future<Output = Result<(PeerId, noise::Output<C>), E>>) -> io::Result<Secured<C>>
+where
+    E: Error + Send + Sync + 'static,
+{
+    handshake.await.map(|(id, stream)| (id, Either::Right(stream))).map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(received: &[&[u8]], expected: &str) {
+        let mut guarded = Guarded { inner: (), checked: 0 };
+        let mut result = "fine";
+        for received in received {
+            if let Err(error) = guarded.check(Ok(received)) {
+                result = if is_other_network(&error) { "other network" } else { "other error" };
+                break;
+            }
+        }
+        assert_eq!(result, expected, "{received:?}");
+    }
+
+    #[test]
+    fn another_private_network_shows_in_the_first_byte() {
+        check(&[b"\x13/multistream/1.0.0\n\x07/noise\n"], "fine");
+        check(&[b"\x13/multi", b"stream/1.0.0\n"], "fine");
+        check(&[b"\x91"], "other network");
+        check(&[b"\x13/multi", b"something"], "other network");
+        check(&[b""], "other network");
+    }
+}

@@ -1,0 +1,27 @@
+//! Our peer id and libp2p's: the same bytes in two types.
+
+use libp2p::PeerId as Libp2pId;
+use types::PeerId;
+
+/// Ours, from libp2p's. None for ids longer than any key type in use makes them: such peers are not talked to.
+pub(crate) fn ours(id: &Libp2pId) -> Option<PeerId> {
+    PeerId::from_bytes(&id.to_bytes()).ok()
+}
+
+/// libp2p's, from ours.
+pub(crate) fn theirs(id: &PeerId) -> Option<Libp2pId> {
+    Libp2pId::from_bytes(id.as_bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_go_both_ways() {
+        let id = PeerId::from_ed25519(&[3; 32]);
+        let other = theirs(&id).expect("an ed25519 id is a libp2p id");
+        assert_eq!(other.to_string(), id.to_string());
+        assert_eq!(ours(&other), Some(id));
+    }
+}
