@@ -101,6 +101,29 @@ pub struct HeldPin {
     pub size: Pinned,
 }
 
+impl HeldPin {
+    /// The greatest depth that one of its owners wants.
+    pub fn deepest(&self) -> Option<Depth> {
+        self.owners.iter().map(|(_, depth, _)| *depth).reduce(|one, other| if walk::covers(one, other) { one } else { other })
+    }
+
+    /// Adds an owner, or makes its wish deeper (never shallower); the time stays that of its first wish.
+    pub fn add_owner(&mut self, owner: Owner, depth: Depth, since: UnixMillis) {
+        match self.owners.binary_search_by(|(known, ..)| known.cmp(&owner)) {
+            Ok(at) if walk::covers(self.owners[at].1, depth) => {}
+            Ok(at) => self.owners[at].1 = depth,
+            Err(at) => self.owners.insert(at, (owner, depth, since)),
+        }
+    }
+
+    /// Removes an owner; whether it was one.
+    pub fn remove_owner(&mut self, owner: &Owner) -> bool {
+        let before = self.owners.len();
+        self.owners.retain(|(known, ..)| known != owner);
+        self.owners.len() < before
+    }
+}
+
 /// What is kept, for whom.
 #[async_trait]
 pub trait Pins: Send + Sync {
@@ -239,5 +262,7 @@ pub enum PinError {
 /// A stream of errors or items, boxed.
 pub type Items<'a, T, E> = BoxStream<'a, Result<T, E>>;
 
+pub mod adding;
 pub mod conformance;
 pub mod memory;
+pub mod walk;
