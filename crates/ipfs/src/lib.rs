@@ -41,6 +41,11 @@ pub trait Blocks: Send + Sync {
     /// not match its CID. Blocks put for [`Owner::Adding`] are safe from garbage collection until [`Blocks::release`].
     async fn put(&self, owner: &Owner, blocks: Vec<Block>) -> Result<(), PutError>;
 
+    /// The same for blocks whose CIDs the caller has just computed from their data: they need not be hashed again.
+    async fn put_hashed(&self, owner: &Owner, blocks: Vec<Block>) -> Result<(), PutError> {
+        self.put(owner, blocks).await
+    }
+
     /// Ends an add: what no pin has taken over by then is garbage.
     async fn release(&self, owner: &Owner) -> Result<(), PutError>;
 
