@@ -1,7 +1,7 @@
 use super::*;
 use crate::conformance::sample::noise;
 use crate::memory::{MemoryNode, MemoryOptions};
-use crate::{Blocks, IpfsNode, Source};
+use crate::{Blocks, IpfsNode, PutError, Source};
 use async_trait::async_trait;
 use dag::chunk::Chunker;
 use dag::import::{Layout, import_bytes};
