@@ -121,7 +121,12 @@ impl<'a> Adder<'a> {
         if self.batch.is_full() { self.sink.put(self.batch.take()).await.map_err(AddError::Sink) } else { Ok(()) }
     }
 
-    async fn add_small(&mut self, content: Vec<Bytes>, options: &FileOptions, progress: &mut (dyn FnMut(u64) + Send)) -> Result<FileRoot, AddError> {
+    async fn add_small(
+        &mut self,
+        content: Vec<Bytes>,
+        options: &FileOptions,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<FileRoot, AddError> {
         let mut file = FileBuilder::new(options.clone())?;
         let batch = &mut self.batch;
         for bytes in content {

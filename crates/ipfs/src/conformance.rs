@@ -211,7 +211,8 @@ pub async fn shared_blocks_stay_with_the_other_pin(node: &dyn IpfsNode) {
 
 /// A direct pin keeps its root, a pin of one level also the blocks linked from it.
 pub async fn depth_says_how_much_is_kept(node: &dyn IpfsNode) {
-    for (seed, depth, kept_levels) in [(1, Depth::DIRECT, 1), (2, Depth::Levels(1), 2), (3, Depth::Levels(2), 3), (4, Depth::Levels(9), 3)] {
+    for (seed, depth, kept_levels) in [(1, Depth::DIRECT, 1), (2, Depth::Levels(1), 2), (3, Depth::Levels(2), 3), (4, Depth::Levels(9), 3)]
+    {
         let tree = Tree::new(seed);
         tree.put(node).await;
         let pinned = pin_it(node, &Owner::User, tree.root(), depth).await.unwrap();

@@ -3,7 +3,11 @@
 //! Implementers: the embedded node (`ipfs-embedded`), a Kubo daemon, the in-memory node, and the cluster itself
 //! (`peer::ClusterNode`). Each passes [`conformance`].
 //!
+//! Whoever brings content in uses [`adding`]; whoever walks what is pinned uses [`walk`].
+//!
 //! Deliberately absent: any protocol, and any notion of clusters or policies.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop at anything unexpected"))]
 
 use ::bytes::Bytes;
 use async_trait::async_trait;

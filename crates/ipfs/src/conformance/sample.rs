@@ -98,7 +98,11 @@ impl Tree {
     /// Panics if any block is on `node`.
     pub async fn check_gone(&self, node: &dyn IpfsNode) {
         for block in &self.blocks {
-            assert!(matches!(node.get(&block.cid, &Source::local()).await, Err(BlockError::NotLocal { .. })), "{} is still there", block.cid);
+            assert!(
+                matches!(node.get(&block.cid, &Source::local()).await, Err(BlockError::NotLocal { .. })),
+                "{} is still there",
+                block.cid
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What a node in memory holds, and its garbage collection; plain state behind the node's lock.
 
+use crate::walk::{Walk, covers};
 use crate::{Block, HeldPin, PinTask, Pinned, PutError, Space};
 use bytes::Bytes;
-use crate::walk::{Walk, covers};
 use dag::HashFn;
 use dag::block::inline_data;
 use std::collections::{BTreeMap, HashMap, HashSet};
