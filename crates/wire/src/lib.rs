@@ -7,7 +7,7 @@
 //! shared state    pin, delta, heads, topic, export, raft
 //! gossip          pubsub, metric
 //! peer RPC        msgpack, rpc                            (Go peers)
-//! our own         peer, record                            (Pinfold peers)
+//! our own         peer, record, join                            (Pinfold peers)
 //! blocks          bitswap
 //! people, disk    rest, multiaddr, gotime, identity
 //! below           protobuf, cids
@@ -23,6 +23,7 @@ pub mod topic;
 
 pub mod bitswap;
 pub mod identity;
+pub mod join;
 pub mod msgpack;
 pub mod peer;
 pub mod record;
