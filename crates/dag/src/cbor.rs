@@ -49,6 +49,41 @@ pub fn links(block: &[u8], links: &mut Vec<Cid>) -> Result<(), DecodeError> {
     if reader.left() == 0 { Ok(()) } else { Err(DecodeError::malformed(WHAT, "bytes after the item")) }
 }
 
+/// Where a path leads within a block.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Followed {
+    /// To a link, after so many parts.
+    Link { cid: Cid, used: usize },
+    /// To a value within the block.
+    Inside,
+    /// Nowhere: so many parts could be followed.
+    Missing { used: usize },
+}
+
+/// Follows keys of maps and indices of lists.
+pub(crate) fn follow(block: &[u8], segments: &[Vec<u8>]) -> Result<Followed, DecodeError> {
+    // The whole block must be sound, not only what lies on the way.
+    links(block, &mut Vec::new())?;
+    let mut reader = Reader::new(block);
+    let mut used = 0;
+    loop {
+        let head = reader.head()?;
+        if let Head::Link(cid) = head {
+            return Ok(Followed::Link { cid, used });
+        }
+        let Some(segment) = segments.get(used) else { return Ok(Followed::Inside) };
+        let is_there = match head {
+            Head::Map(pairs) => reader.find_key(pairs, segment)?,
+            Head::List(length) => reader.find_index(length, segment)?,
+            _ => false,
+        };
+        if !is_there {
+            return Ok(Followed::Missing { used });
+        }
+        used += 1;
+    }
+}
+
 /// The beginning of an item; of lists and maps the content follows.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Head<'a> {
@@ -90,6 +125,42 @@ impl<'a> Reader<'a> {
             6 => return Err(DecodeError::malformed(WHAT, "tag other than 42")),
             _ => Head::Other,
         })
+    }
+
+    /// Goes to the value of `key` in a map whose head was read.
+    fn find_key(&mut self, pairs: u64, key: &[u8]) -> Result<bool, DecodeError> {
+        for _ in 0..pairs {
+            match self.head()? {
+                Head::Text(found) if found == key => return Ok(true),
+                Head::Text(_) => self.skip(1)?,
+                _ => return Err(DecodeError::malformed(WHAT, "key that is no text")),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Goes to an item of a list whose head was read.
+    fn find_index(&mut self, length: u64, index: &[u8]) -> Result<bool, DecodeError> {
+        let index: Option<u64> = std::str::from_utf8(index).ok().and_then(|index| index.parse().ok());
+        match index.filter(|index| *index < length) {
+            Some(index) => self.skip(index).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Skips whole items.
+    fn skip(&mut self, items: u64) -> Result<(), DecodeError> {
+        let mut left = items;
+        while left > 0 {
+            left -= 1;
+            let inside = match self.head()? {
+                Head::List(length) => length,
+                Head::Map(length) => length.saturating_mul(2),
+                _ => 0,
+            };
+            left = left.saturating_add(inside);
+        }
+        Ok(())
     }
 
     fn link(&mut self) -> Result<Cid, DecodeError> {

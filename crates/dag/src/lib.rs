@@ -12,16 +12,18 @@
 //!                                             block, hash (the ground)       car (many blocks in one stream)
 //! ```
 //!
-//! Reading order: [`hash`], [`block`], [`pb`], [`unixfs`], [`links`], then [`import`].
+//! Reading order: [`hash`], [`block`], [`pb`], [`unixfs`], [`links`], then [`import`], [`walk`], [`export`], [`car`].
 //!
 //! Everything that decodes is bounded: blocks by [`MAX_BLOCK`], links by [`MAX_LINKS`], nesting and widths by constants beside the code. Bytes from
 //! strangers give errors, never panics.
 
 pub mod block;
+pub mod car;
 pub mod cbor;
 pub mod chunk;
 pub mod codec;
 pub mod error;
+pub mod export;
 pub mod hamt;
 pub mod hash;
 pub mod import;
@@ -29,6 +31,7 @@ pub mod json;
 pub mod links;
 pub mod pb;
 pub mod unixfs;
+pub mod walk;
 
 pub use block::{Block, HashMismatch, MAX_BLOCK, verify};
 pub use error::DecodeError;
