@@ -27,7 +27,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use types::PeerId;
 
 /// How long [`Host::dial`] and [`Host::connect`] may take.
@@ -38,9 +38,6 @@ const COMMANDS_QUEUED: usize = 256;
 
 /// Events that wait for [`HostEvents::next`] in its channel.
 const EVENTS_QUEUED: usize = 256;
-
-/// Changes of connections that a slow watcher may be behind before it must look at the whole list.
-const LINK_CHANGES_KEPT: usize = 1024;
 
 /// Why a host did not start.
 #[derive(Debug, thiserror::Error)]
@@ -186,13 +183,8 @@ pub struct Stats {
     pub gossip_filtered: u64,
 }
 
-/// One change of connections, for engines inside this crate.
-#[derive(Clone, Copy, Debug)]
-#[expect(dead_code, reason = "watched by the engines")]
-pub(crate) struct LinkChange {
-    pub(crate) peer: PeerId,
-    pub(crate) connected: bool,
-}
+/// Who is connected, with a number that differs for every time that a peer came. For engines inside this crate.
+pub(crate) type Links = BTreeMap<PeerId, u64>;
 
 /// A handle on a running host.
 #[derive(Clone)]
@@ -212,7 +204,7 @@ struct Board {
     addresses: RwLock<Vec<String>>,
     peers: RwLock<BTreeMap<PeerId, PeerInfo>>,
     filters: RwLock<Filters>,
-    links: broadcast::Sender<LinkChange>,
+    links: watch::Sender<Links>,
     streams: Arc<streams::Shared>,
     gossip_dropped: AtomicU64,
     gossip_filtered: AtomicU64,
@@ -354,9 +346,8 @@ impl Host {
         }
     }
 
-    /// Changes of connections, for engines of this crate.
-    #[expect(dead_code, reason = "watched by the engines")]
-    pub(crate) fn link_changes(&self) -> broadcast::Receiver<LinkChange> {
+    /// Who is connected, and its changes.
+    pub(crate) fn links(&self) -> watch::Receiver<Links> {
         self.inner.board.links.subscribe()
     }
 

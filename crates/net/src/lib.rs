@@ -18,11 +18,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop at anything unexpected"))]
 
+pub mod bitswap;
 pub mod frame;
 pub mod host;
 mod peer;
 pub mod streams;
 
+pub use bitswap::{Bitswap, BitswapLimits, BlockSource, FetchError, Session};
 pub use host::{
     ConnectError, DialError, GossipOptions, Host, HostError, HostEvent, HostEvents, HostOptions, PeerInfo, PublishError, Stats,
 };

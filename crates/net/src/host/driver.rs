@@ -3,7 +3,7 @@
 use super::behaviour::{Behaviour, BehaviourEvent, LAN_KAD};
 use super::gossip::PublishError;
 use super::reconnect::Reconnect;
-use super::{Board, DialError, HostError, HostEvent, HostOptions, LINK_CHANGES_KEPT, LinkChange, PeerInfo, known_kind, listen, transport};
+use super::{Board, DialError, HostError, HostEvent, HostOptions, Links, PeerInfo, known_kind, listen, transport};
 use crate::peer::{ours, theirs};
 use crate::streams;
 use futures::StreamExt;
@@ -21,7 +21,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use types::PeerId;
 
 /// How long binding may take until the system reports the addresses.
@@ -80,7 +80,7 @@ pub(super) async fn start(
         addresses: RwLock::default(),
         peers: RwLock::default(),
         filters: RwLock::default(),
-        links: broadcast::Sender::new(LINK_CHANGES_KEPT),
+        links: watch::Sender::new(Links::new()),
         streams: shared,
         gossip_dropped: AtomicU64::new(0),
         gossip_filtered: AtomicU64::new(0),
@@ -95,6 +95,7 @@ pub(super) async fn start(
         next_probe: Instant::now() + options.ping,
         probe: options.ping,
         silence: options.silence,
+        arrivals: 0,
         pending: VecDeque::new(),
         pending_gossip: 0,
         pending_gossip_bytes: 0,
@@ -121,6 +122,8 @@ struct Driver {
     next_probe: Instant,
     probe: Duration,
     silence: Duration,
+    /// Counts peers that connected.
+    arrivals: u64,
     pending: VecDeque<HostEvent>,
     pending_gossip: usize,
     pending_gossip_bytes: usize,
@@ -438,8 +441,8 @@ impl Driver {
     fn connected(&mut self, peer: PeerId, address: String) {
         tracing::debug!(%peer, address, "connected");
         self.board.peers.write().insert(peer, PeerInfo { address: address.clone(), ..PeerInfo::default() });
-        // Fails when no engine watches.
-        let _ = self.board.links.send(LinkChange { peer, connected: true });
+        self.arrivals += 1;
+        self.board.links.send_modify(|links| _ = links.insert(peer, self.arrivals));
         self.push(HostEvent::Connected(peer, address));
     }
 
@@ -447,7 +450,7 @@ impl Driver {
         tracing::debug!(%peer, "disconnected");
         self.board.peers.write().remove(&peer);
         self.reconnect.disconnected(&peer, Instant::now(), rand::random());
-        let _ = self.board.links.send(LinkChange { peer, connected: false });
+        self.board.links.send_modify(|links| _ = links.remove(&peer));
         self.push(HostEvent::Disconnected(peer));
     }
 
@@ -504,6 +507,7 @@ impl Driver {
         };
         let _ = tokio::time::timeout(CLOSE_DEADLINE, closing).await;
         self.board.peers.write().clear();
+        self.board.links.send_modify(Links::clear);
         self.board.addresses.write().clear();
     }
 }

@@ -1,0 +1,395 @@
+//! The tasks between the machines and the streams.
+//!
+//! One watches over connections and time, one takes inbound streams (and a reader runs for each), and each peer has at most one writer of
+//! want lists and one sender of replies, which end when they have had nothing to do for a while.
+
+use super::served::Task;
+use super::{Engine, PROTOCOLS, State, verify};
+use crate::frame;
+use crate::host::Links;
+use crate::streams::{Incoming, OpenError, Stream};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, watch};
+use types::{Cid, PeerId};
+use wire::bitswap::{Block, MESSAGE_BYTES_MAX, Message, Presence, WantKind};
+
+/// How often wants are looked over while there are any.
+const TICK: Duration = Duration::from_millis(250);
+
+/// A writer or sender without work ends after this, and its stream with it.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Writing one message to a peer takes longer only when the peer does not read.
+const WRITE: Duration = Duration::from_secs(60);
+
+/// Reading one message, from its length on.
+const READ: Duration = Duration::from_secs(60);
+
+/// Entries of one want list message.
+const ENTRIES: usize = 1024;
+
+/// Answers in one reply.
+const PRESENCES: usize = 4096;
+
+/// Room in a message for everything but the data of its blocks.
+const OVERHEAD: usize = 512 << 10;
+
+pub(super) fn spawn(engine: &Arc<Engine>, incoming: Incoming, links: watch::Receiver<Links>) {
+    tokio::spawn(watch_over(engine.clone(), links));
+    tokio::spawn(accept(engine.clone(), incoming));
+}
+
+/// Tells the machines who is there and what time it is, until the host ends.
+async fn watch_over(engine: Arc<Engine>, mut links: watch::Receiver<Links>) {
+    let mut known = Links::new();
+    loop {
+        let connected = links.borrow_and_update().clone();
+        compare_links(&engine, &known, &connected);
+        known = connected;
+        loop {
+            let has_wants = {
+                let state = engine.state.lock();
+                if state.is_stopped {
+                    return;
+                }
+                !state.wants.is_empty()
+            };
+            tokio::select! {
+                _ = links.changed() => break,
+                () = tokio::time::sleep(TICK), if has_wants => engine.act(|state, now| state.wants.wake(now)),
+                () = engine.awake.notified(), if !has_wants => {}
+            }
+        }
+    }
+}
+
+/// A peer that left and came again between two looks has another number: what it owed must be asked again.
+fn compare_links(engine: &Arc<Engine>, known: &Links, connected: &Links) {
+    for peer in known.iter().filter(|(peer, number)| connected.get(*peer) != Some(*number)).map(|(peer, _)| peer) {
+        engine.act(|state, now| {
+            state.wants.disconnected(peer, now);
+            state.served.forget(peer);
+            state.readers.remove(peer);
+        });
+    }
+    for peer in connected.iter().filter(|(peer, number)| known.get(*peer) != Some(*number)).map(|(peer, _)| peer) {
+        engine.act(|state, now| {
+            state.readers.insert(*peer, Arc::new(Semaphore::new(engine.limits.reads_per_peer)));
+            state.wants.connected(*peer, now);
+        });
+    }
+}
+
+/// Takes streams until the host ends; then everything ends.
+async fn accept(engine: Arc<Engine>, mut incoming: Incoming) {
+    while let Some((peer, _, stream)) = incoming.next().await {
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            if let Err(error) = read(&engine, peer, stream).await {
+                tracing::debug!(%peer, %error, "bitswap stream ended");
+            }
+        });
+    }
+    let mut state = engine.state.lock();
+    state.is_stopped = true;
+    let waiting: Vec<Cid> = state.waiters.keys().copied().collect();
+    for cid in waiting {
+        state.answer(&cid, &Err(super::FetchError::Stopped));
+    }
+    for task in state.writers.values().chain(state.senders.values()) {
+        task.notify_one();
+    }
+    engine.awake.notify_one();
+}
+
+/// Reads the messages of one inbound stream.
+async fn read(engine: &Arc<Engine>, peer: PeerId, mut stream: Stream) -> Result<(), frame::FrameError> {
+    while let Some(length) = frame::read_length(&mut stream, MESSAGE_BYTES_MAX).await? {
+        let permits = engine.state.lock().readers.get(&peer).cloned();
+        // A peer just connected may be ahead of the news of its connection; its first messages count for themselves.
+        let permits = permits.unwrap_or_else(|| Arc::new(Semaphore::new(1)));
+        let Ok(_permit) = permits.acquire().await else { return Ok(()) };
+        let body = tokio::time::timeout(READ, frame::read_body(&mut stream, length)).await;
+        let body = body.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        match Message::decode(&body) {
+            Ok(message) => take_message(engine, peer, message).await,
+            Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error).into()),
+        }
+    }
+    Ok(())
+}
+
+async fn take_message(engine: &Arc<Engine>, peer: PeerId, mut message: Message) {
+    if !message.blocks.is_empty() || !message.blocks_legacy.is_empty() {
+        take_blocks(engine, peer, &mut message).await;
+    }
+    let is_connected = engine.host.is_connected(&peer);
+    engine.act(|state, now| {
+        state.wants.is_capable(&peer);
+        for (cid, presence) in &message.presences {
+            match presence {
+                Presence::Have => state.wants.have(peer, cid, now),
+                Presence::DontHave => state.wants.dont_have(peer, cid, now),
+            }
+        }
+        // Who left meanwhile is not kept in mind: its leaving was told before.
+        let has_list = !message.wants.is_empty() || message.is_full;
+        if has_list && is_connected && state.served.take(peer, std::mem::take(&mut message.wants), message.is_full) {
+            wake_sender(engine, state, peer);
+        }
+        engine.wants_refused.store(state.served.refused, Ordering::Relaxed);
+    });
+}
+
+async fn take_blocks(engine: &Arc<Engine>, peer: PeerId, message: &mut Message) {
+    let count = (message.blocks.len() + message.blocks_legacy.len()) as u64;
+    {
+        let mut state = engine.state.lock();
+        if state.wants.is_empty() {
+            // Not worth hashing.
+            state.ledger(peer).blocks_unasked += count;
+            return;
+        }
+    }
+    let proven = verify::prove(message).await;
+    engine.act(|state, now| {
+        let mut useful = 0;
+        for block in proven {
+            let size = block.data.len() as u64;
+            let cids = state.wants.block(peer, &block.hash, size, now);
+            if !cids.is_empty() {
+                useful += 1;
+                let ledger = state.ledger(peer);
+                ledger.blocks_received += 1;
+                ledger.bytes_received += size;
+            }
+            for cid in cids {
+                state.answer(&cid, &Ok(block.data.clone()));
+            }
+        }
+        state.ledger(peer).blocks_unasked += count - useful;
+    });
+}
+
+/// There is something to write to `peer`.
+pub(super) fn wake_writer(engine: &Arc<Engine>, state: &mut State, peer: PeerId) {
+    if let Some(running) = state.writers.get(&peer) {
+        return running.notify_one();
+    }
+    let wake = Arc::new(Notify::new());
+    state.writers.insert(peer, wake.clone());
+    tokio::spawn(write_wants(engine.clone(), peer, wake));
+}
+
+/// Writes want lists to one peer, until it has had nothing to write for a while.
+async fn write_wants(engine: Arc<Engine>, peer: PeerId, wake: Arc<Notify>) {
+    let mut stream = None;
+    loop {
+        let wants = engine.state.lock().wants.outgoing(&peer, ENTRIES);
+        if wants.is_empty() {
+            let is_idle = tokio::time::timeout(IDLE, wake.notified()).await.is_err();
+            if (is_idle || engine.state.lock().is_stopped) && end_task(&engine, &wake, |state| &mut state.writers, &peer) {
+                return;
+            }
+            continue;
+        }
+        let message = Message { wants, ..Message::default() };
+        if let Err(error) = write(&engine, peer, &mut stream, &message.encode()).await {
+            tracing::debug!(%peer, %error, "writing a want list");
+            let speaks_bitswap = !matches!(error, WriteError::Open(OpenError::Unsupported { .. }));
+            return engine.act(|state, now| {
+                state.writers.remove(&peer);
+                state.wants.unreachable(&peer, speaks_bitswap, now);
+            });
+        }
+    }
+}
+
+/// Whether the task may end: nobody woke it meanwhile.
+fn end_task(
+    engine: &Engine,
+    wake: &Arc<Notify>,
+    tasks: impl FnOnce(&mut State) -> &mut HashMap<PeerId, Arc<Notify>>,
+    peer: &PeerId,
+) -> bool {
+    let mut state = engine.state.lock();
+    let was_woken = futures::FutureExt::now_or_never(wake.notified()).is_some();
+    if was_woken && !state.is_stopped {
+        return false;
+    }
+    tasks(&mut state).remove(peer);
+    true
+}
+
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("the peer does not read")]
+    TimedOut,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Writes one message, on the open stream or a new one.
+async fn write(engine: &Engine, peer: PeerId, stream: &mut Option<Stream>, message: &Bytes) -> Result<(), WriteError> {
+    if stream.is_none() {
+        *stream = Some(engine.host.open(peer, &PROTOCOLS).await?.0);
+    }
+    let Some(open) = stream else { return Ok(()) };
+    write_to(open, message).await
+}
+
+async fn write_to(stream: &mut Stream, message: &Bytes) -> Result<(), WriteError> {
+    match tokio::time::timeout(WRITE, frame::write_frame(stream, message)).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(WriteError::TimedOut),
+    }
+}
+
+/// There is something to answer to `peer`.
+pub(super) fn wake_sender(engine: &Arc<Engine>, state: &mut State, peer: PeerId) {
+    if let Some(running) = state.senders.get(&peer) {
+        return running.notify_one();
+    }
+    let wake = Arc::new(Notify::new());
+    state.senders.insert(peer, wake.clone());
+    tokio::spawn(send_replies(engine.clone(), peer, wake));
+}
+
+/// What the protocol of a stream can say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    /// 1.2.0: blocks with prefix, answers.
+    Full,
+    /// 1.1.0: blocks with prefix.
+    Blocks,
+    /// Before: blocks of CIDv0 only.
+    Legacy,
+}
+
+impl Dialect {
+    fn of(protocol: &str) -> Dialect {
+        match protocol {
+            "/ipfs/bitswap/1.2.0" => Dialect::Full,
+            "/ipfs/bitswap/1.1.0" => Dialect::Blocks,
+            _ => Dialect::Legacy,
+        }
+    }
+}
+
+/// Sends replies to one peer, until there has been nothing to send for a while. While one reply is written the next is gathered.
+async fn send_replies(engine: Arc<Engine>, peer: PeerId, wake: Arc<Notify>) {
+    let opened = engine.host.open(peer, &PROTOCOLS).await;
+    let (mut stream, dialect) = match opened {
+        Ok((stream, protocol)) => (stream, Dialect::of(&protocol)),
+        Err(error) => {
+            tracing::debug!(%peer, %error, "opening a stream for replies");
+            return give_up_on(&engine, &peer);
+        }
+    };
+    let mut reply = gather(&engine, peer, dialect).await;
+    loop {
+        if reply.message.is_empty() {
+            let is_idle = tokio::time::timeout(IDLE, wake.notified()).await.is_err();
+            if (is_idle || engine.state.lock().is_stopped) && end_task(&engine, &wake, |state| &mut state.senders, &peer) {
+                return;
+            }
+            reply = gather(&engine, peer, dialect).await;
+            continue;
+        }
+        let message = reply.message.encode();
+        let (written, next) = tokio::join!(write_to(&mut stream, &message), gather(&engine, peer, dialect));
+        if let Err(error) = written {
+            tracing::debug!(%peer, %error, "sending a reply");
+            return give_up_on(&engine, &peer);
+        }
+        let mut state = engine.state.lock();
+        let ledger = state.ledger(peer);
+        ledger.blocks_sent += reply.blocks;
+        ledger.bytes_sent += reply.bytes;
+        drop(state);
+        reply = next;
+    }
+}
+
+/// A peer that takes no replies is owed none; it will ask again.
+fn give_up_on(engine: &Engine, peer: &PeerId) {
+    let mut state = engine.state.lock();
+    state.senders.remove(peer);
+    state.served.forget(peer);
+}
+
+/// A reply being put together; holds its share of the memory for replies.
+struct Reply<'a> {
+    message: Message,
+    blocks: u64,
+    bytes: u64,
+    _share: Option<tokio::sync::SemaphorePermit<'a>>,
+}
+
+/// Puts together the next reply to `peer`; empty when nothing is to be said.
+async fn gather(engine: &Engine, peer: PeerId, dialect: Dialect) -> Reply<'_> {
+    let mut reply = Reply { message: Message::default(), blocks: 0, bytes: 0, _share: None };
+    let mut first = engine.state.lock().served.next(&peer);
+    if first.is_none() {
+        return reply;
+    }
+    // Never closed.
+    reply._share = engine.replies.acquire().await.ok();
+    while let Some(task) = first.take().or_else(|| engine.state.lock().served.next(&peer)) {
+        let is_taken = answer(engine, &peer, task, dialect, &mut reply).await;
+        if !is_taken {
+            engine.state.lock().served.put_back(&peer, &task.cid);
+            break;
+        }
+        if reply.bytes as usize >= engine.limits.message_bytes || reply.message.presences.len() >= PRESENCES {
+            break;
+        }
+    }
+    reply
+}
+
+/// Adds the answer to one want. False when the reply has no room for it.
+async fn answer(engine: &Engine, peer: &PeerId, task: Task, dialect: Dialect, reply: &mut Reply<'_>) -> bool {
+    let most = MESSAGE_BYTES_MAX - OVERHEAD;
+    let size = match engine.source.size(&task.cid).await {
+        Some(size) if size <= most as u64 => size as usize,
+        // What does not fit into any message is as good as not here.
+        _ => return say_absent(task, dialect, reply),
+    };
+    let is_block = task.kind == WantKind::Block || size as u64 <= engine.limits.inline_block || dialect != Dialect::Full;
+    if !is_block {
+        reply.message.presences.push((task.cid, Presence::Have));
+        engine.state.lock().served.remove(peer, &task.cid);
+        return true;
+    }
+    if reply.bytes as usize + size > most {
+        return false;
+    }
+    let Some(data) = engine.source.get(&task.cid).await else { return say_absent(task, dialect, reply) };
+    if reply.bytes as usize + data.len() > most {
+        return say_absent(task, dialect, reply);
+    }
+    reply.blocks += 1;
+    reply.bytes += data.len() as u64;
+    match dialect {
+        Dialect::Legacy => reply.message.blocks_legacy.push(data),
+        Dialect::Full | Dialect::Blocks => reply.message.blocks.push(Block::new(&task.cid, data)),
+    }
+    engine.state.lock().served.remove(peer, &task.cid);
+    true
+}
+
+/// The want stays, for the block may come.
+fn say_absent(task: Task, dialect: Dialect, reply: &mut Reply<'_>) -> bool {
+    if task.send_dont_have && dialect == Dialect::Full {
+        reply.message.presences.push((task.cid, Presence::DontHave));
+    }
+    true
+}
