@@ -21,9 +21,9 @@ pub enum FetchError {
     /// Some peer that was asked never answered, and nobody else has it.
     #[error("fetching a block: no answer in time")]
     Timeout,
-    /// Its hash function is not known here, so no block could be proven.
-    #[error("fetching a block: hash function {0:#x} is not known here")]
-    UnknownHash(u64),
+    /// Its hash function is not known here or its digest is too short, so no block could be proven.
+    #[error("fetching a block: no block could prove a CID with hash function {0:#x}")]
+    Unprovable(u64),
     /// The host was stopped.
     #[error("fetching a block: the network is stopped")]
     Stopped,
@@ -72,13 +72,13 @@ impl Session {
         if let Some(data) = verify::inline(&cid) {
             return Ok(data);
         }
-        if !verify::is_known(&cid) {
-            return Err(FetchError::UnknownHash(cid.hash().code()));
+        if !verify::is_provable(&cid) {
+            return Err(FetchError::Unprovable(cid.hash().code()));
         }
         let (waiting, answer) = Waiting::begin(self.inner.clone(), cid)?;
         let result = answer.await.unwrap_or(Err(FetchError::Stopped));
         // Answered: nothing is left to be cancelled.
-        waiting.is_over();
+        waiting.defuse();
         result
     }
 
@@ -119,7 +119,7 @@ impl Waiting {
         Ok((Waiting { session: Some(session), cid, id }, answer))
     }
 
-    fn is_over(mut self) {
+    fn defuse(mut self) {
         self.session = None;
     }
 }

@@ -2,12 +2,10 @@
 
 use bytes::Bytes;
 use cid::multihash::Multihash;
-use sha2::{Digest, Sha256};
+use dag::hash::{DIGEST_MIN, HashFn};
 use types::Cid;
 use wire::bitswap::{Message, Prefix};
 
-const IDENTITY: u64 = 0x00;
-const SHA2_256: u64 = 0x12;
 const DAG_PB: u64 = 0x70;
 
 /// Hashing more than this in one go is left to the blocking pool: about half a millisecond.
@@ -21,17 +19,17 @@ pub(super) struct Proven {
 
 /// The data of a CID that carries it inside.
 pub(super) fn inline(cid: &Cid) -> Option<Bytes> {
-    (cid.hash().code() == IDENTITY).then(|| Bytes::copy_from_slice(cid.hash().digest()))
+    (cid.hash().code() == HashFn::IDENTITY.code()).then(|| Bytes::copy_from_slice(cid.hash().digest()))
 }
 
-/// Whether a block of this CID could be proven.
-pub(super) fn is_known(cid: &Cid) -> bool {
-    cid.hash().code() == SHA2_256
+/// Whether a block of this CID could be proven: its function is known and its digest long enough.
+pub(super) fn is_provable(cid: &Cid) -> bool {
+    HashFn::from_code(cid.hash().code()).is_ok() && usize::from(cid.hash().size()) >= DIGEST_MIN
 }
 
 /// Hashes the blocks of a message. Those whose prefix nobody can prove are left out.
 pub(super) async fn prove(message: &mut Message) -> Vec<Proven> {
-    let legacy = Prefix { version: 0, codec: DAG_PB, hash: SHA2_256, digest_length: 32 };
+    let legacy = Prefix { version: 0, codec: DAG_PB, hash: HashFn::SHA2_256.code(), digest_length: 32 };
     let legacy_blocks = std::mem::take(&mut message.blocks_legacy).into_iter().map(|data| (legacy, data));
     let blocks = std::mem::take(&mut message.blocks).into_iter().map(|block| (block.prefix, block.data));
     let blocks: Vec<(Prefix, Bytes)> = legacy_blocks.chain(blocks).collect();
@@ -47,8 +45,6 @@ fn hash_all(blocks: Vec<(Prefix, Bytes)>) -> Vec<Proven> {
 }
 
 fn hash(prefix: &Prefix, data: &[u8]) -> Option<Multihash<64>> {
-    if prefix.hash != SHA2_256 {
-        return None;
-    }
-    prefix.cid(&Sha256::digest(data)).map(|cid| *cid.hash())
+    let digest = HashFn::from_code(prefix.hash).ok()?.digest(data).ok()?;
+    prefix.cid(digest.digest()).map(|cid| *cid.hash())
 }

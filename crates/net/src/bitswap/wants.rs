@@ -67,7 +67,7 @@ struct Session {
     learned: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Want {
     /// Waiters by session.
     sessions: BTreeMap<SessionId, usize>,
@@ -103,6 +103,18 @@ struct Peer {
 }
 
 impl Peer {
+    fn new(now: Instant) -> Peer {
+        Peer {
+            is_capable: true,
+            in_flight: BTreeSet::new(),
+            window: WINDOW_FIRST,
+            block_bytes: BLOCK_BYTES_GUESSED,
+            round_trip: Duration::ZERO,
+            heard: now,
+            out: BTreeMap::new(),
+        }
+    }
+
     fn has_room(&self, limits: &BitswapLimits) -> bool {
         let flying = self.in_flight.len();
         flying < self.window && (flying == 0 || (flying as u64 + 1) * self.block_bytes <= limits.peer_bytes)
@@ -441,9 +453,10 @@ impl Wants {
             return;
         }
         let asked = want.asked.map(|(peer, _)| peer);
-        let others = self.peers.iter().filter(|(id, peer)| {
-            peer.is_capable && asked != Some(**id) && !want.negative.contains(*id) && !want.silent.contains(*id)
-        });
+        let others = self
+            .peers
+            .iter()
+            .filter(|(id, peer)| peer.is_capable && asked != Some(**id) && !want.negative.contains(*id) && !want.silent.contains(*id));
         let others: Vec<PeerId> = others.map(|(id, _)| *id).take(BROADCAST_PEERS_MAX).collect();
         for peer in others {
             self.ask_have(cid, peer, now);
@@ -499,8 +512,9 @@ impl Wants {
     fn check_asked_have(&mut self, cid: &Cid, now: Instant) {
         let Some(want) = self.wants.get_mut(cid) else { return };
         let patience = self.limits.silence;
-        let late = want.asked_have.extract_if(.., |_, since| now.saturating_duration_since(*since) >= patience);
-        let late: Vec<PeerId> = late.map(|(peer, _)| peer).collect();
+        let late = want.asked_have.iter().filter(|(_, since)| now.saturating_duration_since(**since) >= patience);
+        let late: Vec<PeerId> = late.map(|(peer, _)| *peer).collect();
+        want.asked_have.retain(|peer, _| !late.contains(peer));
         if !late.is_empty() {
             want.silent.extend(late);
             self.ready.push_back(*cid);
@@ -566,33 +580,5 @@ impl Wants {
     }
 }
 
-impl Default for Want {
-    fn default() -> Want {
-        Want {
-            sessions: BTreeMap::new(),
-            asked: None,
-            asked_have: BTreeMap::new(),
-            holders: BTreeSet::new(),
-            negative: BTreeSet::new(),
-            silent: BTreeSet::new(),
-            told: BTreeMap::new(),
-            is_broadcast: false,
-            stuck: None,
-            is_blocked: false,
-        }
-    }
-}
-
-impl Peer {
-    fn new(now: Instant) -> Peer {
-        Peer {
-            is_capable: true,
-            in_flight: BTreeSet::new(),
-            window: WINDOW_FIRST,
-            block_bytes: BLOCK_BYTES_GUESSED,
-            round_trip: Duration::ZERO,
-            heard: now,
-            out: BTreeMap::new(),
-        }
-    }
-}
+#[cfg(test)]
+mod tests;
