@@ -11,6 +11,11 @@ use types::{Cid, PeerId};
 /// The longest block read: what fits one bitswap message. Go commits deltas when they are over 1 MiB.
 pub const BLOCK_BYTES_MAX: usize = 4 << 20;
 
+/// The most additions, and the most removals, in a delta: Go commits at 1 MiB, and each of either takes 100 bytes and more.
+pub const ELEMENTS_MAX: usize = 64 << 10;
+/// The most links of a block. Each is a head that somebody built on; a healthy cluster has a few.
+pub const LINKS_MAX: usize = 16 << 10;
+
 /// The field of [`Delta`] that holds our author and signature; Go skips it.
 const AUTHOR_FIELD: u32 = 1001;
 
@@ -62,6 +67,9 @@ pub enum NodeDecodeError {
     /// Longer than [`BLOCK_BYTES_MAX`].
     #[error("CRDT block: {0} bytes are too long")]
     TooLong(usize),
+    /// More than [`ELEMENTS_MAX`] or [`LINKS_MAX`].
+    #[error("CRDT block: too many {0}")]
+    TooMany(&'static str),
     /// Not protobuf, or a field of the wrong shape.
     #[error("CRDT block: {0}")]
     Protobuf(#[from] ProtobufError),
@@ -116,8 +124,8 @@ impl Delta {
         for field in Reader::new(bytes) {
             let field = field?;
             match field.number {
-                1 => delta.elements.push(read_element(field.bytes()?)?),
-                2 => delta.tombstones.push(read_element(field.bytes()?)?),
+                1 => push(&mut delta.elements, ELEMENTS_MAX, "elements", read_element(field.bytes()?)?)?,
+                2 => push(&mut delta.tombstones, ELEMENTS_MAX, "tombstones", read_element(field.bytes()?)?)?,
                 3 => delta.priority = field.uint()?,
                 AUTHOR_FIELD => delta.author = field.bytes().ok().and_then(read_author),
                 _ => {}
@@ -125,6 +133,14 @@ impl Delta {
         }
         Ok(delta)
     }
+}
+
+fn push<T>(list: &mut Vec<T>, most: usize, what: &'static str, entry: T) -> Result<(), NodeDecodeError> {
+    if list.len() == most {
+        return Err(NodeDecodeError::TooMany(what));
+    }
+    list.push(entry);
+    Ok(())
 }
 
 fn put_element(out: &mut Vec<u8>, number: u32, element: &Element) {
@@ -220,7 +236,10 @@ pub fn decode_node(block: &[u8]) -> Result<CrdtNode, NodeDecodeError> {
         match field.number {
             1 if data.is_none() => data = Some(field.bytes()?),
             1 => return Err(NodeDecodeError::Data),
-            2 => links.push(read_link(field.bytes()?)?.ok_or(NodeDecodeError::Link(links.len()))?),
+            2 => {
+                let link = read_link(field.bytes()?)?.ok_or(NodeDecodeError::Link(links.len()))?;
+                push(&mut links, LINKS_MAX, "links", link)?;
+            }
             other => return Err(NodeDecodeError::Field(other)),
         }
     }
@@ -336,6 +355,14 @@ mod tests {
         ] {
             assert_eq!(decode_node(block), Err(error));
         }
+    }
+
+    #[test]
+    fn empty_elements_do_not_fill_the_memory() {
+        assert_eq!(Delta::decode(&[0x0a, 0].repeat(ELEMENTS_MAX)).map(|delta| delta.elements.len()), Ok(ELEMENTS_MAX));
+        assert_eq!(Delta::decode(&[0x0a, 0].repeat(ELEMENTS_MAX + 1)), Err(NodeDecodeError::TooMany("elements")));
+        let link = [0x12, 6, 0x0a, 4, 0x01, 0x55, 0, 0];
+        assert_eq!(decode_node(&link.repeat(LINKS_MAX + 1)), Err(NodeDecodeError::TooMany("links")));
     }
 
     #[test]

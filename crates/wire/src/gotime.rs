@@ -1,5 +1,6 @@
 //! Go's times: seconds and nanoseconds, whose zero is the year 1, and their RFC 3339 text.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use types::UnixMillis;
 
@@ -14,7 +15,7 @@ pub struct GoTime {
 
 /// Why a text is no time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("parsing time {0:?} as RFC 3339")]
+#[error("parsing time {0:?} as \"2006-01-02T15:04:05Z07:00\"")]
 pub struct BadTime(pub String);
 
 impl Default for GoTime {
@@ -84,6 +85,18 @@ impl fmt::Display for GoTime {
             write!(f, ".{}", digits.trim_end_matches('0'))?;
         }
         f.write_str("Z")
+    }
+}
+
+impl Serialize for GoTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for GoTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<GoTime, D::Error> {
+        GoTime::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 

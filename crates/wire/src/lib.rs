@@ -7,9 +7,9 @@
 //! shared state    pin, delta, heads, topic, export, raft
 //! gossip          pubsub, metric
 //! peer RPC        msgpack, rpc                            (Go peers)
-//! our own         peer, record, join                            (Pinfold peers)
+//! our own         peer, record, join                      (Pinfold peers)
 //! blocks          bitswap
-//! people, disk    rest, multiaddr, gotime, identity
+//! people, disk    rest, status, multiaddr, gotime, identity
 //! below           protobuf, cids
 //! ```
 //!
@@ -21,17 +21,29 @@ pub mod delta;
 pub mod heads;
 pub mod topic;
 
-pub mod bitswap;
-pub mod identity;
-pub mod join;
+pub mod export;
+pub mod raft;
+
+pub mod metric;
+pub mod pubsub;
+
 pub mod msgpack;
+pub mod rpc;
+
+pub mod join;
 pub mod peer;
 pub mod record;
 
-pub mod cids;
+pub mod bitswap;
+
 pub mod gotime;
-pub mod protobuf;
+pub mod identity;
+pub mod multiaddr;
+pub mod rest;
 pub mod status;
+
+pub mod cids;
+pub mod protobuf;
 
 pub use crate::delta::{AuthorSignature, CrdtNode, Delta, Element, cid_of_key, decode_node, element_id, encode_node, pin_key};
 pub use crate::heads::{decode_heads, encode_heads};

@@ -10,6 +10,9 @@ use types::{BadReplicas, Depth, Pin, PinKind, PinOptions, Replicas, UnixMillis};
 /// The longest value read. Go commits a delta when it is over 1 MiB, so one value can hardly be longer.
 pub const PIN_BYTES_MAX: usize = 2 << 20;
 
+/// The most allocations, and the most origins: more peers than any cluster has.
+pub const LIST_MAX: usize = 64 << 10;
+
 /// Why bytes are not a stored pin.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PinDecodeError {
@@ -25,6 +28,9 @@ pub enum PinDecodeError {
     /// An allocation is no peer id.
     #[error("stored pin: allocation {0} is no peer id")]
     Allocation(usize),
+    /// More than [`LIST_MAX`].
+    #[error("stored pin: too many {0}")]
+    TooMany(&'static str),
     /// The two factors make no sense together.
     #[error("stored pin: {0}")]
     Replicas(BadReplicas),
@@ -88,6 +94,9 @@ pub fn decode_pin(bytes: &[u8]) -> Result<Pin, PinDecodeError> {
             1 => cid = cid_from_bytes(field.bytes()?),
             2 => kind = kind_of_number(field.uint()?),
             3 => {
+                if placement.len() == LIST_MAX {
+                    return Err(PinDecodeError::TooMany("allocations"));
+                }
                 let peer = types::PeerId::from_bytes(field.bytes()?);
                 placement.push(peer.map_err(|_| PinDecodeError::Allocation(placement.len()))?);
             }
@@ -117,7 +126,7 @@ struct OptionFields {
 }
 
 impl OptionFields {
-    fn read(&mut self, bytes: &[u8]) -> Result<(), ProtobufError> {
+    fn read(&mut self, bytes: &[u8]) -> Result<(), PinDecodeError> {
         for field in Reader::new(bytes) {
             let field = field?;
             let options = &mut self.options;
@@ -133,6 +142,7 @@ impl OptionFields {
                 }
                 7 => options.update = cid_from_bytes(field.bytes()?),
                 8 => options.expires = Some(field.uint()?).filter(|&end| end != 0).map(UnixMillis::from_seconds),
+                9 if options.origins.len() == LIST_MAX => return Err(PinDecodeError::TooMany("origins")),
                 9 => options.origins.push(field.bytes()?.to_vec()),
                 _ => {}
             }
@@ -216,6 +226,15 @@ mod tests {
         ] {
             assert_eq!(decode_pin(bytes), Err(error));
         }
+    }
+
+    #[test]
+    fn empty_entries_do_not_fill_the_memory() {
+        let mut bytes = [0x1a, 2, 0, 0].repeat(LIST_MAX + 1);
+        assert_eq!(decode_pin(&bytes), Err(PinDecodeError::TooMany("allocations")));
+        bytes.clear();
+        pb::put_bytes(&mut bytes, 6, &[0x4a, 0].repeat(LIST_MAX + 1));
+        assert_eq!(decode_pin(&bytes), Err(PinDecodeError::TooMany("origins")));
     }
 
     #[test]

@@ -206,6 +206,36 @@ fn read_by_all(bytes: &[u8]) {
     let _ = wire::cid_of_key(&text);
     let _ = wire::cids::cid_from_text(&text);
     let _ = wire::gotime::GoTime::parse(&text);
+    let _ = wire::metric::decode_metric(bytes);
+    let _ = wire::metric::PingValue::of_json(&text);
+    let _ = wire::pubsub::SignedMessage::decode(bytes);
+    let _ = wire::raft::decode_snapshot(bytes).last();
+    let _ = wire::multiaddr::to_text(bytes);
+    let _ = wire::multiaddr::peer_of(bytes);
+    let _ = wire::multiaddr::from_text(&text);
+    let _ = wire::export::parse_line(&text);
+    let query = wire::rest::query::Query::parse(&text);
+    let _ = wire::rest::query::add_params(&query, UnixMillis(0));
+    let _ = wire::rest::query::parse_duration(&text);
+    let _ = wire::status::Filter::parse(&text);
+    read_by_all_calls(bytes);
     let _ = wire::identity::decode_identity(&text);
     let _ = wire::identity::decode_private_key(&text);
+}
+
+fn read_by_all_calls(bytes: &[u8]) {
+    use wire::rpc::{self, decode};
+    let _ = decode::<rpc::Request>(bytes);
+    let _ = decode::<rpc::Response>(bytes);
+    let _ = decode::<rpc::RpcPin>(bytes).map(Pin::try_from);
+    let _ = decode::<rpc::PinInfo>(bytes);
+    let _ = decode::<rpc::GlobalPinInfo>(bytes).map(|info| wire::rest::GlobalPinInfo::from(&info));
+    let _ = decode::<rpc::Id>(bytes).map(|id| wire::rest::Id::from(&id));
+    let _ = decode::<rpc::ConnectGraph>(bytes);
+    let _ = decode::<rpc::RepoGc>(bytes);
+    let _ = decode::<rpc::BlockWithMeta>(bytes);
+    let _ = decode::<rpc::RepoStat>(bytes);
+    let _ = decode::<wire::metric::Alert>(bytes);
+    let _ = decode::<Vec<PeerId>>(bytes);
+    let _ = decode::<()>(bytes);
 }

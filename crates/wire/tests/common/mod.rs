@@ -1,6 +1,8 @@
 //! Reading the recorded bytes of `tests/vectors`.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub mod dag;
+
 use serde_json::Value;
 
 pub fn file(name: &str) -> Vec<u8> {
