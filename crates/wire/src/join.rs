@@ -88,7 +88,11 @@ impl Invite {
 
 impl std::fmt::Debug for Invite {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Invite").field("inviter", &self.inviter).field("cluster", &self.cluster).field("secret", &"***").finish_non_exhaustive()
+        f.debug_struct("Invite")
+            .field("inviter", &self.inviter)
+            .field("cluster", &self.cluster)
+            .field("secret", &"***")
+            .finish_non_exhaustive()
     }
 }
 
@@ -197,7 +201,9 @@ impl JoinAnswer {
     /// The bytes.
     pub fn encode(&self) -> Vec<u8> {
         let document = match self {
-            JoinAnswer::Welcome(members) => JoinAnswerDocument { refused: None, members: members.iter().map(KnownDocument::from).collect() },
+            JoinAnswer::Welcome(members) => {
+                JoinAnswerDocument { refused: None, members: members.iter().map(KnownDocument::from).collect() }
+            }
             JoinAnswer::Refused(why) => JoinAnswerDocument { refused: Some(why.clone()), members: Vec::new() },
         };
         serde_json::to_vec(&document).unwrap_or_default()
