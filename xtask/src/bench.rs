@@ -1,1 +1,61 @@
-//! Benchmarks: filled in below.
+//! Benchmarks with real peers: figures on an idle machine, beside Kubo and Go ipfs-cluster where `PINFOLD_PEERS` names their folder.
+
+mod go;
+mod machine;
+mod ours;
+mod process;
+mod slice;
+
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
+
+/// What may be said on the command line.
+pub struct Options {
+    /// Measure although the machine is busy.
+    pub anyway: bool,
+    /// Rounds; each measures every subject once (A B A B).
+    pub repeat: usize,
+    /// Size of the one file.
+    pub mib: u64,
+    /// Number of small files.
+    pub files: usize,
+    /// Where the JSON goes.
+    pub out: Option<PathBuf>,
+    /// Folder of the Go binaries.
+    pub go: Option<PathBuf>,
+}
+
+/// Above this load the figures would be of something else.
+const LOAD_MOST: f64 = 0.5;
+
+/// Runs the named benchmark.
+pub fn run(root: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let options = parse(arguments)?;
+    let load = machine::load()?;
+    println!("load of the machine: {load:.2}");
+    if load > LOAD_MOST && !options.anyway {
+        bail!("the machine is busy (load {load:.2}, at most {LOAD_MOST}): wait, or say --anyway and take the figures for what they are");
+    }
+    match name {
+        "slice" => slice::run(root, &options, load),
+        other => bail!("there is no benchmark {other:?}: slice"),
+    }
+}
+
+fn parse(arguments: &[&str]) -> anyhow::Result<Options> {
+    let go = std::env::var_os("PINFOLD_PEERS").map(PathBuf::from);
+    let mut options = Options { anyway: false, repeat: 2, mib: 1024, files: 10_000, out: None, go };
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let mut value = || rest.next().with_context(|| format!("{argument} needs a value"));
+        match *argument {
+            "--anyway" => options.anyway = true,
+            "--repeat" => options.repeat = value()?.parse().context("--repeat")?,
+            "--mib" => options.mib = value()?.parse().context("--mib")?,
+            "--files" => options.files = value()?.parse().context("--files")?,
+            "--out" => options.out = Some(PathBuf::from(value()?)),
+            other => bail!("unknown option {other:?}"),
+        }
+    }
+    Ok(options)
+}
