@@ -1,0 +1,42 @@
+//! Values of elements, read from the blocks that added them; the last few blocks stay parsed.
+
+use super::CrdtError;
+use super::block::Block;
+use super::draft::Draft;
+use super::id::BlockId;
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
+use store::Area;
+
+/// Parsed blocks kept; with blocks of at most 2 MiB this bounds the memory to some 30 MB, in practice to much less.
+const BLOCKS_MAX: usize = 8;
+
+/// Where values of elements come from.
+#[derive(Default)]
+pub(crate) struct Values {
+    recent: VecDeque<(BlockId, BTreeMap<Vec<u8>, Bytes>)>,
+}
+
+impl Values {
+    /// The value that `block` gives to `key`.
+    pub(crate) fn get(&mut self, draft: &Draft, block: &BlockId, key: &[u8]) -> Result<Bytes, CrdtError> {
+        let position = match self.recent.iter().position(|(id, _)| id == block) {
+            Some(position) => position,
+            None => self.read(draft, block)?,
+        };
+        self.recent[position].1.get(key).cloned().ok_or_else(|| CrdtError::damaged("element without value", key))
+    }
+
+    /// Keeps the elements of a block that is being merged.
+    pub(crate) fn keep(&mut self, block: BlockId, elements: BTreeMap<Vec<u8>, Bytes>) {
+        self.recent.push_front((block, elements));
+        self.recent.truncate(BLOCKS_MAX);
+    }
+
+    fn read(&mut self, draft: &Draft, block: &BlockId) -> Result<usize, CrdtError> {
+        let bytes = draft.get(Area::DagBlocks, &block.0)?.ok_or_else(|| CrdtError::damaged("block missing", &block.0))?;
+        let parsed = Block::parse(&bytes).map_err(|_| CrdtError::damaged("block", &block.0))?;
+        self.keep(*block, parsed.elements);
+        Ok(0)
+    }
+}
