@@ -2,7 +2,7 @@
 //! commit is under way the next group gathers.
 
 use crate::{Receipt, SubmitError, Write, contract};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Submits that may wait; behind them `submit` itself waits. Enough for a few groups of busy doors.
 const SUBMITS_MAX: usize = 4096;
@@ -30,4 +30,9 @@ impl SubmitQueue {
         self.0.send(Submit { writes, answer }).await.map_err(|_| SubmitError::Stopped)?;
         answered.await.unwrap_or(Err(SubmitError::Stopped))
     }
+}
+
+/// Waits until an engine is asked to stop, or was dropped.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -4,7 +4,7 @@
 
 use crate::contract::claim;
 use crate::hints::HintSender;
-use crate::queue::{Submit, SubmitQueue};
+use crate::queue::{Submit, SubmitQueue, stopped};
 use crate::{Change, Consensus, Hints, Kind, OpenError, Receipt, SubmitError, Version, ViewState, Write};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -107,9 +107,9 @@ impl Committer {
             let taken = tokio::select! {
                 biased;
                 taken = submits.recv_many(&mut group, GROUP_MAX) => taken,
-                _ = stop.wait_for(|stop| *stop) => {
+                () = stopped(&mut stop) => {
                     submits.close();
-                    submits.recv_many(&mut group, GROUP_MAX).await
+                    continue;
                 }
             };
             if taken == 0 {

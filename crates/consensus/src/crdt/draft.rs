@@ -14,12 +14,11 @@ type Writes = BTreeMap<Bytes, Option<Bytes>>;
 pub(crate) struct Draft {
     view: Arc<dyn Snapshot>,
     areas: [Writes; Area::ALL.len()],
-    bytes: usize,
 }
 
 impl Draft {
     pub(crate) fn new(view: Arc<dyn Snapshot>) -> Draft {
-        Draft { view, areas: Default::default(), bytes: 0 }
+        Draft { view, areas: Default::default() }
     }
 
     pub(crate) fn get(&self, area: Area, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
@@ -65,11 +64,6 @@ impl Draft {
         Ok(found)
     }
 
-    /// Bytes written so far, overwritten ones included.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     pub(crate) fn into_batch(self) -> Batch {
         let mut batch = Batch::new();
         for (area, writes) in Area::ALL.into_iter().zip(self.areas) {
@@ -84,7 +78,6 @@ impl Draft {
     }
 
     fn set(&mut self, area: Area, key: &[u8], value: Option<Bytes>) {
-        self.bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
         self.areas[area as usize].insert(Bytes::copy_from_slice(key), value);
     }
 }

@@ -6,6 +6,7 @@ use super::draft::Draft;
 use super::id::BlockId;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use store::Area;
 
 /// Parsed blocks kept; with blocks of at most 2 MiB this bounds the memory to some 30 MB, in practice to much less.
@@ -14,7 +15,7 @@ const BLOCKS_MAX: usize = 8;
 /// Where values of elements come from.
 #[derive(Default)]
 pub(crate) struct Values {
-    recent: VecDeque<(BlockId, BTreeMap<Vec<u8>, Bytes>)>,
+    recent: VecDeque<(BlockId, Arc<BTreeMap<Vec<u8>, Bytes>>)>,
 }
 
 impl Values {
@@ -28,7 +29,7 @@ impl Values {
     }
 
     /// Keeps the elements of a block that is being merged.
-    pub(crate) fn keep(&mut self, block: BlockId, elements: BTreeMap<Vec<u8>, Bytes>) {
+    pub(crate) fn keep(&mut self, block: BlockId, elements: Arc<BTreeMap<Vec<u8>, Bytes>>) {
         self.recent.push_front((block, elements));
         self.recent.truncate(BLOCKS_MAX);
     }
@@ -36,7 +37,7 @@ impl Values {
     fn read(&mut self, draft: &Draft, block: &BlockId) -> Result<usize, CrdtError> {
         let bytes = draft.get(Area::DagBlocks, &block.0)?.ok_or_else(|| CrdtError::damaged("block missing", &block.0))?;
         let parsed = Block::parse(&bytes).map_err(|_| CrdtError::damaged("block", &block.0))?;
-        self.keep(*block, parsed.elements);
+        self.keep(*block, Arc::new(parsed.elements));
         Ok(0)
     }
 }

@@ -1,0 +1,582 @@
+//! Does: one task gathers events, lets the machine step on a blocking thread, commits, then performs the effects.
+//!
+//! Everything that waits while a step is under way goes into the next one, so concurrent submits share an fsync and many fetched
+//! blocks share a commit. Fetches, questions and broadcasts are tasks of their own, owned and awaited by the loop.
+
+use super::CrdtError;
+use super::machine::{Effect, Event, Machine, MachineOptions, Signer};
+use crate::contract::claim;
+use crate::hints::HintSender;
+use crate::queue::{Submit, SubmitQueue, stopped};
+use crate::{Consensus, Hints, Kind, OpenError, Receipt, SubmitError, Version, ViewState, Write};
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Area, Durability, Snapshot, Store};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+use types::{Cid, Millis, PeerId};
+use wire::heads::{decode_heads, encode_heads};
+
+/// Events in one step, and bytes of blocks among them: bounds the memory and the length of a step.
+const EVENTS_MAX: usize = 1024;
+const EVENT_BYTES_MAX: usize = 8 << 20;
+
+/// Announcements that may wait; more are dropped, since heads are told again.
+const ANNOUNCEMENTS_MAX: usize = 256;
+
+/// Comings and goings of peers that may wait.
+const LINKS_MAX: usize = 4096;
+
+/// A fetch, a question, a broadcast must end within these.
+const FETCH_TIME: Duration = Duration::from_secs(120);
+const ASK_TIME: Duration = Duration::from_secs(15);
+const BROADCAST_TIME: Duration = Duration::from_secs(15);
+
+/// Pause after a failed commit, doubling.
+const FAILED_PAUSE: Duration = Duration::from_millis(100);
+const FAILED_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// How long `stop` waits for the last broadcasts.
+const STOP_TIME: Duration = Duration::from_secs(2);
+
+/// What the CRDT asks of a network; `peer` adapts the cluster's host to it.
+///
+/// All calls may fail, be late, or be cancelled. Calls run side by side: up to 256 fetches at once.
+#[async_trait]
+pub trait CrdtNetwork: Send + Sync + 'static {
+    /// Tells all peers of the cluster. An error says that it reached nobody (no peer has subscribed yet): it is repeated.
+    async fn broadcast(&self, message: Vec<u8>) -> Result<(), String>;
+
+    /// Brings a block of the DAG whose bytes were checked against its CID, from `likely` or anybody else.
+    async fn fetch(&self, cid: &Cid, likely: Option<PeerId>) -> Result<Bytes, String>;
+
+    /// Asks a Pinfold peer for its heads; the answer is what its [`Crdt::heads_message`] gives.
+    async fn ask_heads(&self, peer: PeerId) -> Result<Vec<u8>, String>;
+}
+
+/// How the CRDT behaves.
+#[derive(Clone)]
+pub struct CrdtOptions {
+    /// This peer.
+    pub me: PeerId,
+    /// Distance of own blocks while writing goes on.
+    pub spacing: Duration,
+    /// The same while a peer that is no Pinfold is connected.
+    pub spacing_with_others: Duration,
+    /// How often heads are told that nobody else told, give or take 30 %.
+    pub rebroadcast: Duration,
+    /// No other members are configured.
+    pub alone: bool,
+    /// Signs own blocks.
+    pub signer: Option<Signer>,
+}
+
+impl CrdtOptions {
+    /// What a cluster of Pinfold peers uses.
+    pub fn new(me: PeerId) -> CrdtOptions {
+        CrdtOptions {
+            me,
+            spacing: Duration::from_millis(10),
+            spacing_with_others: Duration::from_millis(200),
+            rebroadcast: Duration::from_secs(60),
+            alone: false,
+            signer: None,
+        }
+    }
+
+    /// Peers that start together must not act in step: the seed comes from their name.
+    fn machine(&self) -> MachineOptions {
+        let millis = |span: Duration| Millis(span.as_millis() as u64);
+        let name = self.me.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+        MachineOptions {
+            spacing: millis(self.spacing),
+            spacing_with_others: millis(self.spacing_with_others),
+            rebroadcast: millis(self.rebroadcast),
+            alone: self.alone,
+            seed: name,
+            signer: self.signer.clone(),
+        }
+    }
+}
+
+/// The convergent consensus.
+pub struct Crdt {
+    store: Arc<dyn Store>,
+    queue: SubmitQueue,
+    announcements: mpsc::Sender<Event>,
+    links: mpsc::Sender<Event>,
+    hints: HintSender,
+    seen: Arc<Mutex<Seen>>,
+    stopping: watch::Sender<bool>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What others may see of the machine, as of the last commit.
+#[derive(Clone, Debug)]
+struct Seen {
+    state: ViewState,
+    heads: Vec<Cid>,
+    missing: usize,
+    pending: usize,
+    height: u64,
+}
+
+/// Numbers for people and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrdtNumbers {
+    /// Heads.
+    pub heads: usize,
+    /// Height of the highest block merged.
+    pub height: u64,
+    /// Blocks of the known history that are not here.
+    pub missing: usize,
+    /// Keys whose wish is acknowledged and not yet in a block.
+    pub pending: usize,
+}
+
+impl Crdt {
+    /// Goes on with what the store holds. Needs a tokio runtime.
+    pub async fn open(store: Arc<dyn Store>, network: Arc<dyn CrdtNetwork>, options: CrdtOptions) -> Result<Crdt, OpenError> {
+        let began = Instant::now();
+        let read = {
+            let (store, options) = (store.clone(), options.machine());
+            move || {
+                claim(&*store, "crdt")?;
+                Machine::open(options, Millis(0), store.snapshot()).map_err(OpenError::from)
+            }
+        };
+        let machine = tokio::task::spawn_blocking(read).await.map_err(|error| OpenError::Damaged(error.to_string()))??;
+        let (queue, submits) = SubmitQueue::new();
+        let (announcements, announced) = mpsc::channel(ANNOUNCEMENTS_MAX);
+        let (links, linked) = mpsc::channel(LINKS_MAX);
+        let (stopping, stop) = watch::channel(false);
+        let hints = HintSender::new();
+        let seen = Arc::new(Mutex::new(Seen::of(&machine)));
+        let inputs = Inputs { submits, announced, linked, stop };
+        let driver = Driver {
+            options: options.machine(),
+            store: store.clone(),
+            network,
+            hints: hints.clone(),
+            seen: seen.clone(),
+            began,
+            // The first step at once: pending wishes and missing history do not wait for an event.
+            wake: Some(began),
+            failures: 0,
+            peers: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            ticket: 0,
+            tasks: JoinSet::new(),
+            underway: HashMap::new(),
+        };
+        let task = tokio::spawn(driver.run(machine, inputs));
+        Ok(Crdt { store, queue, announcements, links, hints, seen, stopping, task: Mutex::new(Some(task)) })
+    }
+
+    /// A broadcast or a pushed message with heads; its signer is trusted. Returns why it is no such message.
+    pub fn heads_received(&self, from: PeerId, message: Vec<u8>) -> Result<(), wire::heads::HeadsDecodeError> {
+        let heads = decode_heads(&message)?;
+        if self.announcements.try_send(Event::Heads { from, heads }).is_err() {
+            tracing::debug!(%from, "too many announcements at once, one dropped");
+        }
+        Ok(())
+    }
+
+    /// A trusted peer is connected; a Pinfold is asked for its heads.
+    pub fn peer_connected(&self, peer: PeerId, is_pinfold: bool) {
+        self.link(Event::Connected { peer, is_pinfold });
+    }
+
+    /// Its link is gone.
+    pub fn peer_disconnected(&self, peer: PeerId) {
+        self.link(Event::Disconnected { peer });
+    }
+
+    /// The answer to another Pinfold peer that asks for our heads.
+    pub fn heads_message(&self) -> Vec<u8> {
+        encode_heads(&self.seen.lock().heads)
+    }
+
+    /// A block of the DAG, to serve by bitswap. Blocks its thread for a read of the store.
+    pub fn block(&self, cid: &Cid) -> Option<Bytes> {
+        let id = super::BlockId::of_cid(cid)?;
+        self.store.get(Area::DagBlocks, &id.0).inspect_err(|error| tracing::warn!(%cid, %error, "reading a CRDT block")).ok()?
+    }
+
+    /// Numbers for people and metrics.
+    pub fn numbers(&self) -> CrdtNumbers {
+        let Seen { ref heads, missing, pending, height, .. } = *self.seen.lock();
+        CrdtNumbers { heads: heads.len(), height, missing, pending }
+    }
+
+    fn link(&self, event: Event) {
+        if let Err(mpsc::error::TrySendError::Full(event)) = self.links.try_send(event) {
+            tracing::warn!(?event, "too many peers come and go at once, one is not noted");
+        }
+    }
+}
+
+#[async_trait]
+impl Consensus for Crdt {
+    async fn submit(&self, writes: Vec<Write>) -> Result<Receipt, SubmitError> {
+        self.queue.submit(writes).await
+    }
+
+    fn hints(&self) -> Hints {
+        self.hints.receiver()
+    }
+
+    fn view(&self) -> Arc<dyn Snapshot> {
+        self.store.snapshot()
+    }
+
+    fn state(&self) -> ViewState {
+        self.seen.lock().state
+    }
+
+    fn heads(&self) -> Vec<Cid> {
+        self.seen.lock().heads.clone()
+    }
+
+    fn has_merged(&self, heads: &[Cid]) -> bool {
+        Machine::has_merged(&*self.store.snapshot(), heads)
+            .unwrap_or_else(|error| {
+                tracing::warn!(%error, "reading which blocks are merged");
+                false
+            })
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Convergent
+    }
+
+    async fn stop(&self) {
+        let _ = self.stopping.send(true);
+        let task = self.task.lock().take();
+        if let Some(task) = task {
+            let _ = task.await;
+        }
+    }
+}
+
+impl From<CrdtError> for OpenError {
+    fn from(error: CrdtError) -> OpenError {
+        match error {
+            CrdtError::Store(error) => OpenError::Store(error),
+            CrdtError::Damaged(what) => OpenError::Damaged(what),
+        }
+    }
+}
+
+impl From<CrdtError> for SubmitError {
+    fn from(error: CrdtError) -> SubmitError {
+        match error {
+            CrdtError::Store(error) => SubmitError::Store(error),
+            CrdtError::Damaged(what) => SubmitError::Damaged(what),
+        }
+    }
+}
+
+impl Seen {
+    fn of(machine: &Machine) -> Seen {
+        Seen {
+            state: machine.state(),
+            heads: machine.heads(),
+            missing: machine.missing(),
+            pending: machine.pending(),
+            height: machine.height(),
+        }
+    }
+}
+
+/// Where events come from.
+struct Inputs {
+    submits: mpsc::Receiver<Submit>,
+    announced: mpsc::Receiver<Event>,
+    linked: mpsc::Receiver<Event>,
+    stop: watch::Receiver<bool>,
+}
+
+struct Driver {
+    options: MachineOptions,
+    store: Arc<dyn Store>,
+    network: Arc<dyn CrdtNetwork>,
+    hints: HintSender,
+    seen: Arc<Mutex<Seen>>,
+    began: Instant,
+    wake: Option<Instant>,
+    /// Steps in a row that failed.
+    failures: u32,
+    /// Who is connected, for a machine that is read again.
+    peers: BTreeMap<PeerId, bool>,
+    tickets: BTreeMap<u64, oneshot::Sender<Result<Receipt, SubmitError>>>,
+    ticket: u64,
+    tasks: JoinSet<Event>,
+    /// What to report when a task ends without saying anything.
+    underway: HashMap<tokio::task::Id, Event>,
+}
+
+impl Driver {
+    async fn run(mut self, mut machine: Machine, mut inputs: Inputs) {
+        loop {
+            let Some(events) = self.gather(&mut inputs).await else { break };
+            machine = match self.step(machine, events).await {
+                Ok(machine) => machine,
+                Err(error) => match self.recover(error, &mut inputs).await {
+                    Some(machine) => machine,
+                    None => return,
+                },
+            };
+        }
+        self.finish(machine, inputs).await;
+    }
+
+    /// Waits for something to happen, then takes everything that has. None when asked to stop.
+    async fn gather(&mut self, inputs: &mut Inputs) -> Option<Vec<Event>> {
+        let mut events = Vec::new();
+        let mut group = Vec::new();
+        let wake = self.wake;
+        tokio::select! {
+            biased;
+            () = stopped(&mut inputs.stop) => return None,
+            _ = inputs.submits.recv_many(&mut group, EVENTS_MAX) => {}
+            Some(event) = inputs.linked.recv() => self.note_link(event, &mut events),
+            Some(event) = inputs.announced.recv() => events.push(event),
+            Some(ended) = self.tasks.join_next_with_id() => self.note_end(ended, &mut events),
+            () = sleep_until(wake) => {}
+        }
+        self.gather_rest(inputs, group, &mut events);
+        Some(events)
+    }
+
+    /// Takes what is there without waiting: own submits first, then what others sent.
+    fn gather_rest(&mut self, inputs: &mut Inputs, mut group: Vec<Submit>, events: &mut Vec<Event>) {
+        while group.len() < EVENTS_MAX
+            && let Ok(submit) = inputs.submits.try_recv()
+        {
+            group.push(submit);
+        }
+        for Submit { writes, answer } in group {
+            self.ticket += 1;
+            self.tickets.insert(self.ticket, answer);
+            events.push(Event::Submit { ticket: self.ticket, writes });
+        }
+        while let Ok(event) = inputs.linked.try_recv() {
+            self.note_link(event, events);
+        }
+        while let Ok(event) = inputs.announced.try_recv() {
+            events.push(event);
+        }
+        let mut bytes = 0;
+        for _ in 0..EVENTS_MAX {
+            let Some(ended) = self.tasks.try_join_next_with_id() else { break };
+            self.note_end(ended, events);
+            bytes += match events.last() {
+                Some(Event::Block { bytes, .. }) => bytes.len(),
+                _ => 0,
+            };
+            if bytes > EVENT_BYTES_MAX {
+                break;
+            }
+        }
+    }
+
+    fn note_link(&mut self, event: Event, events: &mut Vec<Event>) {
+        match &event {
+            Event::Connected { peer, is_pinfold } => {
+                self.peers.insert(*peer, *is_pinfold);
+            }
+            Event::Disconnected { peer } => {
+                self.peers.remove(peer);
+            }
+            _ => {}
+        }
+        events.push(event);
+    }
+
+    fn note_end(&mut self, ended: Result<(tokio::task::Id, Event), tokio::task::JoinError>, events: &mut Vec<Event>) {
+        let (id, event) = match ended {
+            Ok((id, event)) => (id, Some(event)),
+            Err(error) => {
+                tracing::error!(%error, "a task of the CRDT's network failed");
+                (error.id(), None)
+            }
+        };
+        let silent = self.underway.remove(&id);
+        events.extend(event.or(silent));
+    }
+
+    /// Decides, commits, performs.
+    async fn step(&mut self, mut machine: Machine, events: Vec<Event>) -> Result<Machine, CrdtError> {
+        let now = self.now();
+        let store = self.store.clone();
+        let decide_and_commit = move || -> Result<_, CrdtError> {
+            let step = machine.step(events, now, store.snapshot())?;
+            if !step.batch.is_empty() {
+                store.commit(step.batch, step.durability)?;
+            }
+            Ok((machine, step.effects, step.next_wake))
+        };
+        let ended = tokio::task::spawn_blocking(decide_and_commit).await;
+        let (machine, effects, next_wake) = ended.unwrap_or_else(|error| Err(CrdtError::Damaged(error.to_string())))?;
+        self.failures = 0;
+        self.wake = next_wake.map(|at| self.began + Duration::from_millis(at.0));
+        *self.seen.lock() = Seen::of(&machine);
+        for effect in effects {
+            self.perform(effect);
+        }
+        Ok(machine)
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Accepted { ticket } => self.answer(ticket, Ok(Receipt { version: Version(ticket) })),
+            Effect::Refused { ticket, error } => self.answer(ticket, Err(error)),
+            Effect::Changed(changes) => self.hints.changes(changes),
+            Effect::State(state) => self.hints.state(state),
+            Effect::Fetch { cid, likely } => self.fetch(cid, likely),
+            Effect::AskHeads(peer) => self.ask_heads(peer),
+            Effect::Broadcast(heads) => self.broadcast(encode_heads(&heads)),
+            Effect::BlockRefused { cid, why } => tracing::warn!(%cid, %why, "a block of the shared state is refused"),
+        }
+    }
+
+    fn answer(&mut self, ticket: u64, result: Result<Receipt, SubmitError>) {
+        if let Some(answer) = self.tickets.remove(&ticket) {
+            let _ = answer.send(result);
+        }
+    }
+
+    fn fetch(&mut self, cid: Cid, likely: Option<PeerId>) {
+        let network = self.network.clone();
+        self.spawn(Event::FetchFailed { cid }, async move {
+            match tokio::time::timeout(FETCH_TIME, network.fetch(&cid, likely)).await {
+                Ok(Ok(bytes)) => return Some(Event::Block { cid, bytes }),
+                Ok(Err(error)) => tracing::debug!(%cid, error, "a CRDT block did not come"),
+                Err(_) => tracing::debug!(%cid, "a CRDT block did not come in time"),
+            }
+            None
+        });
+    }
+
+    fn ask_heads(&mut self, peer: PeerId) {
+        let network = self.network.clone();
+        self.spawn(Event::AskFailed { peer }, async move {
+            let answer = tokio::time::timeout(ASK_TIME, network.ask_heads(peer)).await.ok()?;
+            let message = answer.inspect_err(|error| tracing::debug!(%peer, error, "heads were not told")).ok()?;
+            // An empty answer is an answer: that peer has no heads.
+            let heads = if message.is_empty() { Vec::new() } else { decode_heads(&message).ok()? };
+            Some(Event::Heads { from: peer, heads })
+        });
+    }
+
+    fn broadcast(&mut self, message: Vec<u8>) {
+        let network = self.network.clone();
+        self.spawn(Event::Broadcast { is_sent: false }, async move {
+            let sent = tokio::time::timeout(BROADCAST_TIME, network.broadcast(message)).await.ok()?;
+            sent.inspect_err(|error| tracing::debug!(error, "heads reached nobody")).ok()?;
+            Some(Event::Broadcast { is_sent: true })
+        });
+    }
+
+    /// Runs a call of the network; `failed` is what its silence means.
+    fn spawn(&mut self, failed: Event, call: impl Future<Output = Option<Event>> + Send + 'static) {
+        let silent = failed.clone();
+        let task = self.tasks.spawn(async move { call.await.unwrap_or(failed) });
+        self.underway.insert(task.id(), silent);
+    }
+
+    /// The disk did not take a step: says so to those who wait, pauses, reads the machine again. None when asked to stop.
+    async fn recover(&mut self, error: CrdtError, inputs: &mut Inputs) -> Option<Machine> {
+        tracing::error!(%error, "the shared state could not be written, reading it again");
+        let mut error = SubmitError::from(error);
+        loop {
+            for (_, answer) in std::mem::take(&mut self.tickets) {
+                let _ = answer.send(Err(error.clone()));
+            }
+            self.hints.lagged();
+            let pause = FAILED_PAUSE.saturating_mul(1 << self.failures.min(8)).min(FAILED_PAUSE_MAX);
+            self.failures += 1;
+            self.refuse_for(pause, &error, inputs).await?;
+            match self.reopen().await {
+                Ok(machine) => return Some(machine),
+                Err(again) => error = again.into(),
+            }
+        }
+    }
+
+    /// Answers submits with the error until the pause is over.
+    async fn refuse_for(&mut self, pause: Duration, error: &SubmitError, inputs: &mut Inputs) -> Option<()> {
+        let end = Instant::now() + pause;
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut inputs.stop) => return None,
+                Some(submit) = inputs.submits.recv() => {
+                    let _ = submit.answer.send(Err(error.clone()));
+                }
+                () = tokio::time::sleep_until(end) => return Some(()),
+            }
+        }
+    }
+
+    async fn reopen(&mut self) -> Result<Machine, CrdtError> {
+        let (options, now, store) = (self.options.clone(), self.now(), self.store.clone());
+        let ended = tokio::task::spawn_blocking(move || Machine::open(options, now, store.snapshot())).await;
+        let machine = ended.unwrap_or_else(|error| Err(CrdtError::Damaged(error.to_string())))?;
+        let connected = self.peers.iter().map(|(peer, is_pinfold)| Event::Connected { peer: *peer, is_pinfold: *is_pinfold }).collect();
+        self.step(machine, connected).await
+    }
+
+    /// Commits what is queued, tells what is pending, gives the last broadcasts a moment.
+    async fn finish(mut self, mut machine: Machine, mut inputs: Inputs) {
+        inputs.submits.close();
+        loop {
+            machine.hurry();
+            let mut events = Vec::new();
+            self.gather_rest(&mut inputs, Vec::new(), &mut events);
+            machine = match self.step(machine, events).await {
+                Ok(machine) => machine,
+                Err(error) => return tracing::error!(%error, "the last wishes could not be written"),
+            };
+            if inputs.submits.is_empty() && machine.pending() == 0 {
+                break;
+            }
+        }
+        let store = self.store.clone();
+        let sync = move || {
+            let mut batch = store::Batch::new();
+            batch.put(Area::Meta, "crdt/stopped", []);
+            store.commit(batch, Durability::Synced)
+        };
+        match tokio::task::spawn_blocking(sync).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "syncing the shared state"),
+            Err(error) => tracing::warn!(%error, "syncing the shared state"),
+        }
+        let broadcasts = |driver: &Driver| driver.underway.values().any(|silent| matches!(silent, Event::Broadcast { .. }));
+        let end = Instant::now() + STOP_TIME;
+        while broadcasts(&self)
+            && let Ok(Some(ended)) = tokio::time::timeout_at(end, self.tasks.join_next_with_id()).await
+        {
+            self.note_end(ended, &mut Vec::new());
+        }
+        self.tasks.shutdown().await;
+    }
+
+    fn now(&self) -> Millis {
+        Millis(self.began.elapsed().as_millis() as u64)
+    }
+}
+
+async fn sleep_until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => tokio::time::sleep_until(wake).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,616 @@
+//! Decides: what to write, what to fetch, what to tell. Takes events and the time, gives a batch and effects; does nothing itself.
+//!
+//! Who drives it commits the batch first and performs the effects only then: an acknowledgement must not overtake the disk. When
+//! the commit fails, the machine has gone ahead of the store and must be read again by [`Machine::open`].
+
+use super::block::{Block, LINKS_MAX, PRIORITY_MAX, Refusal};
+use super::draft::Draft;
+use super::id::{BlockId, key_text};
+use super::journal::Journal;
+use super::merge::{Mark, Set, mark, mark_refused, read_mark, show};
+use super::values::Values;
+use super::wants::{WANTS_MAX, Wants};
+use super::{CrdtError, alive};
+use crate::{Change, SubmitError, ViewState, Write};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use store::{Area, Batch, Durability, Snapshot};
+use types::{Cid, Millis, PeerId};
+use wire::delta::{AuthorSignature, Delta, Element};
+
+/// The greatest height merged, in `Area::Meta`.
+const HEIGHT: &[u8] = b"crdt/height";
+
+/// A block made from the journal stays below this: what Go's batching uses.
+const DELTA_BYTES_MAX: usize = 1 << 20;
+
+/// Tombstones for one key in one block; the rest follow in the next ones. Keeps the block far below the 2 MiB that peers take.
+const TOMBSTONES_MAX: usize = 8192;
+
+/// Heads in a block or broadcast of ours.
+const HEADS_TOLD_MAX: usize = 1024;
+const _: () = assert!(HEADS_TOLD_MAX <= LINKS_MAX);
+
+/// Blocks under way at once, when they are small.
+const FETCHES_MAX: usize = 256;
+
+/// Bytes under way at once, by the size of the last blocks.
+const FETCH_BYTES: usize = 32 << 20;
+
+/// Up to so many blocks, missing for at most so long, are the ordinary way of news and do not make the view incomplete.
+const LAG_BLOCKS: usize = 16;
+const LAG_SPAN: Millis = Millis(500);
+
+/// After a burst of own blocks Go peers get the heads once more: they were seen to lose the thread until the next round.
+const SETTLED: Millis = Millis(3_000);
+
+/// A peer that came is told the heads when its subscription has had time to arrive.
+const GREETING: Millis = Millis(1_000);
+
+/// First pause before a broadcast that reached nobody is repeated.
+const SPEAK_AGAIN: Millis = Millis(250);
+
+/// First pause before a peer that did not tell its heads is asked again, and how often.
+const ASK_AGAIN: Millis = Millis(1_000);
+const ASK_TRIES: u32 = 5;
+
+/// Pause of a block that links to more than can be wanted.
+const NO_ROOM: Millis = Millis(10_000);
+
+/// Signs blocks of this peer: gets the links and the delta without its author, gives the author field.
+pub type Signer = Arc<dyn Fn(&[Cid], &Delta) -> AuthorSignature + Send + Sync>;
+
+/// How a machine behaves.
+#[derive(Clone)]
+pub struct MachineOptions {
+    /// Blocks follow each other at this distance while writing goes on; the first after a pause is made at once.
+    pub spacing: Millis,
+    /// The same while a peer is connected that is no Pinfold: Go peers walk only so many blocks a second.
+    pub spacing_with_others: Millis,
+    /// How often heads are told that nobody else told, give or take 30 %.
+    pub rebroadcast: Millis,
+    /// No other members are configured: an empty view is the whole truth.
+    pub alone: bool,
+    /// Chance comes from here.
+    pub seed: u64,
+    /// Signs own blocks.
+    pub signer: Option<Signer>,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A door wishes; answered by [`Effect::Accepted`] or [`Effect::Refused`] with the same number. Checked before.
+    Submit {
+        /// Number of the submit.
+        ticket: u64,
+        /// What is wished.
+        writes: Vec<Write>,
+    },
+    /// A trusted peer told its heads, asked or not.
+    Heads {
+        /// Who.
+        from: PeerId,
+        /// Which.
+        heads: Vec<Cid>,
+    },
+    /// A fetch brought a block; its bytes match its CID.
+    Block {
+        /// Which.
+        cid: Cid,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// A fetch brought nothing.
+    FetchFailed {
+        /// Which block.
+        cid: Cid,
+    },
+    /// A link to a peer came.
+    Connected {
+        /// Who.
+        peer: PeerId,
+        /// It can be asked for its heads.
+        is_pinfold: bool,
+    },
+    /// It went.
+    Disconnected {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A peer did not tell its heads.
+    AskFailed {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A broadcast went out, or reached nobody.
+    Broadcast {
+        /// It went out.
+        is_sent: bool,
+    },
+}
+
+/// What to do, once the batch is committed.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// The writes are durable and visible.
+    Accepted {
+        /// Number of the submit.
+        ticket: u64,
+    },
+    /// The writes did not take place.
+    Refused {
+        /// Number of the submit.
+        ticket: u64,
+        /// Why.
+        error: SubmitError,
+    },
+    /// The visible wish changed.
+    Changed(Vec<Change>),
+    /// The completeness of the view changed.
+    State(ViewState),
+    /// Fetch a block; answered by [`Event::Block`] or [`Event::FetchFailed`].
+    Fetch {
+        /// Which.
+        cid: Cid,
+        /// Who probably has it.
+        likely: Option<PeerId>,
+    },
+    /// Ask a peer for its heads; answered by [`Event::Heads`] or [`Event::AskFailed`].
+    AskHeads(PeerId),
+    /// Tell everybody; answered by [`Event::Broadcast`].
+    Broadcast(Vec<Cid>),
+    /// A block was refused for good.
+    BlockRefused {
+        /// Which.
+        cid: Cid,
+        /// Why.
+        why: Refusal,
+    },
+}
+
+/// What one step gives.
+pub struct Step {
+    /// To be committed, first; may be empty.
+    pub batch: Batch,
+    /// How.
+    pub durability: Durability,
+    /// To be performed, then.
+    pub effects: Vec<Effect>,
+    /// When to step without events.
+    pub next_wake: Option<Millis>,
+}
+
+/// The CRDT of one peer.
+pub struct Machine {
+    options: MachineOptions,
+    heads: BTreeMap<BlockId, u64>,
+    height: u64,
+    journal: Journal,
+    wants: Wants,
+    values: Values,
+    /// Connected ones, and whether each is a Pinfold.
+    peers: BTreeMap<PeerId, bool>,
+    asks: BTreeMap<PeerId, Ask>,
+    state: ViewState,
+    /// The next own block is made no earlier.
+    tell_after: Millis,
+    /// Heads that others told since the last round.
+    heard: BTreeSet<BlockId>,
+    rebroadcast_at: Millis,
+    /// All heads are told then.
+    speak_at: Option<Millis>,
+    /// Broadcasts in a row that reached nobody.
+    unheard: u32,
+    block_size: usize,
+    random: u64,
+}
+
+/// A peer that did not answer.
+struct Ask {
+    tries: u32,
+    again: Option<Millis>,
+}
+
+/// One step under way.
+struct Round {
+    draft: Draft,
+    changes: Vec<Change>,
+    effects: Vec<Effect>,
+    durability: Durability,
+    now: Millis,
+}
+
+impl Machine {
+    /// Goes on with what the store holds: pending wishes are told and missing history is fetched from the first step on.
+    pub fn open(options: MachineOptions, now: Millis, view: Arc<dyn Snapshot>) -> Result<Machine, CrdtError> {
+        let draft = Draft::new(view);
+        let mut heads = BTreeMap::new();
+        for (digest, height) in draft.scan(Area::Heads, b"")? {
+            let id = digest[..].try_into().map_err(|_| CrdtError::damaged("head", &digest))?;
+            heads.insert(BlockId(id), number(&height).ok_or_else(|| CrdtError::damaged("head", &digest))?);
+        }
+        let height = match draft.get(Area::Meta, HEIGHT)? {
+            Some(row) => number(&row).ok_or_else(|| CrdtError::damaged("height", HEIGHT))?,
+            None => 0,
+        };
+        let mut machine = Machine {
+            heads,
+            height,
+            journal: Journal::load(&draft)?,
+            wants: Wants::load(&draft, now)?,
+            values: Values::default(),
+            peers: BTreeMap::new(),
+            asks: BTreeMap::new(),
+            state: ViewState::Unknown,
+            tell_after: now,
+            heard: BTreeSet::new(),
+            rebroadcast_at: now,
+            speak_at: None,
+            unheard: 0,
+            block_size: 4096,
+            random: options.seed | 1,
+            options,
+        };
+        machine.rebroadcast_at = machine.next_rebroadcast(now);
+        machine.state = machine.completeness(now);
+        Ok(machine)
+    }
+
+    /// Takes what happened, together with the time that passed, over the store as it is.
+    pub fn step(&mut self, events: Vec<Event>, now: Millis, view: Arc<dyn Snapshot>) -> Result<Step, CrdtError> {
+        let mut round =
+            Round { draft: Draft::new(view), changes: Vec::new(), effects: Vec::new(), durability: Durability::Buffered, now };
+        self.journal.begin_step();
+        if self.heads.is_empty() && self.rebroadcast_at <= now {
+            self.rebroadcast_at = self.next_rebroadcast(now);
+        }
+        for event in events {
+            self.handle(event, &mut round)?;
+        }
+        self.tell(&mut round)?;
+        self.speak(&mut round);
+        self.ask_again(&mut round);
+        self.fetch(&mut round);
+        self.look(&mut round);
+        Ok(self.end(round))
+    }
+
+    /// The newest blocks of the history, in order of their bytes.
+    pub fn heads(&self) -> Vec<Cid> {
+        self.heads.keys().take(HEADS_TOLD_MAX).map(BlockId::cid).collect()
+    }
+
+    /// How complete the view is.
+    pub fn state(&self) -> ViewState {
+        self.state
+    }
+
+    /// Blocks of the known history that are not here.
+    pub fn missing(&self) -> usize {
+        self.wants.missing_linked()
+    }
+
+    /// Keys whose wish is acknowledged and not yet in a block.
+    pub fn pending(&self) -> usize {
+        self.journal.len()
+    }
+
+    /// The height of the highest block merged.
+    pub fn height(&self) -> u64 {
+        self.height
+    }
+
+    /// The next block is made without waiting for its spacing.
+    pub fn hurry(&mut self) {
+        self.tell_after = Millis(0);
+    }
+
+    /// Whether `view` contains these blocks and everything before them. While any history is missing the answer is no, also
+    /// where the missing part belongs to another branch.
+    pub fn has_merged(view: &dyn Snapshot, heads: &[Cid]) -> Result<bool, CrdtError> {
+        for head in heads {
+            let Some(id) = BlockId::of_cid(head) else { return Ok(false) };
+            if view.get(Area::Processed, &id.0)?.map(|row| read_mark(&row)) != Some(Mark::Merged) {
+                return Ok(false);
+            }
+        }
+        Ok(heads.is_empty() || !Wants::is_history_missing(view)?)
+    }
+
+    fn handle(&mut self, event: Event, round: &mut Round) -> Result<(), CrdtError> {
+        match event {
+            Event::Submit { ticket, writes } => return self.submit(ticket, writes, round),
+            Event::Heads { from, heads } => return self.heads_told(from, &heads, round),
+            Event::Block { cid, bytes } => return self.block_came(&cid, bytes, round),
+            Event::FetchFailed { cid } => {
+                let jitter = self.chance();
+                if let Some(id) = BlockId::of_cid(&cid) {
+                    self.wants.failed(&id, round.now, jitter);
+                }
+            }
+            Event::Connected { peer, is_pinfold } => self.connected(peer, is_pinfold, round),
+            Event::Disconnected { peer } => {
+                self.peers.remove(&peer);
+                self.asks.remove(&peer);
+            }
+            Event::AskFailed { peer } => self.ask_failed(peer, round.now),
+            Event::Broadcast { is_sent } => self.broadcast_ended(is_sent, round.now),
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, ticket: u64, writes: Vec<Write>, round: &mut Round) -> Result<(), CrdtError> {
+        if writes.iter().any(|write| write.expect.is_some()) {
+            round.effects.push(Effect::Refused { ticket, error: SubmitError::NotLinearizable });
+            return Ok(());
+        }
+        for Write { key, value, .. } in writes {
+            let is_absent = value.is_none() && round.draft.get(Area::Pins, &key)?.is_none();
+            if is_absent {
+                continue;
+            }
+            self.journal.push(&mut round.draft, key.clone(), value.clone());
+            show(&mut round.draft, &mut round.changes, key, value)?;
+            round.durability = Durability::Synced;
+        }
+        round.effects.push(Effect::Accepted { ticket });
+        Ok(())
+    }
+
+    fn heads_told(&mut self, from: PeerId, heads: &[Cid], round: &mut Round) -> Result<(), CrdtError> {
+        self.asks.remove(&from);
+        for id in heads.iter().filter_map(BlockId::of_cid) {
+            if self.heads.contains_key(&id) {
+                self.heard.insert(id);
+            } else if self.wants.contains(&id) || mark(&round.draft, &id)?.is_none() {
+                self.wants.announced(id, Some(from), round.now);
+            }
+        }
+        Ok(())
+    }
+
+    fn block_came(&mut self, cid: &Cid, bytes: Bytes, round: &mut Round) -> Result<(), CrdtError> {
+        let Some(id) = BlockId::of_cid(cid).filter(|id| self.wants.contains(id)) else { return Ok(()) };
+        self.block_size = (self.block_size * 7 + bytes.len()) / 8;
+        let block = match Block::parse(&bytes) {
+            Ok(block) => block,
+            Err(why) => {
+                self.wants.settle(&mut round.draft, &id);
+                mark_refused(&mut round.draft, &id);
+                round.effects.push(Effect::BlockRefused { cid: *cid, why });
+                return Ok(());
+            }
+        };
+        if self.wants.len() + block.links.len() > WANTS_MAX {
+            self.wants.postpone(&id, Millis(round.now.0 + NO_ROOM.0));
+            return Ok(());
+        }
+        self.merge(id, bytes, block, round)
+    }
+
+    /// Merges a block, ours or fetched, and moves the heads: a head is a merged block that no merged block links to.
+    fn merge(&mut self, id: BlockId, bytes: Bytes, block: Block, round: &mut Round) -> Result<(), CrdtError> {
+        let likely = self.wants.likely(&id);
+        let is_linked = self.wants.settle(&mut round.draft, &id).unwrap_or(false);
+        let priority = block.priority;
+        for link in &block.links {
+            if self.heads.remove(link).is_some() {
+                round.draft.delete(Area::Heads, link.0);
+                self.heard.remove(link);
+            } else if mark(&round.draft, link)?.is_none() {
+                self.wants.linked(&mut round.draft, *link, priority - 1, likely, round.now);
+            }
+        }
+        if !is_linked {
+            self.heads.insert(id, priority);
+            round.draft.put(Area::Heads, id.0, alive::varint(priority));
+        }
+        if priority > self.height {
+            self.height = priority;
+            round.draft.put(Area::Meta, HEIGHT, alive::varint(priority));
+        }
+        let Round { draft, changes, .. } = round;
+        Set { draft, values: &mut self.values, journal: &self.journal, changes }.merge(id, bytes, block)
+    }
+
+    fn connected(&mut self, peer: PeerId, is_pinfold: bool, round: &mut Round) {
+        self.peers.insert(peer, is_pinfold);
+        self.wants.retry_all();
+        if is_pinfold {
+            self.asks.insert(peer, Ask { tries: 0, again: None });
+            round.effects.push(Effect::AskHeads(peer));
+        }
+        if !is_pinfold || self.unheard > 0 {
+            let greeting = Millis(round.now.0 + GREETING.0);
+            self.speak_at = Some(self.speak_at.map_or(greeting, |at| at.min(greeting)));
+        }
+    }
+
+    fn ask_failed(&mut self, peer: PeerId, now: Millis) {
+        let Some(ask) = self.asks.get_mut(&peer) else { return };
+        ask.tries += 1;
+        if ask.tries >= ASK_TRIES {
+            self.asks.remove(&peer);
+        } else {
+            ask.again = Some(Millis(now.0 + (ASK_AGAIN.0 << (ask.tries - 1))));
+        }
+    }
+
+    fn broadcast_ended(&mut self, is_sent: bool, now: Millis) {
+        if is_sent {
+            self.unheard = 0;
+            return;
+        }
+        self.unheard = self.unheard.saturating_add(1);
+        // With nobody connected it waits for somebody who comes.
+        if !self.peers.is_empty() {
+            self.speak_at = Some(Millis(now.0 + (SPEAK_AGAIN.0 << self.unheard.min(6))));
+        }
+    }
+
+    /// Makes a block of the pending wishes, if it is time.
+    fn tell(&mut self, round: &mut Round) -> Result<(), CrdtError> {
+        if self.journal.is_empty() || round.now < self.tell_after {
+            return Ok(());
+        }
+        let (elements, tombstones) = self.take_pending(&mut round.draft)?;
+        if elements.is_empty() && tombstones.is_empty() {
+            return Ok(());
+        }
+        let links: Vec<BlockId> = self.heads.keys().take(HEADS_TOLD_MAX).copied().collect();
+        let link_cids: Vec<Cid> = links.iter().map(BlockId::cid).collect();
+        let mut delta = Delta { priority: (self.height + 1).min(PRIORITY_MAX), ..Delta::default() };
+        let element = |key: &Vec<u8>, id: String, value: &[u8]| Element { key: key_text(key), id, value: value.to_vec() };
+        delta.elements = elements.iter().map(|(key, value)| element(key, String::new(), value)).collect();
+        for (key, blocks) in &tombstones {
+            delta.tombstones.extend(blocks.iter().map(|block| element(key, block.element_id(), &[])));
+        }
+        delta.author = self.options.signer.as_ref().map(|sign| sign(&link_cids, &delta));
+        let (cid, bytes) = wire::delta::encode_node(&link_cids, &delta);
+        let id = BlockId::of_cid(&cid).expect("blocks of the DAG are dag-pb hashed by sha2-256");
+        let block = Block { links, priority: delta.priority, elements, tombstones, skipped: 0 };
+        self.merge(id, bytes.into(), block, round)?;
+        round.effects.push(Effect::Broadcast(vec![cid]));
+        let has_others = self.peers.values().any(|is_pinfold| !is_pinfold);
+        let spacing = if has_others { self.options.spacing_with_others } else { self.options.spacing };
+        self.tell_after = Millis(round.now.0 + spacing.0);
+        if has_others {
+            self.speak_at = Some(Millis(round.now.0 + SETTLED.0));
+        }
+        Ok(())
+    }
+
+    /// Takes pending wishes, oldest first, as many as one block holds.
+    #[allow(clippy::type_complexity)]
+    fn take_pending(&mut self, draft: &mut Draft) -> Result<(BTreeMap<Vec<u8>, Bytes>, BTreeMap<Vec<u8>, Vec<BlockId>>), CrdtError> {
+        const OVERHEAD: usize = 16;
+        const TOMBSTONE_ID: usize = 56;
+        let mut elements = BTreeMap::new();
+        let mut tombstones = BTreeMap::new();
+        let mut size = 0;
+        while let Some((key, intent)) = self.journal.first() {
+            let key_size = OVERHEAD + key.len() * 8 / 5;
+            if let Some(value) = &intent.value {
+                size += key_size + value.len();
+                if size > DELTA_BYTES_MAX && !(elements.is_empty() && tombstones.is_empty()) {
+                    break;
+                }
+                elements.insert(key.clone(), value.clone());
+                self.journal.pop(draft);
+                continue;
+            }
+            let mut blocks = alive::Alive::load(draft, key)?.blocks(draft)?;
+            size += blocks.len().min(TOMBSTONES_MAX) * (key_size + TOMBSTONE_ID);
+            if size > DELTA_BYTES_MAX && !(elements.is_empty() && tombstones.is_empty()) {
+                break;
+            }
+            if blocks.len() > TOMBSTONES_MAX {
+                // The wish stays pending until nothing is left, and hides the key meanwhile.
+                blocks.truncate(TOMBSTONES_MAX);
+                tombstones.insert(key.clone(), blocks);
+                break;
+            }
+            if !blocks.is_empty() {
+                tombstones.insert(key.clone(), blocks);
+            }
+            self.journal.pop(draft);
+        }
+        Ok((elements, tombstones))
+    }
+
+    /// Tells heads: all of them when there was a reason, else now and then those that nobody told.
+    fn speak(&mut self, round: &mut Round) {
+        let mut told = Vec::new();
+        if self.speak_at.is_some_and(|at| at <= round.now) {
+            self.speak_at = None;
+            told = self.heads();
+        }
+        if self.rebroadcast_at <= round.now {
+            self.rebroadcast_at = self.next_rebroadcast(round.now);
+            let heard = std::mem::take(&mut self.heard);
+            if told.is_empty() {
+                told = self.heads.keys().filter(|head| !heard.contains(head)).take(HEADS_TOLD_MAX).map(BlockId::cid).collect();
+            }
+        }
+        if !told.is_empty() {
+            round.effects.push(Effect::Broadcast(told));
+        }
+    }
+
+    fn ask_again(&mut self, round: &mut Round) {
+        for (peer, ask) in &mut self.asks {
+            if ask.again.is_some_and(|at| at <= round.now) {
+                ask.again = None;
+                round.effects.push(Effect::AskHeads(*peer));
+            }
+        }
+    }
+
+    fn fetch(&mut self, round: &mut Round) {
+        let most = (FETCH_BYTES / self.block_size.max(1)).clamp(8, FETCHES_MAX);
+        while let Some((id, likely)) = self.wants.next_fetch(most, round.now) {
+            round.effects.push(Effect::Fetch { cid: id.cid(), likely });
+        }
+    }
+
+    fn look(&mut self, round: &mut Round) {
+        let state = self.completeness(round.now);
+        if state != self.state {
+            self.state = state;
+            round.effects.push(Effect::State(state));
+        }
+    }
+
+    fn completeness(&self, now: Millis) -> ViewState {
+        let is_empty = self.height == 0 && self.journal.is_empty();
+        match self.wants.is_empty() {
+            true if is_empty && !self.options.alone => ViewState::Unknown,
+            true => ViewState::Current,
+            false if self.state == ViewState::Current && self.lag_ends().is_some_and(|end| now < end) => ViewState::Current,
+            false => ViewState::CatchingUp,
+        }
+    }
+
+    /// Until when what is missing passes as ordinary news; none when it is too much.
+    fn lag_ends(&self) -> Option<Millis> {
+        if self.wants.len() > LAG_BLOCKS {
+            return None;
+        }
+        self.wants.oldest(LAG_BLOCKS).map(|oldest| Millis(oldest.0 + LAG_SPAN.0))
+    }
+
+    fn end(&self, round: Round) -> Step {
+        let Round { draft, changes, mut effects, durability, .. } = round;
+        if !changes.is_empty() {
+            effects.insert(0, Effect::Changed(changes));
+        }
+        Step { batch: draft.into_batch(), durability, effects, next_wake: self.next_wake() }
+    }
+
+    fn next_wake(&self) -> Option<Millis> {
+        let journal = (!self.journal.is_empty()).then_some(self.tell_after);
+        let rebroadcast = (!self.heads.is_empty()).then_some(self.rebroadcast_at);
+        let lag = (self.state == ViewState::Current).then(|| self.lag_ends()).flatten();
+        let asks = self.asks.values().filter_map(|ask| ask.again).min();
+        [journal, rebroadcast, self.speak_at, self.wants.next_wake(), lag, asks].into_iter().flatten().min()
+    }
+
+    fn next_rebroadcast(&mut self, now: Millis) -> Millis {
+        let part = 0.7 + 0.6 * self.chance();
+        Millis(now.0 + (self.options.rebroadcast.0 as f64 * part) as u64)
+    }
+
+    /// From 0 to 1 (xorshift64*: enough to keep peers out of step).
+    fn chance(&mut self) -> f64 {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        (self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+fn number(mut row: &[u8]) -> Option<u64> {
+    alive::take_varint(&mut row)
+}

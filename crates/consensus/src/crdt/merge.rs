@@ -1,0 +1,133 @@
+//! Merging one block into the set: pure reads and writes of a draft, the same in any order of blocks.
+
+use super::CrdtError;
+use super::alive::{Alive, Entry, varint};
+use super::block::Block;
+use super::draft::Draft;
+use super::id::BlockId;
+use super::journal::Journal;
+use super::values::Values;
+use crate::Change;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use store::Area;
+
+/// What `Area::Processed` says about a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// Its effects are in the set.
+    Merged,
+    /// It cannot be read, so it has none.
+    Refused,
+}
+
+const MERGED: u8 = 1;
+const REFUSED: u8 = 0;
+
+pub(crate) fn mark(draft: &Draft, id: &BlockId) -> Result<Option<Mark>, CrdtError> {
+    Ok(draft.get(Area::Processed, &id.0)?.map(|row| read_mark(&row)))
+}
+
+pub(crate) fn read_mark(row: &[u8]) -> Mark {
+    if row.first() == Some(&MERGED) { Mark::Merged } else { Mark::Refused }
+}
+
+pub(crate) fn mark_refused(draft: &mut Draft, id: &BlockId) {
+    draft.put(Area::Processed, id.0, vec![REFUSED]);
+}
+
+/// The set, during one step.
+pub(crate) struct Set<'s> {
+    pub(crate) draft: &'s mut Draft,
+    pub(crate) values: &'s mut Values,
+    pub(crate) journal: &'s Journal,
+    pub(crate) changes: &'s mut Vec<Change>,
+}
+
+impl Set<'_> {
+    /// Stores the block and lets it take effect. It must not have been merged before.
+    pub(crate) fn merge(&mut self, id: BlockId, bytes: Bytes, block: Block) -> Result<(), CrdtError> {
+        self.draft.put(Area::DagBlocks, id.0, bytes);
+        self.draft.put(Area::Processed, id.0, [&[MERGED], &varint(block.priority)[..]].concat());
+        let removed_before = self.tombstones_before(&id)?;
+        let elements = Arc::new(block.elements);
+        self.values.keep(id, elements.clone());
+        let mut removed = self.removals(block.tombstones)?;
+        for key in elements.keys() {
+            if !removed_before.contains(&key[..]) {
+                removed.entry(key.clone()).or_default();
+            }
+        }
+        for (key, removed) in removed {
+            let is_added = elements.contains_key(&key) && !removed_before.contains(&key[..]);
+            let added = is_added.then_some(Entry { priority: block.priority, block: id });
+            self.change(key, &removed, added)?;
+        }
+        Ok(())
+    }
+
+    /// Keys of this block's elements whose tombstone came earlier. Each is needed once: a block is merged once.
+    fn tombstones_before(&mut self, id: &BlockId) -> Result<BTreeSet<Bytes>, CrdtError> {
+        let rows = self.draft.scan(Area::Tombstones, &id.0)?;
+        for row in rows.keys() {
+            self.draft.delete(Area::Tombstones, row);
+        }
+        Ok(rows.into_keys().map(|row| row.slice(id.0.len()..)).collect())
+    }
+
+    /// Which elements go: those of merged blocks. A tombstone for a block that is not here yet is kept until it comes.
+    fn removals(&mut self, tombstones: BTreeMap<Vec<u8>, Vec<BlockId>>) -> Result<BTreeMap<Vec<u8>, Vec<BlockId>>, CrdtError> {
+        let mut known: BTreeMap<BlockId, bool> = BTreeMap::new();
+        let mut removals = BTreeMap::new();
+        for (key, blocks) in tombstones {
+            let mut merged = Vec::with_capacity(blocks.len());
+            for block in blocks {
+                let is_merged = match known.get(&block) {
+                    Some(is_merged) => *is_merged,
+                    None => mark(self.draft, &block)? == Some(Mark::Merged),
+                };
+                known.insert(block, is_merged);
+                if is_merged {
+                    merged.push(block);
+                } else {
+                    self.draft.put(Area::Tombstones, [&block.0[..], &key].concat(), Bytes::new());
+                }
+            }
+            if !merged.is_empty() {
+                removals.insert(key, merged);
+            }
+        }
+        Ok(removals)
+    }
+
+    fn change(&mut self, key: Vec<u8>, removed: &[BlockId], added: Option<Entry>) -> Result<(), CrdtError> {
+        let mut alive = Alive::load(self.draft, &key)?;
+        let before = alive.winner();
+        alive.change(removed, added, self.draft, self.values)?;
+        let after = alive.winner();
+        alive.save(self.draft);
+        if before == after || self.journal.get(&key).is_some() {
+            return Ok(());
+        }
+        let value = match after {
+            Some(winner) => Some(self.values.get(self.draft, &winner.block, &key)?),
+            None => None,
+        };
+        show(self.draft, self.changes, key, value)
+    }
+}
+
+/// Makes a value visible and notes the change.
+pub(crate) fn show(draft: &mut Draft, changes: &mut Vec<Change>, key: Vec<u8>, after: Option<Bytes>) -> Result<(), CrdtError> {
+    let before = draft.get(Area::Pins, &key)?;
+    if before == after {
+        return Ok(());
+    }
+    match &after {
+        Some(value) => draft.put(Area::Pins, &key, value.clone()),
+        None => draft.delete(Area::Pins, &key),
+    }
+    changes.push(Change { key, before, after });
+    Ok(())
+}
