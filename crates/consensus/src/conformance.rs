@@ -213,7 +213,8 @@ pub async fn agree(peers: &[Arc<dyn Consensus>], is_expected: impl Fn(&BTreeMap<
     loop {
         let views: Vec<_> = peers.iter().map(|peer| contents(&**peer)).collect();
         let heads: Vec<_> = peers.iter().map(|peer| peer.heads()).collect();
-        let is_same = views.iter().all(|view| *view == views[0]) && peers.iter().all(|peer| heads.iter().all(|heads| peer.has_merged(heads)));
+        let is_same =
+            views.iter().all(|view| *view == views[0]) && peers.iter().all(|peer| heads.iter().all(|heads| peer.has_merged(heads)));
         if is_same && is_expected(&views[0]) {
             return views.into_iter().next().unwrap_or_default();
         }

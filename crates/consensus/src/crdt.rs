@@ -13,7 +13,8 @@
 //! the simulator drives it too. [`driver`] does: one task that gathers events, lets the machine step, commits, then performs.
 //! All effects of a block (elements, tombstones, winners, heads, marks, its bytes) are in one batch, so a crash leaves a block
 //! merged or unknown. The other modules are the machine's parts: [`block`] checks what strangers wrote, `merge` applies it,
-//! `alive` is the set, `wants` the frontier, `journal` what is acknowledged and not yet told.
+//! `alive` is the set, `wants` the frontier, `journal` what is acknowledged and not yet told,
+//! `tell` the blocks made of it.
 //!
 //! What differs from Go, on purpose: heads move when a block is merged, not when a walk reaches the bottom; the last of equal keys
 //! in one block counts on every peer (in Go it depends on what came before); a block that cannot be read is refused once and does
@@ -22,6 +23,7 @@
 
 pub mod block;
 pub mod driver;
+pub mod event;
 pub mod id;
 pub mod machine;
 
@@ -29,12 +31,14 @@ mod alive;
 mod draft;
 mod journal;
 mod merge;
+mod tell;
 mod values;
 mod wants;
 
 pub use driver::{Crdt, CrdtNetwork, CrdtOptions};
+pub use event::{Effect, Event, MachineOptions, Signer, Step};
 pub use id::BlockId;
-pub use machine::{Effect, Event, Machine, MachineOptions, Signer, Step};
+pub use machine::Machine;
 
 use store::StoreError;
 

@@ -1,6 +1,6 @@
 //! The DAG captured from live Go peers, merged block by block in many orders, gives what the Go peer exported.
 
-use consensus::crdt::machine::{Effect, Event, Machine, MachineOptions};
+use consensus::crdt::{Effect, Event, Machine, MachineOptions};
 use std::collections::BTreeMap;
 use store::{Area, MemoryStore, Store};
 use types::{Cid, Depth, Millis, PeerId, Pin, PinKind, Replicas, UnixMillis};
@@ -92,7 +92,12 @@ fn check(pin: &Pin, line: &serde_json::Value) {
         .map(|(key, value)| (key.clone(), value.as_str().expect("text").to_owned()))
         .collect();
     assert_eq!(pin.options.metadata, metadata);
-    assert!(pin.created > UnixMillis(0));
+    assert_eq!(seconds(line["timestamp"].as_str().expect("text")), pin.created.seconds(), "{line}");
+    assert_eq!(seconds(line["expire_at"].as_str().expect("text")), pin.options.expires.map_or(0, UnixMillis::seconds));
+}
+
+fn seconds(text: &str) -> u64 {
+    wire::gotime::GoTime::parse(text).expect("a time").to_millis().seconds()
 }
 
 #[test]

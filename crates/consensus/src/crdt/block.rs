@@ -11,6 +11,12 @@ pub const LINKS_MAX: usize = 4096;
 /// The highest priority taken, so that one block cannot use up the numbers behind it.
 pub const PRIORITY_MAX: u64 = 1 << 62;
 
+/// Values by raw key.
+pub type Elements = BTreeMap<Vec<u8>, Bytes>;
+
+/// By raw key, the blocks whose element goes.
+pub type Tombstones = BTreeMap<Vec<u8>, Vec<BlockId>>;
+
 /// A checked block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
@@ -20,9 +26,9 @@ pub struct Block {
     pub priority: u64,
     /// What it adds. Of one key twice in a block the last counts: Go's writers mean the last, and only the last can be
     /// told from the bytes on every peer alike.
-    pub elements: BTreeMap<Vec<u8>, Bytes>,
-    /// What it removes: by key, the blocks whose element is meant.
-    pub tombstones: BTreeMap<Vec<u8>, Vec<BlockId>>,
+    pub elements: Elements,
+    /// What it removes.
+    pub tombstones: Tombstones,
     /// Entries that name no CID or no block: without meaning for a set of pins, so left out.
     pub skipped: usize,
 }
@@ -59,8 +65,7 @@ impl Block {
         if delta.priority == 0 || delta.priority > PRIORITY_MAX {
             return Err(Refusal::Priority(delta.priority));
         }
-        let mut block =
-            Block { links, priority: delta.priority, elements: BTreeMap::new(), tombstones: BTreeMap::new(), skipped: 0 };
+        let mut block = Block { links, priority: delta.priority, elements: BTreeMap::new(), tombstones: BTreeMap::new(), skipped: 0 };
         for element in delta.elements {
             match raw_key(&element.key) {
                 Some(key) => drop(block.elements.insert(key, element.value.into())),
@@ -117,7 +122,8 @@ mod tests {
         assert_eq!(parse(&[some], &at(0)), Err(Refusal::Priority(0)));
         assert_eq!(parse(&[some], &at(u64::MAX)), Err(Refusal::Priority(u64::MAX)));
         assert_eq!(parse(&[raw], &at(1)), Err(Refusal::ForeignLink(0)));
-        let many: Vec<Cid> = (0..=LINKS_MAX).map(|n| BlockId([[n as u8, (n >> 8) as u8]; 16].concat().try_into().expect("32")).cid()).collect();
+        let many: Vec<Cid> =
+            (0..=LINKS_MAX).map(|n| BlockId([[n as u8, (n >> 8) as u8]; 16].concat().try_into().expect("32")).cid()).collect();
         assert_eq!(parse(&many, &at(1)), Err(Refusal::TooManyLinks(LINKS_MAX + 1)));
         for bytes in [&b""[..], b"\x0a\xff", &vec![0; 3 << 20]] {
             assert!(matches!(Block::parse(bytes), Err(Refusal::Undecodable(_))));

@@ -4,7 +4,8 @@
 //! blocks share a commit. Fetches, questions and broadcasts are tasks of their own, owned and awaited by the loop.
 
 use super::CrdtError;
-use super::machine::{Effect, Event, Machine, MachineOptions, Signer};
+use super::event::{Effect, Event, MachineOptions, Signer};
+use super::machine::Machine;
 use crate::contract::claim;
 use crate::hints::HintSender;
 use crate::queue::{Submit, SubmitQueue, stopped};
@@ -92,7 +93,8 @@ impl CrdtOptions {
     /// Peers that start together must not act in step: the seed comes from their name.
     fn machine(&self) -> MachineOptions {
         let millis = |span: Duration| Millis(span.as_millis() as u64);
-        let name = self.me.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+        let name =
+            self.me.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
         MachineOptions {
             spacing: millis(self.spacing),
             spacing_with_others: millis(self.spacing_with_others),
@@ -244,11 +246,10 @@ impl Consensus for Crdt {
     }
 
     fn has_merged(&self, heads: &[Cid]) -> bool {
-        Machine::has_merged(&*self.store.snapshot(), heads)
-            .unwrap_or_else(|error| {
-                tracing::warn!(%error, "reading which blocks are merged");
-                false
-            })
+        Machine::has_merged(&*self.store.snapshot(), heads).unwrap_or_else(|error| {
+            tracing::warn!(%error, "reading which blocks are merged");
+            false
+        })
     }
 
     fn kind(&self) -> Kind {

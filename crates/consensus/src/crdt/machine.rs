@@ -3,11 +3,13 @@
 //! Who drives it commits the batch first and performs the effects only then: an acknowledgement must not overtake the disk. When
 //! the commit fails, the machine has gone ahead of the store and must be read again by [`Machine::open`].
 
-use super::block::{Block, LINKS_MAX, PRIORITY_MAX, Refusal};
+use super::block::{Block, LINKS_MAX, PRIORITY_MAX};
 use super::draft::Draft;
-use super::id::{BlockId, key_text};
+use super::event::{Effect, Event, MachineOptions, Step};
+use super::id::BlockId;
 use super::journal::Journal;
 use super::merge::{Mark, Set, mark, mark_refused, read_mark, show};
+use super::tell::Told;
 use super::values::Values;
 use super::wants::{WANTS_MAX, Wants};
 use super::{CrdtError, alive};
@@ -15,18 +17,11 @@ use crate::{Change, SubmitError, ViewState, Write};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use store::{Area, Batch, Durability, Snapshot};
+use store::{Area, Durability, Snapshot};
 use types::{Cid, Millis, PeerId};
-use wire::delta::{AuthorSignature, Delta, Element};
 
 /// The greatest height merged, in `Area::Meta`.
 const HEIGHT: &[u8] = b"crdt/height";
-
-/// A block made from the journal stays below this: what Go's batching uses.
-const DELTA_BYTES_MAX: usize = 1 << 20;
-
-/// Tombstones for one key in one block; the rest follow in the next ones. Keeps the block far below the 2 MiB that peers take.
-const TOMBSTONES_MAX: usize = 8192;
 
 /// Heads in a block or broadcast of ours.
 const HEADS_TOLD_MAX: usize = 1024;
@@ -57,130 +52,6 @@ const ASK_TRIES: u32 = 5;
 
 /// Pause of a block that links to more than can be wanted.
 const NO_ROOM: Millis = Millis(10_000);
-
-/// Signs blocks of this peer: gets the links and the delta without its author, gives the author field.
-pub type Signer = Arc<dyn Fn(&[Cid], &Delta) -> AuthorSignature + Send + Sync>;
-
-/// How a machine behaves.
-#[derive(Clone)]
-pub struct MachineOptions {
-    /// Blocks follow each other at this distance while writing goes on; the first after a pause is made at once.
-    pub spacing: Millis,
-    /// The same while a peer is connected that is no Pinfold: Go peers walk only so many blocks a second.
-    pub spacing_with_others: Millis,
-    /// How often heads are told that nobody else told, give or take 30 %.
-    pub rebroadcast: Millis,
-    /// No other members are configured: an empty view is the whole truth.
-    pub alone: bool,
-    /// Chance comes from here.
-    pub seed: u64,
-    /// Signs own blocks.
-    pub signer: Option<Signer>,
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// A door wishes; answered by [`Effect::Accepted`] or [`Effect::Refused`] with the same number. Checked before.
-    Submit {
-        /// Number of the submit.
-        ticket: u64,
-        /// What is wished.
-        writes: Vec<Write>,
-    },
-    /// A trusted peer told its heads, asked or not.
-    Heads {
-        /// Who.
-        from: PeerId,
-        /// Which.
-        heads: Vec<Cid>,
-    },
-    /// A fetch brought a block; its bytes match its CID.
-    Block {
-        /// Which.
-        cid: Cid,
-        /// Its bytes.
-        bytes: Bytes,
-    },
-    /// A fetch brought nothing.
-    FetchFailed {
-        /// Which block.
-        cid: Cid,
-    },
-    /// A link to a peer came.
-    Connected {
-        /// Who.
-        peer: PeerId,
-        /// It can be asked for its heads.
-        is_pinfold: bool,
-    },
-    /// It went.
-    Disconnected {
-        /// Who.
-        peer: PeerId,
-    },
-    /// A peer did not tell its heads.
-    AskFailed {
-        /// Who.
-        peer: PeerId,
-    },
-    /// A broadcast went out, or reached nobody.
-    Broadcast {
-        /// It went out.
-        is_sent: bool,
-    },
-}
-
-/// What to do, once the batch is committed.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// The writes are durable and visible.
-    Accepted {
-        /// Number of the submit.
-        ticket: u64,
-    },
-    /// The writes did not take place.
-    Refused {
-        /// Number of the submit.
-        ticket: u64,
-        /// Why.
-        error: SubmitError,
-    },
-    /// The visible wish changed.
-    Changed(Vec<Change>),
-    /// The completeness of the view changed.
-    State(ViewState),
-    /// Fetch a block; answered by [`Event::Block`] or [`Event::FetchFailed`].
-    Fetch {
-        /// Which.
-        cid: Cid,
-        /// Who probably has it.
-        likely: Option<PeerId>,
-    },
-    /// Ask a peer for its heads; answered by [`Event::Heads`] or [`Event::AskFailed`].
-    AskHeads(PeerId),
-    /// Tell everybody; answered by [`Event::Broadcast`].
-    Broadcast(Vec<Cid>),
-    /// A block was refused for good.
-    BlockRefused {
-        /// Which.
-        cid: Cid,
-        /// Why.
-        why: Refusal,
-    },
-}
-
-/// What one step gives.
-pub struct Step {
-    /// To be committed, first; may be empty.
-    pub batch: Batch,
-    /// How.
-    pub durability: Durability,
-    /// To be performed, then.
-    pub effects: Vec<Effect>,
-    /// When to step without events.
-    pub next_wake: Option<Millis>,
-}
 
 /// The CRDT of one peer.
 pub struct Machine {
@@ -260,8 +131,7 @@ impl Machine {
 
     /// Takes what happened, together with the time that passed, over the store as it is.
     pub fn step(&mut self, events: Vec<Event>, now: Millis, view: Arc<dyn Snapshot>) -> Result<Step, CrdtError> {
-        let mut round =
-            Round { draft: Draft::new(view), changes: Vec::new(), effects: Vec::new(), durability: Durability::Buffered, now };
+        let mut round = Round { draft: Draft::new(view), changes: Vec::new(), effects: Vec::new(), durability: Durability::Buffered, now };
         self.journal.begin_step();
         if self.heads.is_empty() && self.rebroadcast_at <= now {
             self.rebroadcast_at = self.next_rebroadcast(now);
@@ -455,23 +325,14 @@ impl Machine {
         if self.journal.is_empty() || round.now < self.tell_after {
             return Ok(());
         }
-        let (elements, tombstones) = self.take_pending(&mut round.draft)?;
-        if elements.is_empty() && tombstones.is_empty() {
+        let told = Told::take(&mut self.journal, &mut round.draft)?;
+        if told.is_empty() {
             return Ok(());
         }
-        let links: Vec<BlockId> = self.heads.keys().take(HEADS_TOLD_MAX).copied().collect();
-        let link_cids: Vec<Cid> = links.iter().map(BlockId::cid).collect();
-        let mut delta = Delta { priority: (self.height + 1).min(PRIORITY_MAX), ..Delta::default() };
-        let element = |key: &Vec<u8>, id: String, value: &[u8]| Element { key: key_text(key), id, value: value.to_vec() };
-        delta.elements = elements.iter().map(|(key, value)| element(key, String::new(), value)).collect();
-        for (key, blocks) in &tombstones {
-            delta.tombstones.extend(blocks.iter().map(|block| element(key, block.element_id(), &[])));
-        }
-        delta.author = self.options.signer.as_ref().map(|sign| sign(&link_cids, &delta));
-        let (cid, bytes) = wire::delta::encode_node(&link_cids, &delta);
+        let links = self.heads.keys().take(HEADS_TOLD_MAX).copied().collect();
+        let (cid, bytes, block) = told.into_block(links, (self.height + 1).min(PRIORITY_MAX), self.options.signer.as_ref());
         let id = BlockId::of_cid(&cid).expect("blocks of the DAG are dag-pb hashed by sha2-256");
-        let block = Block { links, priority: delta.priority, elements, tombstones, skipped: 0 };
-        self.merge(id, bytes.into(), block, round)?;
+        self.merge(id, bytes, block, round)?;
         round.effects.push(Effect::Broadcast(vec![cid]));
         let has_others = self.peers.values().any(|is_pinfold| !is_pinfold);
         let spacing = if has_others { self.options.spacing_with_others } else { self.options.spacing };
@@ -480,44 +341,6 @@ impl Machine {
             self.speak_at = Some(Millis(round.now.0 + SETTLED.0));
         }
         Ok(())
-    }
-
-    /// Takes pending wishes, oldest first, as many as one block holds.
-    #[allow(clippy::type_complexity)]
-    fn take_pending(&mut self, draft: &mut Draft) -> Result<(BTreeMap<Vec<u8>, Bytes>, BTreeMap<Vec<u8>, Vec<BlockId>>), CrdtError> {
-        const OVERHEAD: usize = 16;
-        const TOMBSTONE_ID: usize = 56;
-        let mut elements = BTreeMap::new();
-        let mut tombstones = BTreeMap::new();
-        let mut size = 0;
-        while let Some((key, intent)) = self.journal.first() {
-            let key_size = OVERHEAD + key.len() * 8 / 5;
-            if let Some(value) = &intent.value {
-                size += key_size + value.len();
-                if size > DELTA_BYTES_MAX && !(elements.is_empty() && tombstones.is_empty()) {
-                    break;
-                }
-                elements.insert(key.clone(), value.clone());
-                self.journal.pop(draft);
-                continue;
-            }
-            let mut blocks = alive::Alive::load(draft, key)?.blocks(draft)?;
-            size += blocks.len().min(TOMBSTONES_MAX) * (key_size + TOMBSTONE_ID);
-            if size > DELTA_BYTES_MAX && !(elements.is_empty() && tombstones.is_empty()) {
-                break;
-            }
-            if blocks.len() > TOMBSTONES_MAX {
-                // The wish stays pending until nothing is left, and hides the key meanwhile.
-                blocks.truncate(TOMBSTONES_MAX);
-                tombstones.insert(key.clone(), blocks);
-                break;
-            }
-            if !blocks.is_empty() {
-                tombstones.insert(key.clone(), blocks);
-            }
-            self.journal.pop(draft);
-        }
-        Ok((elements, tombstones))
     }
 
     /// Tells heads: all of them when there was a reason, else now and then those that nobody told.

@@ -2,7 +2,7 @@
 
 use super::CrdtError;
 use super::alive::{Alive, Entry, varint};
-use super::block::Block;
+use super::block::{Block, Tombstones};
 use super::draft::Draft;
 use super::id::BlockId;
 use super::journal::Journal;
@@ -77,7 +77,7 @@ impl Set<'_> {
     }
 
     /// Which elements go: those of merged blocks. A tombstone for a block that is not here yet is kept until it comes.
-    fn removals(&mut self, tombstones: BTreeMap<Vec<u8>, Vec<BlockId>>) -> Result<BTreeMap<Vec<u8>, Vec<BlockId>>, CrdtError> {
+    fn removals(&mut self, tombstones: Tombstones) -> Result<Tombstones, CrdtError> {
         let mut known: BTreeMap<BlockId, bool> = BTreeMap::new();
         let mut removals = BTreeMap::new();
         for (key, blocks) in tombstones {

@@ -1,11 +1,11 @@
 //! Values of elements, read from the blocks that added them; the last few blocks stay parsed.
 
 use super::CrdtError;
-use super::block::Block;
+use super::block::{Block, Elements};
 use super::draft::Draft;
 use super::id::BlockId;
 use bytes::Bytes;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use store::Area;
 
@@ -15,7 +15,7 @@ const BLOCKS_MAX: usize = 8;
 /// Where values of elements come from.
 #[derive(Default)]
 pub(crate) struct Values {
-    recent: VecDeque<(BlockId, Arc<BTreeMap<Vec<u8>, Bytes>>)>,
+    recent: VecDeque<(BlockId, Arc<Elements>)>,
 }
 
 impl Values {
@@ -29,7 +29,7 @@ impl Values {
     }
 
     /// Keeps the elements of a block that is being merged.
-    pub(crate) fn keep(&mut self, block: BlockId, elements: Arc<BTreeMap<Vec<u8>, Bytes>>) {
+    pub(crate) fn keep(&mut self, block: BlockId, elements: Arc<Elements>) {
         self.recent.push_front((block, elements));
         self.recent.truncate(BLOCKS_MAX);
     }

@@ -1,0 +1,133 @@
+//! What goes into the machine and what comes out.
+
+use super::block::Refusal;
+use crate::{Change, SubmitError, ViewState, Write};
+use bytes::Bytes;
+use std::sync::Arc;
+use store::{Batch, Durability};
+use types::{Cid, Millis, PeerId};
+use wire::delta::{AuthorSignature, Delta};
+
+/// Signs blocks of this peer: gets the links and the delta without its author, gives the author field.
+pub type Signer = Arc<dyn Fn(&[Cid], &Delta) -> AuthorSignature + Send + Sync>;
+
+/// How a machine behaves.
+#[derive(Clone)]
+pub struct MachineOptions {
+    /// Blocks follow each other at this distance while writing goes on; the first after a pause is made at once.
+    pub spacing: Millis,
+    /// The same while a peer is connected that is no Pinfold: Go peers walk only so many blocks a second.
+    pub spacing_with_others: Millis,
+    /// How often heads are told that nobody else told, give or take 30 %.
+    pub rebroadcast: Millis,
+    /// No other members are configured: an empty view is the whole truth.
+    pub alone: bool,
+    /// Chance comes from here.
+    pub seed: u64,
+    /// Signs own blocks.
+    pub signer: Option<Signer>,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A door wishes; answered by [`Effect::Accepted`] or [`Effect::Refused`] with the same number. Checked before.
+    Submit {
+        /// Number of the submit.
+        ticket: u64,
+        /// What is wished.
+        writes: Vec<Write>,
+    },
+    /// A trusted peer told its heads, asked or not.
+    Heads {
+        /// Who.
+        from: PeerId,
+        /// Which.
+        heads: Vec<Cid>,
+    },
+    /// A fetch brought a block; its bytes match its CID.
+    Block {
+        /// Which.
+        cid: Cid,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+    /// A fetch brought nothing.
+    FetchFailed {
+        /// Which block.
+        cid: Cid,
+    },
+    /// A link to a peer came.
+    Connected {
+        /// Who.
+        peer: PeerId,
+        /// It can be asked for its heads.
+        is_pinfold: bool,
+    },
+    /// It went.
+    Disconnected {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A peer did not tell its heads.
+    AskFailed {
+        /// Who.
+        peer: PeerId,
+    },
+    /// A broadcast went out, or reached nobody.
+    Broadcast {
+        /// It went out.
+        is_sent: bool,
+    },
+}
+
+/// What to do, once the batch is committed.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// The writes are durable and visible.
+    Accepted {
+        /// Number of the submit.
+        ticket: u64,
+    },
+    /// The writes did not take place.
+    Refused {
+        /// Number of the submit.
+        ticket: u64,
+        /// Why.
+        error: SubmitError,
+    },
+    /// The visible wish changed.
+    Changed(Vec<Change>),
+    /// The completeness of the view changed.
+    State(ViewState),
+    /// Fetch a block; answered by [`Event::Block`] or [`Event::FetchFailed`].
+    Fetch {
+        /// Which.
+        cid: Cid,
+        /// Who probably has it.
+        likely: Option<PeerId>,
+    },
+    /// Ask a peer for its heads; answered by [`Event::Heads`] or [`Event::AskFailed`].
+    AskHeads(PeerId),
+    /// Tell everybody; answered by [`Event::Broadcast`].
+    Broadcast(Vec<Cid>),
+    /// A block was refused for good.
+    BlockRefused {
+        /// Which.
+        cid: Cid,
+        /// Why.
+        why: Refusal,
+    },
+}
+
+/// What one step gives.
+pub struct Step {
+    /// To be committed, first; may be empty.
+    pub batch: Batch,
+    /// How.
+    pub durability: Durability,
+    /// To be performed, then.
+    pub effects: Vec<Effect>,
+    /// When to step without events.
+    pub next_wake: Option<Millis>,
+}

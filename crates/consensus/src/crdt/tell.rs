@@ -1,0 +1,90 @@
+//! Making a block of pending wishes.
+
+use super::CrdtError;
+use super::alive::Alive;
+use super::block::{Block, Elements, Tombstones};
+use super::draft::Draft;
+use super::event::Signer;
+use super::id::{BlockId, key_text};
+use super::journal::Journal;
+use bytes::Bytes;
+use types::Cid;
+use wire::delta::{Delta, Element};
+
+/// A block made from the journal stays below this: what Go's batching uses.
+const DELTA_BYTES_MAX: usize = 1 << 20;
+
+/// Tombstones for one key in one block; the rest follow in the next ones. Keeps the block far below the 2 MiB that peers take.
+const TOMBSTONES_MAX: usize = 8192;
+
+/// Bytes of an entry beside its key and value, and of the id in a tombstone.
+const OVERHEAD: usize = 16;
+const TOMBSTONE_ID: usize = 56;
+
+/// What one block will say. Each key stands in it once.
+#[derive(Default)]
+pub(crate) struct Told {
+    elements: Elements,
+    tombstones: Tombstones,
+    size: usize,
+}
+
+impl Told {
+    /// Takes pending wishes out of the journal, oldest first, as many as one block holds. A removal becomes tombstones for every
+    /// element that is alive; with none there is nothing to say.
+    pub(crate) fn take(journal: &mut Journal, draft: &mut Draft) -> Result<Told, CrdtError> {
+        let mut told = Told::default();
+        while let Some((key, intent)) = journal.first() {
+            let key_size = OVERHEAD + key.len() * 8 / 5;
+            if let Some(value) = &intent.value {
+                if !told.has_room(key_size + value.len()) {
+                    break;
+                }
+                told.elements.insert(key.clone(), value.clone());
+                journal.pop(draft);
+                continue;
+            }
+            let mut blocks = Alive::load(draft, key)?.blocks(draft)?;
+            if !told.has_room(blocks.len().min(TOMBSTONES_MAX) * (key_size + TOMBSTONE_ID)) {
+                break;
+            }
+            if blocks.len() > TOMBSTONES_MAX {
+                // The wish stays pending until nothing is left, and hides the key meanwhile.
+                blocks.truncate(TOMBSTONES_MAX);
+                told.tombstones.insert(key.clone(), blocks);
+                break;
+            }
+            if !blocks.is_empty() {
+                told.tombstones.insert(key.clone(), blocks);
+            }
+            journal.pop(draft);
+        }
+        Ok(told)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.elements.is_empty() && self.tombstones.is_empty()
+    }
+
+    /// Encodes it on top of `links`.
+    pub(crate) fn into_block(self, links: Vec<BlockId>, priority: u64, signer: Option<&Signer>) -> (Cid, Bytes, Block) {
+        let cids: Vec<Cid> = links.iter().map(BlockId::cid).collect();
+        let entry = |key: &Vec<u8>, id: String, value: &[u8]| Element { key: key_text(key), id, value: value.to_vec() };
+        let mut delta = Delta { priority, ..Delta::default() };
+        delta.elements = self.elements.iter().map(|(key, value)| entry(key, String::new(), value)).collect();
+        for (key, blocks) in &self.tombstones {
+            delta.tombstones.extend(blocks.iter().map(|block| entry(key, block.element_id(), &[])));
+        }
+        delta.author = signer.map(|sign| sign(&cids, &delta));
+        let (cid, bytes) = wire::delta::encode_node(&cids, &delta);
+        let block = Block { links, priority, elements: self.elements, tombstones: self.tombstones, skipped: 0 };
+        (cid, bytes.into(), block)
+    }
+
+    /// Counts `more` bytes if they fit; the first entry always does.
+    fn has_room(&mut self, more: usize) -> bool {
+        let fits = self.is_empty() || self.size + more <= DELTA_BYTES_MAX;
+        self.size += if fits { more } else { 0 };
+        fits
+    }
+}
