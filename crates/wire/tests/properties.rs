@@ -150,6 +150,77 @@ proptest! {
     }
 
     #[test]
+    fn pins_of_calls_read_back(pin in a_pin(), prefer in vec(a_peer(), 0..3)) {
+        let pin = Pin { options: PinOptions { prefer, ..pin.options }, ..pin };
+        let read: wire::rpc::RpcPin = wire::rpc::decode(&wire::rpc::encode(&wire::rpc::RpcPin::from(&pin))).expect("own bytes");
+        prop_assert_eq!(Pin::try_from(read), Ok(pin));
+    }
+
+    #[test]
+    fn exported_pins_read_back(pin in a_pin(), prefer in vec(a_peer(), 0..3), port in any::<u16>()) {
+        let origins = vec![wire::multiaddr::from_text(&format!("/ip4/1.2.3.4/tcp/{port}")).expect("an address")];
+        let pin = Pin { options: PinOptions { prefer, origins, ..pin.options }, ..pin };
+        let line = wire::export::export_line(&pin);
+        prop_assert!(!line.contains('\n'));
+        prop_assert_eq!(wire::export::parse_line(&line).expect("own line"), pin);
+    }
+
+    #[test]
+    fn blocks_of_the_dag_read_back(
+        links in vec(a_cid(), 0..4),
+        elements in vec((".{1,9}", ".{0,9}", vec(any::<u8>(), 0..40)), 0..4),
+        priority in any::<u64>(),
+        author in option::of((a_peer(), vec(any::<u8>(), 0..70))),
+    ) {
+        let elements: Vec<_> = elements.into_iter().map(|(key, id, value)| wire::Element { key, id, value }).collect();
+        let author = author.map(|(author, signature)| wire::AuthorSignature { author, signature });
+        let delta = wire::Delta { tombstones: elements.clone(), elements, priority, author };
+        let (cid, block) = wire::encode_node(&links, &delta);
+        let node = wire::decode_node(&block).expect("own block");
+        prop_assert_eq!(&node.delta, &delta);
+        prop_assert_eq!(wire::encode_node(&node.links, &node.delta), (cid, block));
+    }
+
+    #[test]
+    fn bitswap_messages_read_back(
+        wants in vec((a_cid(), any::<i32>(), any::<[bool; 3]>()), 0..4),
+        blocks in vec((a_cid(), vec(any::<u8>(), 0..300)), 0..4),
+        presences in vec((a_cid(), any::<bool>()), 0..4),
+        pending_bytes in any::<i32>(),
+    ) {
+        use wire::bitswap::{Block, Message, Presence, Want, WantKind};
+        let want = |(cid, priority, [is_cancel, is_have, send_dont_have]): (Cid, i32, [bool; 3])| {
+            let kind = if is_have { WantKind::Have } else { WantKind::Block };
+            Want { cid, priority, is_cancel, kind, send_dont_have }
+        };
+        let message = Message {
+            wants: wants.into_iter().map(want).collect(),
+            blocks: blocks.into_iter().map(|(cid, data)| Block::new(&cid, data.into())).collect(),
+            presences: presences.into_iter().map(|(cid, has)| (cid, if has { Presence::Have } else { Presence::DontHave })).collect(),
+            pending_bytes,
+            ..Message::default()
+        };
+        prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
+    }
+
+    #[test]
+    fn the_end_of_a_value_is_found_however_it_arrives(message in a_message(), cut in any::<prop::sample::Index>()) {
+        use wire::msgpack::{Scan, Scanner, scan};
+        let value = &wire::peer::encode(&message)[1..];
+        let cut = cut.index(value.len());
+        let mut scanner = Scanner::new(value.len());
+        prop_assert_eq!(scanner.advance(&value[..cut]), Scan::NeedMore);
+        prop_assert_eq!(scanner.advance(value), Scan::Complete(value.len()));
+        prop_assert_eq!(scan(value, value.len() - 1), Scan::Bad);
+    }
+
+    #[test]
+    fn times_read_back(seconds in -62_135_596_800i64..253_402_300_800, nanos in 0..1_000_000_000u32) {
+        let time = wire::gotime::GoTime::new(seconds, nanos).expect("in range");
+        prop_assert_eq!(wire::gotime::GoTime::parse(&time.to_string()), Ok(time));
+    }
+
+    #[test]
     fn peer_messages_read_back(message in a_message()) {
         prop_assert_eq!(wire::peer::decode(&wire::peer::encode(&message)), Ok(Some(message)));
     }

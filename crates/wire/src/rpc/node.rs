@@ -16,12 +16,23 @@ pub struct BlockWithMeta {
 }
 
 impl Message for BlockWithMeta {
+    /// Written straight to `out`: a block is long, and [`Fields`] would copy it once more.
     fn write(&self, out: &mut Writer) {
-        let mut fields = Fields::new();
-        fields.raw_if("d", &self.data);
-        fields.raw_if("c", &cid_bytes(self.cid.as_ref()));
-        fields.uint_if("s", self.size);
-        fields.finish(out);
+        let cid = cid_bytes(self.cid.as_ref());
+        let (has_data, has_cid, has_size) = (!self.data.is_empty(), !cid.is_empty(), self.size != 0);
+        out.map(usize::from(has_data) + usize::from(has_cid) + usize::from(has_size));
+        if has_data {
+            out.text("d");
+            out.raw(&self.data);
+        }
+        if has_cid {
+            out.text("c");
+            out.raw(&cid);
+        }
+        if has_size {
+            out.text("s");
+            out.uint(self.size);
+        }
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<BlockWithMeta, MsgpackError> {
