@@ -12,7 +12,7 @@
 //!                                             block, hash (the ground)       car (many blocks in one stream)
 //! ```
 //!
-//! Reading order: [`hash`], [`block`], [`pb`], [`unixfs`], [`links`], then [`import`], [`walk`], [`export`], [`car`].
+//! Reading order: [`hash`], [`block`], [`pb`], [`unixfs`], [`mod@links`], then [`import`], [`walk`], [`export`], [`car`].
 //!
 //! Everything that decodes is bounded: blocks by [`MAX_BLOCK`], links by [`MAX_LINKS`], nesting and widths by constants beside the code. Bytes from
 //! strangers give errors, never panics.

@@ -11,8 +11,11 @@ use dag::import::{
     Child, DirectoryOptions, FileBuilder, FileOptions, FileRoot, Layout, TreeAssembler, TreeBuilder, import_bytes, leaf, sole_leaf, symlink,
 };
 use dag::unixfs::{Mtime, Stat};
-use dag::{Block, HashFn, verify};
+use dag::walk::Walker;
+use dag::{Block, HashFn, car, verify};
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use types::Depth;
 
 static STREAM: LazyLock<Bytes> = LazyLock::new(|| xorshift(47_185_920));
 
@@ -219,4 +222,50 @@ fn identity_holds_only_little() {
     assert!(import_bytes(STREAM.slice(..65), options, &mut |_| ()).is_err());
     let v0 = FileOptions { hash: HashFn::BLAKE3, ..FileOptions::default() };
     assert_eq!(FileBuilder::new(v0).err().map(|error| error.to_string()).as_deref(), Some("invalid cid: invalid v0 prefix"));
+}
+
+/// `ipfs dag export` of a directory with the one file `a.txt` (`alpha`).
+const CAR: &str = concat!(
+    "38a265726f6f747381d82a5823001220a55e60ca981c0588f28297d7b851cb9c06ec622dbc155a6131712b3fc2394c246776657273696f6e0155",
+    "1220a55e60ca981c0588f28297d7b851cb9c06ec622dbc155a6131712b3fc2394c24122d0a221220fa026ef0a683cdaa27ccbd75c92140c22999",
+    "078555f62c01622118e10a504e261205612e747874180d0a0208012f1220fa026ef0a683cdaa27ccbd75c92140c22999078555f62c01622118e1",
+    "0a504e260a0b08021205616c7068611805",
+);
+
+#[test]
+fn a_walk_written_as_car_equals_the_export_of_kubo() {
+    let mut store = BTreeMap::new();
+    let mut put = |block: Block| drop(store.insert(block.cid, block.data));
+    let file = import_bytes(Bytes::from_static(b"alpha"), FileOptions::default(), &mut put).unwrap();
+    let mut tree = TreeAssembler::new(DirectoryOptions::default(), true).unwrap();
+    tree.add(b"a.txt", &file).unwrap();
+    let root = tree.finish(&mut put).unwrap().roots[0];
+    let mut stream = car::header(&[root]);
+    let mut walker = Walker::new(root, Depth::Recursive).with_window(1);
+    while let Some(cid) = walker.next_wanted().pop() {
+        let data = store[&cid].clone();
+        walker.give(&cid, &data).unwrap();
+        car::section(&Block { cid, data }).iter().for_each(|part| stream.extend_from_slice(part));
+    }
+    assert_eq!(hex::encode(&stream), CAR);
+}
+
+/// The directories in the lines of `ipfs add -r` for 6,000 files `entry-%05d` (`x`), `s2/in/f` and empty directories.
+#[test]
+fn directories_are_reported_in_the_order_of_kubo() {
+    let mut tree = TreeAssembler::new(DirectoryOptions::default(), false).unwrap();
+    let file = |text: &'static str| import_bytes(Bytes::from_static(text.as_bytes()), FileOptions::default(), &mut |_| ()).unwrap();
+    for n in 0..6000 {
+        tree.add(format!("ot/entry-{n:05}").as_bytes(), &file("x")).unwrap();
+    }
+    for n in 0..6 {
+        tree.add_directory(format!("ot/s{n}/in").as_bytes(), Stat::default()).unwrap();
+    }
+    tree.add_directory(b"ot/s3/in/deep", Stat::default()).unwrap();
+    tree.add(b"ot/s2/in/f", &file("y")).unwrap();
+    let assembled = tree.finish(&mut verified_block).unwrap();
+    let paths: Vec<String> = assembled.directories.iter().map(|directory| String::from_utf8_lossy(&directory.path).into_owned()).collect();
+    let expected = "s5/in s5 s4/in s4 s0/in s0 s1/in s1 s3/in/deep s3/in s3 s2/in s2".split(' ').map(|path| format!("ot/{path}"));
+    assert!(paths.iter().cloned().eq(expected.chain(["ot".to_owned()])), "{paths:?}");
+    assert_eq!(assembled.roots[0].to_string(), "QmR27UCSQpSUT1moYckMuWtRaNtZCjkwxLCPMmEETov7WD");
 }

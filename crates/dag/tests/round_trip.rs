@@ -186,6 +186,7 @@ fn paths_are_followed_to_their_end() {
     assert_eq!(missing(b"inner/file/below"), 2, "a file has no entries");
     assert_eq!(missing(b"link/file"), 1, "symlinks are not followed");
     assert_eq!(missing("x/".repeat(2000).as_bytes()), 1024);
+    assert!(Resolver::new(root, b"").give(&root, &store.0[&root]).is_err(), "nothing was asked for");
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl Resolver {
 
     /// Takes the block that is needed.
     pub fn give(&mut self, cid: &Cid, data: &[u8]) -> Result<(), ExportError> {
-        if self.here() != *cid || self.end.is_some() {
+        if self.here() != *cid || self.end.is_some() || self.at == self.segments.len() {
             return Err(ExportError::Unwanted { cid: Box::new(*cid) });
         }
         self.open(cid, data)
