@@ -21,9 +21,11 @@ pub mod error;
 pub mod keys;
 pub mod lock;
 pub mod memory;
+pub mod packs;
 
 pub use crate::disk::{DiskOptions, DiskStore};
 pub use crate::error::StoreError;
 pub use crate::keys::{Area, Batch, Durability, Op, Snapshot, Store};
 pub use crate::lock::{DirLock, lock_dir};
 pub use crate::memory::MemoryStore;
+pub use crate::packs::{BadBlock, PackError, PackOptions, PackStats, PackStore, PutError, PutOutcome, Recovered, Scrubbed};

@@ -1,5 +1,7 @@
 use super::*;
 use crate::conformance;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
 use tempfile::TempDir;
 
 #[test]
@@ -76,6 +78,67 @@ fn what_it_takes_on_disk_is_measured_without_holes() {
     store.commit(batch, Durability::Synced).expect("commits");
     let grown = store.disk_bytes().expect("measures") - before;
     assert!(grown > ByteCount(4096), "{grown}");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Changes of (area, key, value or deletion), committed together.
+    Commit(Vec<(usize, u8, Option<u16>)>, bool),
+    Reopen,
+    Scan(usize, Option<u8>, usize),
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_histories_agree_with_a_map(steps in proptest::collection::vec(step(), 1..40)) {
+        let home = TempDir::new().expect("a directory for the test");
+        let mut store = Some(open(home.path()));
+        let mut model = BTreeMap::<(usize, u8), u16>::new();
+        for step in steps {
+            let current = store.as_ref().expect("open between steps");
+            match step {
+                Step::Commit(changes, is_synced) => {
+                    let mut batch = Batch::new();
+                    for (area, key, value) in changes {
+                        match value {
+                            Some(value) => {
+                                batch.put(Area::ALL[area], [key], value.to_be_bytes());
+                                model.insert((area, key), value);
+                            }
+                            None => {
+                                batch.delete(Area::ALL[area], [key]);
+                                model.remove(&(area, key));
+                            }
+                        }
+                    }
+                    current.commit(batch, if is_synced { Durability::Synced } else { Durability::Buffered }).expect("commits");
+                }
+                Step::Reopen => {
+                    drop(store.take());
+                    store = Some(open(home.path()));
+                }
+                Step::Scan(area, after, limit) => {
+                    let found = current.snapshot().scan(Area::ALL[area], after.as_ref().map(std::slice::from_ref), b"", limit).expect("scans");
+                    let first = after.map_or(0, |after| u16::from(after) + 1);
+                    let expected = model.iter().filter(|((a, key), _)| *a == area && u16::from(*key) >= first).take(limit);
+                    let expected: Vec<(Bytes, Bytes)> =
+                        expected.map(|((_, key), value)| (vec![*key].into(), value.to_be_bytes().to_vec().into())).collect();
+                    prop_assert_eq!(found, expected);
+                }
+            }
+        }
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let change = (0..Area::ALL.len(), 0..40u8, proptest::option::of(any::<u16>()));
+    prop_oneof![
+        6 => (proptest::collection::vec(change, 0..12), any::<bool>()).prop_map(|(changes, is_synced)| Step::Commit(changes, is_synced)),
+        1 => Just(Step::Reopen),
+        4 => (0..Area::ALL.len(), proptest::option::of(0..40u8), 0..20usize).prop_map(|(area, after, limit)| Step::Scan(area, after, limit)),
+    ]
 }
 
 fn open(dir: &Path) -> DiskStore {
