@@ -19,13 +19,17 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop at anything unexpected"))]
 
 pub mod bitswap;
+pub mod blockstream;
 pub mod frame;
 pub mod host;
+pub mod messages;
 mod peer;
 pub mod streams;
 
 pub use bitswap::{Bitswap, BitswapLimits, BlockSource, FetchError, Session};
+pub use blockstream::{BlockLane, LaneError, LaneHeader, LaneKind, LaneReceiver, LaneRefusal, LaneSink, serve_lanes};
 pub use host::{
     ConnectError, DialError, GossipOptions, Host, HostError, HostEvent, HostEvents, HostOptions, PeerInfo, PublishError, Stats,
 };
+pub use messages::{MessageLimits, Messages, SendError};
 pub use streams::{Incoming, OpenError, Stream};

@@ -1,0 +1,196 @@
+//! The bytes of a lane: frames whose first byte tells what they are.
+
+use super::{BLOCK_MAX, LaneHeader, LaneKind, LaneRefusal};
+use bytes::Bytes;
+use types::{ByteCount, Cid, PeerId};
+use unsigned_varint::{decode, encode};
+
+/// The longest header.
+pub(super) const HEADER_MAX: usize = 128;
+
+/// The longest frame of blocks: a block of 2 MiB, or many small ones, and what stands before each.
+pub(super) const BATCH_MAX: usize = BLOCK_MAX + (64 << 10);
+
+/// The longest answer.
+pub(super) const ANSWER_MAX: usize = 4 << 10;
+
+/// The longest text of a refusal, in characters.
+const REASON_MAX: usize = 900;
+
+const VERSION: u8 = 1;
+
+const BATCH: u8 = 1;
+const FINISH: u8 = 2;
+
+const ACCEPTED: u8 = 1;
+const DURABLE: u8 = 2;
+const REFUSED: u8 = 3;
+
+/// What a receiver says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The lane may be used.
+    Accepted,
+    /// So many blocks are durable, in all.
+    Durable(u64),
+    /// The lane is over.
+    Refused(LaneRefusal),
+}
+
+/// What a sender says after its header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Batch(Vec<(Cid, Bytes)>),
+    Finish,
+}
+
+pub(super) fn encode_header(header: &LaneHeader) -> Vec<u8> {
+    let kind = match header.kind {
+        LaneKind::Add => 0,
+        LaneKind::Copy => 1,
+    };
+    let mut out = vec![VERSION, kind];
+    out.extend_from_slice(&header.lease.to_be_bytes());
+    out.extend_from_slice(header.cluster_peer.as_bytes());
+    out
+}
+
+pub(super) fn decode_header(body: &[u8]) -> Option<LaneHeader> {
+    let [VERSION, kind, rest @ ..] = body else { return None };
+    let kind = match kind {
+        0 => LaneKind::Add,
+        1 => LaneKind::Copy,
+        _ => return None,
+    };
+    let (lease, peer) = rest.split_first_chunk()?;
+    Some(LaneHeader { lease: u64::from_be_bytes(*lease), cluster_peer: PeerId::from_bytes(peer).ok()?, kind })
+}
+
+pub(super) fn encode_batch(batch: &[(Cid, Bytes)]) -> Vec<u8> {
+    let bytes: usize = batch.iter().map(|(_, data)| data.len() + 80).sum();
+    let mut out = Vec::with_capacity(1 + bytes);
+    out.push(BATCH);
+    for (cid, data) in batch {
+        let cid = cid.to_bytes();
+        let mut buffer = encode::usize_buffer();
+        out.extend_from_slice(encode::usize(cid.len(), &mut buffer));
+        out.extend_from_slice(&cid);
+        out.extend_from_slice(encode::usize(data.len(), &mut buffer));
+        out.extend_from_slice(data);
+    }
+    out
+}
+
+pub(super) fn encode_finish() -> Vec<u8> {
+    vec![FINISH]
+}
+
+/// Reads what a sender says; block data are slices of `body`.
+pub(super) fn decode_said(body: &Bytes) -> Option<Said> {
+    match body.split_first()? {
+        (&FINISH, []) => Some(Said::Finish),
+        (&BATCH, mut rest) => {
+            let mut batch = Vec::new();
+            while !rest.is_empty() {
+                let (cid, after) = take_part(rest)?;
+                let (data, after) = take_part(after)?;
+                rest = after;
+                let data = if data.is_empty() { Bytes::new() } else { body.slice_ref(data) };
+                batch.push((Cid::try_from(cid).ok()?, data));
+            }
+            (!batch.is_empty()).then_some(Said::Batch(batch))
+        }
+        _ => None,
+    }
+}
+
+/// A length and so many bytes; then the rest.
+fn take_part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = decode::usize(bytes).ok()?;
+    rest.split_at_checked(length)
+}
+
+pub(super) fn encode_answer(answer: &Answer) -> Vec<u8> {
+    match answer {
+        Answer::Accepted => vec![ACCEPTED],
+        Answer::Durable(count) => [&[DURABLE][..], &count.to_be_bytes()].concat(),
+        Answer::Refused(refusal) => {
+            let (kind, free, reason) = match refusal {
+                LaneRefusal::NoRoom { free } => (1, free.get(), ""),
+                LaneRefusal::NotTrusted => (2, 0, ""),
+                LaneRefusal::Closed => (3, 0, ""),
+                LaneRefusal::Busy => (4, 0, ""),
+                LaneRefusal::Failed(reason) => (0, 0, reason.as_str()),
+            };
+            let reason: String = reason.chars().take(REASON_MAX).collect();
+            [&[REFUSED, kind][..], &free.to_be_bytes(), reason.as_bytes()].concat()
+        }
+    }
+}
+
+pub(super) fn decode_answer(body: &[u8]) -> Option<Answer> {
+    match body {
+        [ACCEPTED] => Some(Answer::Accepted),
+        [DURABLE, count @ ..] => Some(Answer::Durable(u64::from_be_bytes(count.try_into().ok()?))),
+        [REFUSED, kind, rest @ ..] => {
+            let (free, reason) = rest.split_first_chunk()?;
+            Some(Answer::Refused(match kind {
+                1 => LaneRefusal::NoRoom { free: ByteCount(u64::from_be_bytes(*free)) },
+                2 => LaneRefusal::NotTrusted,
+                3 => LaneRefusal::Closed,
+                4 => LaneRefusal::Busy,
+                // A kind of a later version is a failure too.
+                _ => LaneRefusal::Failed(String::from_utf8_lossy(reason).into_owned()),
+            }))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_read_back() {
+        for kind in [LaneKind::Add, LaneKind::Copy] {
+            let header = LaneHeader { lease: u64::MAX - 1, cluster_peer: PeerId::from_ed25519(&[5; 32]), kind };
+            let bytes = encode_header(&header);
+            assert!(bytes.len() <= HEADER_MAX);
+            assert_eq!(decode_header(&bytes), Some(header));
+            for cut in 0..bytes.len() {
+                assert_eq!(decode_header(&bytes[..cut]), None);
+            }
+        }
+    }
+
+    #[test]
+    fn answers_read_back() {
+        let refusals = [
+            LaneRefusal::NoRoom { free: ByteCount(77) },
+            LaneRefusal::NotTrusted,
+            LaneRefusal::Closed,
+            LaneRefusal::Busy,
+            LaneRefusal::Failed("disk gone".to_owned()),
+        ];
+        for answer in refusals.map(Answer::Refused).into_iter().chain([Answer::Accepted, Answer::Durable(9)]) {
+            assert_eq!(decode_answer(&encode_answer(&answer)), Some(answer));
+        }
+        let long = encode_answer(&Answer::Refused(LaneRefusal::Failed("ä".repeat(5000))));
+        assert!(long.len() <= ANSWER_MAX && decode_answer(&long).is_some());
+    }
+
+    #[test]
+    fn batches_read_back_and_cut_ones_do_not() {
+        let cid = Cid::new_v1(0x55, cid::multihash::Multihash::wrap(0x12, &[1; 32]).unwrap());
+        let batch = vec![(cid, Bytes::from_static(b"abc")), (cid, Bytes::new()), (cid, Bytes::from(vec![7; 300]))];
+        let bytes = Bytes::from(encode_batch(&batch));
+        assert_eq!(decode_said(&bytes), Some(Said::Batch(batch)));
+        let whole_blocks = [1 + 37 + 4, 1 + 37 + 4 + 37 + 1];
+        for cut in (0..bytes.len()).filter(|cut| !whole_blocks.contains(cut)) {
+            assert_eq!(decode_said(&bytes.slice(..cut)), None, "{cut}");
+        }
+        assert_eq!(decode_said(&Bytes::from_static(&[BATCH, 0xff, 0xff, 0xff, 0xff, 0x0f])), None);
+        assert_eq!(decode_said(&encode_finish().into()), Some(Said::Finish));
+    }
+}
