@@ -33,6 +33,15 @@ pub enum Event {
         /// Used.
         used: ByteCount,
     },
+    /// What this peer says about itself in its hello changed (addresses, gateway, API); its space comes by `Space`.
+    Facts {
+        /// Multiaddrs of its node, with `/p2p/`.
+        node_addresses: Vec<String>,
+        /// Its gateway.
+        gateway: Option<String>,
+        /// Its REST door.
+        api: Option<String>,
+    },
     /// A link to another peer came or went.
     Link(PeerId, LinkState),
     /// Another Pinfold peer says something (the transport has proved who).
@@ -288,6 +297,12 @@ pub enum NodeOutcome {
     },
     /// Pinned: complete and durable.
     Pinned {
+        /// Bytes of the pinned DAG.
+        bytes: ByteCount,
+    },
+    /// The node held it before on somebody else's account, and has no accounts of its own (Kubo): it serves the wish, and is
+    /// not entered into the ledger, so that it is never let go.
+    AlreadyHeld {
         /// Bytes of the pinned DAG.
         bytes: ByteCount,
     },

@@ -13,12 +13,37 @@
 //! `placement`, `health`, `repair`, `space`, `membership`.
 
 pub mod event;
+pub mod options;
 pub mod report;
 pub mod view;
+
+mod context;
+mod machine;
+
+pub mod tracker;
+
+mod adding;
+mod explain;
+mod health;
+mod holdings;
+mod leaving;
+mod look;
+pub mod membership;
+mod outbox;
+pub mod placement;
+mod repair;
+mod space;
+
+pub mod order;
+#[cfg(test)]
+mod testing;
 
 pub use event::{
     Answer, Change, Command, Effect, Event, LinkState, Missing, NodeFailure, NodeOp, NodeOutcome, Notice, OpId, PinChange, RequestId,
     SharedChange, SubmitId, ViewState,
 };
+pub use machine::Machine;
+pub use membership::MemberDocument;
+pub use options::{BrakeLimits, DefaultClass, Options, Pace, PlantedBug, RepairLimits};
 pub use report::{CopyRow, Explanation, PeerHealth, PeerRow};
 pub use view::SharedView;

@@ -28,8 +28,8 @@ pub struct CopyState {
 pub struct HoldingReport {
     /// Counts the reporter's starts: a higher one voids all earlier reports.
     pub incarnation: u64,
-    /// Set on the last part of an answer to [`PeerMessage::AskHoldings`]: everything placed on the reporter that the
-    /// parts of the answer with this number did not name is held. None on unasked updates.
+    /// Set on the last part of an answer to [`PeerMessage::AskHoldings`]: how many copies all parts named together. If so many
+    /// were heard, everything placed on the reporter that they did not name is held. None on unasked updates.
     pub complete: Option<u64>,
     /// The number of the question this answers; 0 on unasked updates.
     pub answer: u64,

@@ -1,0 +1,354 @@
+//! Who is there: judged by the own receive times alone, never by what others say or by their clocks.
+//!
+//! up -> suspect (silent) -> down (silent beyond grace); back on the first word. *Draining* is said by the peer itself,
+//! *gone* is said by it on leaving or by a record.
+
+use crate::event::PeerFacts;
+use crate::{Effect, Notice, Options, PeerHealth};
+use std::collections::{BTreeMap, BTreeSet};
+use types::{ByteCount, Millis, Now, PeerId, PeerMessage, UnixMillis};
+
+/// Between two looks at all peers.
+const TICK: Millis = Millis::seconds(1);
+/// A whole failure domain is given up so many graces late.
+const DOMAIN_GRACES: u64 = 6;
+/// Texts in a hello longer than this are cut: a stranger sends them.
+const TEXT_MOST: usize = 1024;
+/// Addresses taken from a hello.
+const ADDRESSES_MOST: usize = 64;
+
+/// What is known of one other peer.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    /// Connected now.
+    pub linked: bool,
+    unlinked_since: Millis,
+    heard: Millis,
+    /// When it was last heard of, by the own wall clock.
+    pub heard_wall: UnixMillis,
+    /// Suspect, down, ...
+    pub phase: PeerHealth,
+    /// Counts its starts, as it says.
+    pub incarnation: u64,
+    /// What its hello said; none before the first.
+    pub facts: Option<PeerFacts>,
+    /// Room promised to it since its last hello, which does not show it yet.
+    pub promised: ByteCount,
+}
+
+/// All other members.
+#[derive(Clone, Debug)]
+pub(crate) struct Health {
+    peers: BTreeMap<PeerId, Standing>,
+    next_tick: Millis,
+}
+
+impl Health {
+    /// Everybody is suspect until heard of.
+    pub fn new(members: &BTreeSet<PeerId>, me: &PeerId, now: Now) -> Health {
+        let mut health = Health { peers: BTreeMap::new(), next_tick: now.mono };
+        health.set_members(members, me, now);
+        health
+    }
+
+    /// Follows a change of trust: new ones begin as suspect, others become gone.
+    pub fn set_members(&mut self, members: &BTreeSet<PeerId>, me: &PeerId, now: Now) {
+        for (peer, standing) in &mut self.peers {
+            if !members.contains(peer) {
+                standing.phase = PeerHealth::Gone;
+            } else if standing.phase == PeerHealth::Gone {
+                standing.phase = PeerHealth::Suspect;
+                standing.heard = now.mono;
+            }
+        }
+        for peer in members.iter().filter(|peer| *peer != me) {
+            self.peers.entry(*peer).or_insert_with(|| Standing {
+                linked: false,
+                unlinked_since: now.mono,
+                heard: now.mono,
+                heard_wall: UnixMillis(0),
+                phase: PeerHealth::Suspect,
+                incarnation: 0,
+                facts: None,
+                promised: ByteCount::ZERO,
+            });
+        }
+    }
+
+    /// A link came or went.
+    pub fn link(&mut self, peer: &PeerId, is_up: bool, now: Now, effects: &mut Vec<Effect>) {
+        let Some(standing) = self.peers.get_mut(peer) else { return };
+        if standing.linked && !is_up {
+            standing.unlinked_since = now.mono;
+        }
+        standing.linked = is_up;
+        if is_up {
+            self.heard(peer, now, effects);
+        }
+    }
+
+    /// Something came from the peer.
+    pub fn heard(&mut self, peer: &PeerId, now: Now, effects: &mut Vec<Effect>) {
+        let Some(standing) = self.peers.get_mut(peer) else { return };
+        standing.heard = now.mono;
+        standing.heard_wall = now.wall;
+        if matches!(standing.phase, PeerHealth::Suspect | PeerHealth::Down) {
+            if standing.phase == PeerHealth::Down {
+                effects.push(Effect::Note(Notice::PeerBack(*peer)));
+            }
+            standing.phase = PeerHealth::Up;
+        }
+    }
+
+    /// The peer says what it is; true when it started anew since its last hello.
+    pub fn hello(&mut self, peer: &PeerId, message: &PeerMessage, options: &Options, now: Now) -> bool {
+        let PeerMessage::Hello { name, node_addresses, gateway, api, space_limit, space_used, space_reserved, is_draining, incarnation } =
+            message
+        else {
+            return false;
+        };
+        let Some(standing) = self.peers.get_mut(peer) else { return false };
+        let is_new_start = *incarnation > standing.incarnation;
+        let is_first = standing.incarnation == 0;
+        standing.incarnation = standing.incarnation.max(*incarnation);
+        if standing.phase == PeerHealth::Gone && is_new_start {
+            standing.phase = PeerHealth::Up;
+        }
+        standing.promised = ByteCount::ZERO;
+        standing.facts = Some(PeerFacts {
+            name: cut(name),
+            node_addresses: node_addresses.iter().take(ADDRESSES_MOST).map(|text| cut(text)).collect(),
+            gateway: gateway.as_deref().map(cut),
+            api: api.as_deref().map(cut),
+            space_limit: *space_limit,
+            space_used: *space_used,
+            space_reserved: *space_reserved,
+            is_draining: *is_draining,
+            heard: now.wall,
+            labels: options.labels.get(peer).cloned().unwrap_or_default(),
+        });
+        is_new_start && !is_first
+    }
+
+    /// The peer said that it left.
+    pub fn left(&mut self, peer: &PeerId) {
+        if let Some(standing) = self.peers.get_mut(peer) {
+            standing.phase = PeerHealth::Gone;
+        }
+    }
+
+    /// Looks for the silent. True when someone became suspect or down.
+    pub fn tick(&mut self, options: &Options, now: Now, effects: &mut Vec<Effect>) -> bool {
+        if now.mono < self.next_tick {
+            return false;
+        }
+        self.next_tick = now.after(TICK);
+        let mut has_changed = false;
+        for (peer, standing) in &mut self.peers {
+            let silent = now.mono.0.saturating_sub(standing.heard.0);
+            // Words that come without a link (another way, or a late one) count as much as the link.
+            let unlinked = if standing.linked { 0 } else { now.mono.0.saturating_sub(standing.unlinked_since.max(standing.heard).0) };
+            if standing.phase == PeerHealth::Up && (silent > options.pace.suspect_silent.0 || unlinked > options.pace.suspect_unlinked.0) {
+                standing.phase = PeerHealth::Suspect;
+                effects.push(Effect::Note(Notice::PeerSuspect(*peer)));
+                has_changed = true;
+            }
+            if standing.phase == PeerHealth::Suspect && silent > options.grace.0 {
+                standing.phase = PeerHealth::Down;
+                effects.push(Effect::Note(Notice::PeerDown(*peer)));
+                has_changed = true;
+            }
+        }
+        has_changed
+    }
+
+    /// When [`Health::tick`] next has something to do.
+    pub fn next_wake(&self) -> Option<Millis> {
+        (!self.peers.is_empty()).then_some(self.next_tick)
+    }
+
+    /// What is known of a peer.
+    pub fn of(&self, peer: &PeerId) -> Option<&Standing> {
+        self.peers.get(peer)
+    }
+
+    /// Notes room promised to a peer until its next hello shows it.
+    pub fn promise(&mut self, peer: &PeerId, bytes: ByteCount) {
+        if let Some(standing) = self.peers.get_mut(peer) {
+            standing.promised += bytes;
+        }
+    }
+
+    /// All other peers.
+    pub fn iter(&self) -> impl Iterator<Item = (&PeerId, &Standing)> {
+        self.peers.iter()
+    }
+
+    /// Whether the peer is heard of now (draining ones are).
+    pub fn is_live(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|standing| standing.phase == PeerHealth::Up)
+    }
+
+    /// Whether it said that it takes no new copies.
+    pub fn is_draining(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).and_then(|standing| standing.facts.as_ref()).is_some_and(|facts| facts.is_draining)
+    }
+
+    /// Whether it left or was expelled.
+    pub fn is_gone(&self, peer: &PeerId) -> bool {
+        self.peers.get(peer).is_some_and(|standing| standing.phase == PeerHealth::Gone)
+    }
+
+    /// Members seen now and members known, the own peer in both.
+    pub fn seen(&self) -> (u32, u32) {
+        let known = self.peers.values().filter(|standing| standing.phase != PeerHealth::Gone).count() as u32 + 1;
+        let seen = self.peers.values().filter(|standing| standing.phase == PeerHealth::Up).count() as u32 + 1;
+        (seen, known)
+    }
+
+    /// Whether this looks like a split, in which nothing may move (architecture.md, rule 4).
+    pub fn is_split(&self) -> bool {
+        let (seen, known) = self.seen();
+        seen * 2 < known
+    }
+
+    /// Whether the copies of a peer are to be replaced: gone, or silent beyond grace (six graces when its whole failure
+    /// domain is missing: that is a cut cable, not so many dead disks).
+    pub fn is_lost(&self, peer: &PeerId, options: &Options, now: Now) -> bool {
+        let Some(standing) = self.peers.get(peer) else {
+            return *peer != options.me && now.mono > options.grace;
+        };
+        match standing.phase {
+            PeerHealth::Gone => true,
+            PeerHealth::Down => {
+                let silent = now.mono.0.saturating_sub(standing.heard.0);
+                !self.is_domain_missing(peer, options) || silent > options.grace.0.saturating_mul(DOMAIN_GRACES)
+            }
+            PeerHealth::Up | PeerHealth::Suspect | PeerHealth::Draining => false,
+        }
+    }
+
+    /// When the grace of a silent peer is over; none for one that is not silent.
+    pub fn grace_end(&self, peer: &PeerId, options: &Options) -> Option<Millis> {
+        let standing = self.peers.get(peer)?;
+        let graces = if self.is_domain_missing(peer, options) { DOMAIN_GRACES } else { 1 };
+        (standing.phase == PeerHealth::Suspect || (standing.phase == PeerHealth::Down && graces > 1))
+            .then(|| Millis(standing.heard.0.saturating_add(options.grace.0.saturating_mul(graces))))
+    }
+
+    fn is_domain_missing(&self, peer: &PeerId, options: &Options) -> bool {
+        let Some(domain) = options.domain(peer) else { return false };
+        let same: Vec<_> = self.peers.iter().filter(|(other, _)| options.domain(other) == Some(domain)).collect();
+        let is_own = options.domain(&options.me) == Some(domain);
+        !is_own && same.len() > 1 && same.iter().all(|(_, standing)| standing.phase != PeerHealth::Up)
+    }
+
+    /// How a peer stands, for doors.
+    pub fn shown(&self, peer: &PeerId) -> PeerHealth {
+        match self.peers.get(peer) {
+            None => PeerHealth::Gone,
+            Some(standing) if standing.phase == PeerHealth::Up && self.is_draining(peer) => PeerHealth::Draining,
+            Some(standing) => standing.phase,
+        }
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(TEXT_MOST).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{hello, peer};
+
+    fn at(seconds: u64) -> Now {
+        Now { mono: Millis::seconds(seconds), wall: UnixMillis::from_seconds(1_000 + seconds) }
+    }
+
+    fn three() -> (Health, Options) {
+        let options = Options::new(peer(0), "me", "test");
+        let members = (0..4).map(peer).collect();
+        (Health::new(&members, &peer(0), at(0)), options)
+    }
+
+    /// Peer 1 is heard of and linked at 0, loses its link at `unlinked`; its health at `second`.
+    fn check(unlinked: u64, second: u64, expected: PeerHealth) {
+        let (mut health, options) = three();
+        let mut effects = Vec::new();
+        health.link(&peer(1), true, at(0), &mut effects);
+        for now in 0..=second {
+            if now == unlinked {
+                health.link(&peer(1), false, at(now), &mut effects);
+            }
+            if now < unlinked {
+                health.heard(&peer(1), at(now), &mut effects);
+            }
+            health.tick(&options, at(now), &mut effects);
+        }
+        assert_eq!(health.shown(&peer(1)), expected, "unlinked at {unlinked}, looked at {second}");
+    }
+
+    #[test]
+    fn a_silent_peer_becomes_suspect_and_then_down() {
+        check(100, 99, PeerHealth::Up);
+        check(100, 104, PeerHealth::Up);
+        check(100, 106, PeerHealth::Suspect);
+        check(100, 699, PeerHealth::Suspect);
+        check(100, 701, PeerHealth::Down);
+    }
+
+    #[test]
+    fn a_word_brings_a_peer_back() {
+        let (mut health, options) = three();
+        let mut effects = Vec::new();
+        health.tick(&options, at(1000), &mut effects);
+        assert!(health.is_lost(&peer(2), &options, at(1000)));
+        health.heard(&peer(2), at(1001), &mut effects);
+        assert!(health.is_live(&peer(2)) && !health.is_lost(&peer(2), &options, at(1001)));
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Note(Notice::PeerBack(_)))));
+    }
+
+    #[test]
+    fn fewer_than_half_in_sight_is_a_split() {
+        let (mut health, _) = three();
+        assert!(health.is_split(), "one of four");
+        health.heard(&peer(1), at(1), &mut Vec::new());
+        assert!(!health.is_split(), "two of four");
+    }
+
+    #[test]
+    fn a_missing_site_is_given_more_time() {
+        let (mut health, mut options) = three();
+        for (number, site) in [(0, "a"), (1, "a"), (2, "b"), (3, "b")] {
+            options.labels.insert(peer(number), BTreeMap::from([("site".to_owned(), site.to_owned())]));
+        }
+        let mut effects = Vec::new();
+        for second in 0..=700 {
+            health.heard(&peer(1), at(second), &mut effects);
+            health.tick(&options, at(second), &mut effects);
+        }
+        assert_eq!(health.shown(&peer(2)), PeerHealth::Down);
+        assert!(!health.is_lost(&peer(2), &options, at(700)), "all of site b is missing");
+        health.heard(&peer(3), at(700), &mut effects);
+        assert!(health.is_lost(&peer(2), &options, at(700)), "site b is there, peer 2 is not");
+    }
+
+    #[test]
+    fn who_left_comes_back_only_with_a_new_start() {
+        let (mut health, options) = three();
+        health.hello(&peer(1), &hello(1, 0, false), &options, at(1));
+        health.left(&peer(1));
+        health.hello(&peer(1), &hello(1, 0, false), &options, at(2));
+        assert!(health.is_gone(&peer(1)), "a late hello of the same start");
+        let PeerMessage::Hello { name, node_addresses, gateway, api, space_limit, space_used, space_reserved, is_draining, .. } =
+            hello(1, 0, false)
+        else {
+            return;
+        };
+        let again =
+            PeerMessage::Hello { name, node_addresses, gateway, api, space_limit, space_used, space_reserved, is_draining, incarnation: 2 };
+        assert!(health.hello(&peer(1), &again, &options, at(3)));
+        assert!(!health.is_gone(&peer(1)));
+    }
+}

@@ -1,0 +1,92 @@
+//! A look at all parts at once, for decisions that need more than one of them.
+
+use crate::Options;
+use crate::health::Health;
+use crate::holdings::Holdings;
+use crate::placement::Candidate;
+use crate::space::Space;
+use crate::tracker::Tracker;
+use types::{Because, ByteCount, Cid, Now, PeerId, Pin, PinKind, Replicas};
+
+/// Borrowed parts.
+#[derive(Clone, Copy)]
+pub(crate) struct Look<'a> {
+    pub options: &'a Options,
+    pub tracker: &'a Tracker,
+    pub holdings: &'a Holdings,
+    pub health: &'a Health,
+    pub space: &'a Space,
+    pub is_leaving: bool,
+    pub now: Now,
+}
+
+impl Look<'_> {
+    /// All members as candidates for copies.
+    pub fn candidates(&self) -> Vec<Candidate> {
+        let (limit, _) = self.space.numbers();
+        let me = Candidate {
+            peer: self.options.me,
+            is_up: true,
+            is_draining: self.is_leaving,
+            limit,
+            free: self.space.free(),
+            domain: self.options.domain(&self.options.me).map(str::to_owned),
+        };
+        let others = self.health.iter().filter(|(peer, _)| !self.health.is_gone(peer)).map(|(peer, standing)| {
+            let (limit, free) = match &standing.facts {
+                // A node that does not know its limit says zero.
+                Some(facts) if facts.space_limit == ByteCount::ZERO => (ByteCount(u64::MAX), ByteCount(u64::MAX)),
+                Some(facts) => (facts.space_limit, facts.space_limit - facts.space_used - facts.space_reserved - standing.promised),
+                None => (ByteCount::ZERO, ByteCount::ZERO),
+            };
+            Candidate {
+                peer: *peer,
+                is_up: self.health.is_live(peer) && standing.facts.is_some(),
+                is_draining: self.health.is_draining(peer),
+                limit,
+                free,
+                domain: self.options.domain(peer).map(str::to_owned),
+            }
+        });
+        std::iter::once(me).chain(others).collect()
+    }
+
+    /// Whether this peer, the own one included, is known to hold a pin that is placed on it.
+    pub fn is_confirmed(&self, peer: &PeerId, cid: &Cid) -> bool {
+        if *peer == self.options.me {
+            return self.tracker.own_copy(cid, self.now).is_none() && self.tracker.has_compared(cid);
+        }
+        self.holdings.is_confirmed(peer, cid)
+    }
+
+    /// Confirmed copies on peers that are heard of now.
+    pub fn confirmed_live(&self, pin: &Pin) -> u32 {
+        let is_live = |peer: &PeerId| *peer == self.options.me || self.health.is_live(peer);
+        if pin.is_everywhere() {
+            let others = self.health.iter().filter(|(peer, _)| is_live(peer) && self.is_confirmed(peer, &pin.cid)).count();
+            return others as u32 + u32::from(self.is_confirmed(&self.options.me, &pin.cid));
+        }
+        pin.placement.iter().filter(|peer| is_live(peer) && self.is_confirmed(peer, &pin.cid)).count() as u32
+    }
+
+    /// Least and most copies; none when everybody holds it or nobody does.
+    pub fn wished(&self, pin: &Pin) -> Option<(u32, u32)> {
+        if !matches!(pin.kind, PinKind::Data | PinKind::Shard) || pin.is_everywhere() {
+            return None;
+        }
+        match pin.options.replicas {
+            Replicas::Between { least, most } => Some((least.get(), most.get())),
+            Replicas::Unset | Replicas::Everywhere => Some((self.options.class.least, self.options.class.most)),
+        }
+    }
+
+    /// Whether a placed peer says that it has no room for this copy.
+    pub fn has_no_room(&self, peer: &PeerId, cid: &Cid) -> bool {
+        let because = if *peer == self.options.me {
+            self.tracker.own_copy(cid, self.now).and_then(|own| own.because)
+        } else {
+            self.holdings.exception(peer, cid).and_then(|exception| exception.because.clone())
+        };
+        matches!(because, Some(Because::NoRoom { .. }))
+    }
+}

@@ -1,0 +1,304 @@
+//! Routes events to the parts; decides nothing itself.
+
+/// Borrows the parts that decisions look at, and leaves the others free to change.
+macro_rules! look {
+    ($parts:expr, $ctx:expr) => {
+        Look {
+            options: $ctx.options,
+            tracker: &$parts.tracker,
+            holdings: &$parts.holdings,
+            health: &$parts.health,
+            space: &$parts.space,
+            is_leaving: $parts.leaving.is_some(),
+            now: $ctx.now,
+        }
+    };
+}
+
+mod commands;
+mod messages;
+mod reports;
+
+use crate::adding::{Adding, Desk};
+use crate::context::{Context, Ids};
+use crate::health::Health;
+use crate::holdings::Holdings;
+use crate::leaving::Leaving;
+use crate::look::Look;
+use crate::membership::Membership;
+use crate::outbox::Outbox;
+use crate::repair::Repair;
+use crate::space::Space;
+use crate::tracker::{Around, Tracker};
+use crate::{
+    Answer, Change, Effect, Event, LinkState, Missing, Options, PinChange, RequestId, SharedChange, SharedView, SubmitId, ViewState,
+};
+use std::collections::BTreeMap;
+use types::{ByteCount, Millis, Now, PeerId};
+
+/// Writes whose result is not known yet; more commands are refused as busy.
+const PENDING_MOST: usize = 100_000;
+
+/// The mind of one peer.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    options: Options,
+    view: ViewState,
+    ids: Ids,
+    outbox: Outbox,
+    parts: Parts,
+}
+
+/// The parts, apart from what every one of them is handed.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    tracker: Tracker,
+    holdings: Holdings,
+    health: Health,
+    space: Space,
+    repair: Repair,
+    adding: Adding,
+    membership: Membership,
+    leaving: Option<Leaving>,
+    pending: BTreeMap<SubmitId, Pending>,
+    /// Members other than this peer.
+    others: Vec<PeerId>,
+    /// Questions of others that wait for the first round.
+    questions: BTreeMap<PeerId, u64>,
+    facts: Facts,
+    next_hello: Millis,
+}
+
+/// What the shell said about this peer.
+#[derive(Clone, Debug, Default)]
+struct Facts {
+    node_addresses: Vec<String>,
+    gateway: Option<String>,
+    api: Option<String>,
+}
+
+/// A write whose result somebody waits for.
+#[derive(Clone, Debug)]
+struct Pending {
+    request: RequestId,
+    answer: Answer,
+    lease: Option<u64>,
+}
+
+impl Machine {
+    /// A machine that knows nothing yet: its first wake begins the first round.
+    pub fn new(options: Options, now: Now) -> Machine {
+        let membership = Membership::new(&options);
+        let others = others(&membership, &options);
+        let health = Health::new(membership.trusted(), &options.me, now);
+        let parts = Parts {
+            tracker: Tracker::new(),
+            holdings: Holdings::default(),
+            health,
+            space: Space::default(),
+            repair: Repair::new(&options.repair),
+            adding: Adding::default(),
+            membership,
+            leaving: None,
+            pending: BTreeMap::new(),
+            others,
+            questions: BTreeMap::new(),
+            facts: Facts::default(),
+            next_hello: now.mono,
+        };
+        Machine { options, view: ViewState::Unknown, ids: Ids::default(), outbox: Outbox::default(), parts }
+    }
+
+    /// Takes one event.
+    pub fn handle(&mut self, event: Event, now: Now, shared: &dyn SharedView, effects: &mut Vec<Effect>) {
+        if let Event::Shared(SharedChange::View(view)) = event {
+            let before = std::mem::replace(&mut self.view, view);
+            self.step(now, shared, effects, |parts, ctx| {
+                parts.tracker.view_changed(before, ctx);
+                parts.repair.look_soon(ctx);
+            });
+            return;
+        }
+        self.step(now, shared, effects, |parts, ctx| parts.route(event, ctx));
+    }
+
+    /// Does what has become due.
+    pub fn wake(&mut self, now: Now, shared: &dyn SharedView, effects: &mut Vec<Effect>) {
+        self.step(now, shared, effects, Parts::wake);
+    }
+
+    /// When [`Machine::wake`] next has something to do.
+    pub fn next_wake(&self) -> Option<Millis> {
+        let parts = &self.parts;
+        [
+            parts.tracker.next_wake(self.options.pace.stall),
+            parts.holdings.next_wake(|peer| parts.health.is_live(peer)),
+            parts.health.next_wake(),
+            parts.space.next_wake(),
+            parts.repair.next_wake(),
+            parts.adding.next_wake(),
+            self.outbox.next_wake(self.options.pace.gather),
+            (!parts.others.is_empty()).then_some(parts.next_hello),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn step(&mut self, now: Now, shared: &dyn SharedView, effects: &mut Vec<Effect>, work: impl FnOnce(&mut Parts, &mut Context)) {
+        let Machine { options, view, ids, outbox, parts } = self;
+        let mut ctx = Context { now, view: *view, shared, effects, ids, options, outbox };
+        work(parts, &mut ctx);
+        parts.advance(&mut ctx);
+        ctx.outbox.flush(ctx.options.incarnation, ctx.options.pace.gather, now, ctx.effects);
+    }
+}
+
+impl Parts {
+    fn route(&mut self, event: Event, ctx: &mut Context) {
+        match event {
+            Event::Command(request, command) => self.command(request, command, ctx),
+            Event::Shared(change) => self.shared(change, ctx),
+            Event::Submitted(id, result) => self.submitted(id, result, ctx),
+            Event::Node(op, outcome) => self.tracker.node(op, outcome, &mut self.space, ctx),
+            Event::Space { limit, used } => self.space.measured(limit, used),
+            Event::Facts { node_addresses, gateway, api } => {
+                self.facts = Facts { node_addresses, gateway, api };
+                self.next_hello = ctx.now.mono;
+            }
+            Event::Link(peer, state) => self.link(peer, &state, ctx),
+            Event::Message(peer, message) => self.message(peer, message, ctx),
+        }
+    }
+
+    fn shared(&mut self, change: SharedChange, ctx: &mut Context) {
+        match change {
+            SharedChange::Pins(changes) => {
+                for change in &changes {
+                    self.pin_changed(change, ctx);
+                }
+            }
+            SharedChange::Lagged => {
+                self.tracker.lagged(ctx);
+                self.holdings.lagged(ctx.now);
+                self.repair.look_soon(ctx);
+            }
+            SharedChange::View(_) => {}
+        }
+    }
+
+    fn pin_changed(&mut self, change: &PinChange, ctx: &mut Context) {
+        self.holdings.wish_changed(&change.cid, change.before.as_ref(), change.after.as_ref(), &self.others, ctx.now);
+        self.tracker.wish_changed(change, ctx);
+        self.repair.wish_changed(&change.cid);
+        ctx.effects.push(Effect::Changed(change.cid));
+    }
+
+    fn submitted(&mut self, id: SubmitId, result: Result<(), String>, ctx: &mut Context) {
+        let Some(pending) = self.pending.remove(&id) else { return };
+        let answer = match result {
+            Ok(()) => {
+                if let Some(lease) = pending.lease {
+                    self.adding.end(lease, &mut self.space, ctx);
+                }
+                pending.answer
+            }
+            Err(why) => Answer::Refused(Missing::NotWritten(why)),
+        };
+        ctx.effects.push(Effect::Answer(pending.request, answer));
+    }
+
+    fn link(&mut self, peer: PeerId, state: &LinkState, ctx: &mut Context) {
+        let is_up = *state == LinkState::Up;
+        self.health.link(&peer, is_up, ctx.now, ctx.effects);
+        if !is_up || self.health.of(&peer).is_none() {
+            return;
+        }
+        ctx.effects.push(Effect::Tell(peer, self.hello(ctx)));
+        for records in self.membership.messages() {
+            ctx.effects.push(Effect::Tell(peer, types::PeerMessage::Records(records)));
+        }
+        self.holdings.linked(&peer, false, ctx.now);
+    }
+
+    fn wake(&mut self, ctx: &mut Context) {
+        if self.health.tick(ctx.options, ctx.now, ctx.effects) {
+            self.repair.look_soon(ctx);
+        }
+        if self.next_hello <= ctx.now.mono && !self.others.is_empty() {
+            self.next_hello = ctx.now.after(ctx.options.pace.hello);
+            ctx.effects.push(Effect::TellAll(self.hello(ctx)));
+        }
+        self.space.expire(ctx.now);
+        self.tracker.walk(ctx);
+        self.holdings.ask(|peer| self.health.is_live(peer), ctx.outbox, ctx.effects, ctx.now);
+        self.with_desk(ctx, |adding, desk, ctx| adding.advance(desk, ctx));
+        let changes = {
+            let look = look!(self, ctx);
+            self.repair.advance(look, ctx)
+        };
+        self.submit(changes, None, ctx);
+        self.leave_if_done(ctx);
+    }
+
+    /// After every event: starts what may start, answers what can be answered.
+    fn advance(&mut self, ctx: &mut Context) {
+        let mut around = Around { holdings: &self.holdings, health: &self.health, space: &mut self.space };
+        self.tracker.advance(&mut around, ctx);
+        self.answer_questions(ctx);
+    }
+
+    /// Hands changes to the consensus; the answer goes out when they are durable.
+    fn submit(&mut self, changes: Vec<Change>, pending: Option<Pending>, ctx: &mut Context) {
+        if changes.is_empty() {
+            return;
+        }
+        let id = ctx.ids.submit();
+        if let Some(pending) = pending {
+            self.pending.insert(id, pending);
+        }
+        ctx.effects.push(Effect::Submit(id, changes));
+    }
+
+    /// Adds look at everybody's room while they change the own one.
+    fn with_desk(&mut self, ctx: &mut Context, work: impl FnOnce(&mut Adding, &mut Desk, &mut Context)) {
+        let candidates = look!(self, ctx).candidates();
+        let mut desk = Desk { candidates, space: &mut self.space };
+        work(&mut self.adding, &mut desk, ctx);
+    }
+
+    /// What this peer says about itself.
+    fn hello(&self, ctx: &Context) -> types::PeerMessage {
+        let (limit, used) = self.space.numbers();
+        types::PeerMessage::Hello {
+            name: ctx.options.name.clone(),
+            node_addresses: self.facts.node_addresses.clone(),
+            gateway: self.facts.gateway.clone(),
+            api: self.facts.api.clone(),
+            space_limit: limit,
+            space_used: used,
+            space_reserved: if limit == ByteCount::ZERO { ByteCount::ZERO } else { self.space.reserved() },
+            is_draining: self.leaving.is_some(),
+            incarnation: ctx.options.incarnation,
+        }
+    }
+
+    fn members_changed(&mut self, ctx: &mut Context) {
+        for peer in &self.others {
+            if !self.membership.trusted().contains(peer) {
+                self.holdings.remove_peer(peer);
+                self.questions.remove(peer);
+            }
+        }
+        self.health.set_members(self.membership.trusted(), &ctx.options.me, ctx.now);
+        self.others = others(&self.membership, ctx.options);
+        self.repair.look_soon(ctx);
+    }
+}
+
+fn others(membership: &Membership, options: &Options) -> Vec<PeerId> {
+    membership.trusted().iter().filter(|peer| **peer != options.me).copied().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,270 @@
+//! What doors ask. Rules and texts of pinning are Go's, so that its clients understand the answers.
+
+use super::{Parts, Pending};
+use crate::context::Context;
+use crate::leaving::Leaving;
+use crate::look::Look;
+use crate::options::PlantedBug;
+use crate::placement::{self, Rules};
+use crate::{Answer, Change, Command, Effect, Missing, RequestId};
+use std::collections::BTreeSet;
+use types::{ByteCount, Cid, Depth, PeerId, Pin, PinKind, PinOptions, Replicas, UnixMillis};
+
+/// A pin that a door asks for.
+struct Asked {
+    cid: Cid,
+    options: PinOptions,
+    depth: Depth,
+    size: Option<ByteCount>,
+    lease: Option<u64>,
+}
+
+impl Parts {
+    pub(super) fn command(&mut self, request: RequestId, command: Command, ctx: &mut Context) {
+        match command {
+            Command::Pin { cid, options, depth, size, lease } => {
+                self.answer_or_submit(request, Asked { cid, options, depth, size, lease }, ctx);
+            }
+            Command::Unpin { cid } => self.unpin(request, cid, ctx),
+            Command::Place { .. } if self.leaving.is_some() => answer(request, Answer::Refused(Missing::Leaving), ctx),
+            Command::Place { options, size } => self.with_desk(ctx, |adding, desk, ctx| adding.place(request, options, size, desk, ctx)),
+            Command::Grow { lease, bytes } => self.with_desk(ctx, |adding, desk, ctx| adding.grow(request, lease, bytes, desk, ctx)),
+            Command::Replace { lease, broken } => {
+                self.with_desk(ctx, |adding, desk, ctx| adding.replace(request, lease, broken, desk, ctx));
+            }
+            Command::Release { lease } => {
+                self.adding.end(lease, &mut self.space, ctx);
+                answer(request, Answer::Done, ctx);
+            }
+            Command::Recover { cid } => {
+                let recovered = self.tracker.recover(cid, ctx);
+                answer(request, Answer::Recovered(recovered), ctx);
+            }
+            Command::Leave => self.leave(request, ctx),
+            Command::ApproveRemovals => {
+                self.tracker.approve_removals(ctx);
+                answer(request, Answer::Done, ctx);
+            }
+            Command::SetRecord { record } => {
+                if self.membership.take(record, ctx.options, ctx.effects) {
+                    self.members_changed(ctx);
+                }
+                answer(request, Answer::Done, ctx);
+            }
+        }
+    }
+
+    fn answer_or_submit(&mut self, request: RequestId, asked: Asked, ctx: &mut Context) {
+        let lease = asked.lease;
+        match self.pin_of(asked, ctx) {
+            Ok(pin) => {
+                let done = Answer::Pinned(Box::new(pin.clone()));
+                self.write(request, Change::Put(Box::new(pin)), done, lease, ctx);
+            }
+            Err(refusal) => answer(request, *refusal, ctx),
+        }
+    }
+
+    /// The pin as it will be written, or why not.
+    fn pin_of(&mut self, asked: Asked, ctx: &mut Context) -> Result<Pin, Box<Answer>> {
+        if self.leaving.is_some() {
+            return Err(Box::new(Answer::Refused(Missing::Leaving)));
+        }
+        if let Some(from) = asked.options.update.filter(|from| *from != asked.cid) {
+            return updated(asked, from, ctx);
+        }
+        let existing = ctx.shared.pin(&asked.cid).map(|(pin, _)| pin);
+        check(&asked, existing.as_ref(), ctx.now.wall).map_err(|text| Box::new(bad_wish(text)))?;
+        if let Some(size) = asked.size {
+            self.space.learn_size(&asked.cid, size);
+        }
+        let mut options = asked.options;
+        let is_default = options.replicas == Replicas::Unset;
+        if is_default {
+            options.replicas = ctx.options.class.replicas();
+        }
+        let current = existing.map(|pin| pin.placement).unwrap_or_default();
+        let placement = match asked.lease.and_then(|lease| self.adding.holders(lease)) {
+            _ if options.replicas == Replicas::Everywhere => Vec::new(),
+            Some(holders) => with_holders(&holders, &current),
+            None => self.choose(&asked.cid, &options, is_default, asked.size, &current, ctx)?,
+        };
+        Ok(Pin {
+            cid: asked.cid,
+            kind: PinKind::Data,
+            options,
+            placement,
+            depth: asked.depth,
+            reference: None,
+            created: UnixMillis::from_seconds(ctx.now.wall.seconds()),
+        })
+    }
+
+    fn choose(
+        &mut self,
+        cid: &Cid,
+        options: &PinOptions,
+        is_default: bool,
+        size: Option<ByteCount>,
+        current: &[PeerId],
+        ctx: &Context,
+    ) -> Result<Vec<PeerId>, Box<Answer>> {
+        let class = ctx.options.class;
+        let (least, want, most) = match options.replicas {
+            // The default is a wish of the cluster, not of the user: what cannot be met yet is made good later.
+            _ if is_default => (1, class.want, class.most),
+            Replicas::Between { least, most } => (least.get(), most.get(), most.get()),
+            Replicas::Unset | Replicas::Everywhere => (1, class.want, class.most),
+        };
+        let rules = Rules { prefer: options.prefer.clone(), size, avoid: BTreeSet::new(), ..Rules::copies(least, want, most) };
+        let look: Look = look!(self, ctx);
+        let mut candidates = look.candidates();
+        let enough = if is_default { class.least } else { least };
+        let valid = current.iter().filter(|peer| placement::filter::may_keep(&candidates, peer)).count();
+        // With the default class a pin that is short and could have more copies gets them now.
+        let rules = if is_default && valid < enough as usize {
+            Rules { least: self.reachable(&candidates, &rules, current), ..rules }
+        } else {
+            rules
+        };
+        candidates.sort_by_key(|candidate| candidate.peer);
+        match placement::place(cid, &candidates, &rules, current) {
+            Ok(placed) => {
+                for peer in &placed.added {
+                    self.health.promise(peer, size.unwrap_or_default());
+                }
+                Ok(placed.holders)
+            }
+            Err(why) => Err(Box::new(Answer::Refused(Missing::NotEnoughPeers {
+                needed: why.needed,
+                wanted: why.wanted,
+                candidates: why.candidates,
+                detail: why.detail(),
+            }))),
+        }
+    }
+
+    /// How many copies there could be, at least one and at most what is wanted.
+    fn reachable(&self, candidates: &[placement::Candidate], rules: &Rules, current: &[PeerId]) -> u32 {
+        let kept: Vec<PeerId> = current.iter().filter(|peer| placement::filter::may_keep(candidates, peer)).copied().collect();
+        let (fit, _) = placement::filter::split(candidates, rules, &kept);
+        ((fit.len() + kept.len()) as u32).clamp(1, rules.want.max(1))
+    }
+
+    fn unpin(&mut self, request: RequestId, cid: Cid, ctx: &mut Context) {
+        let Some((pin, _)) = ctx.shared.pin(&cid) else {
+            answer(request, Answer::NotPinned, ctx);
+            return;
+        };
+        let refusal = match pin.kind {
+            PinKind::Shard => Some("cannot unpin a shard directly. Unpin content root CID instead"),
+            PinKind::ClusterDag => Some("cannot unpin a Cluster DAG directly. Unpin content root CID instead"),
+            PinKind::Bad => Some("unrecognized pin type"),
+            PinKind::Data | PinKind::Meta => None,
+        };
+        match refusal {
+            Some(text) => answer(request, bad_wish(text.to_owned()), ctx),
+            None => self.write(request, Change::Remove(cid), Answer::Unpinned(Box::new(pin)), None, ctx),
+        }
+    }
+
+    fn write(&mut self, request: RequestId, change: Change, done: Answer, lease: Option<u64>, ctx: &mut Context) {
+        if self.pending.len() >= super::PENDING_MOST {
+            answer(request, Answer::Refused(Missing::Busy), ctx);
+            return;
+        }
+        if ctx.options.planted == Some(PlantedBug::AnswersEarly) {
+            answer(request, done, ctx);
+            self.submit(vec![change], None, ctx);
+            return;
+        }
+        self.submit(vec![change], Some(Pending { request, answer: done, lease }), ctx);
+    }
+
+    fn leave(&mut self, request: RequestId, ctx: &mut Context) {
+        if self.leaving.is_some() {
+            answer(request, Answer::Refused(Missing::Leaving), ctx);
+            return;
+        }
+        self.leaving = Some(Leaving::new(request, self.repair.walks, ctx.now));
+        self.next_hello = ctx.now.mono;
+        self.repair.look_soon(ctx);
+    }
+
+    /// Says good-bye when everything is handed over or nothing more can be.
+    pub(super) fn leave_if_done(&mut self, ctx: &mut Context) {
+        if self.leaving.as_ref().is_none_or(|leaving| leaving.has_ended) {
+            return;
+        }
+        let takers = self.health.iter().filter(|(peer, _)| self.health.is_live(peer) && !self.health.is_draining(peer)).count();
+        let hand_overs = self.tracker.hand_overs();
+        let Some(leaving) = &mut self.leaving else { return };
+        let Some(stranded) = leaving.is_done(self.repair.counted(), self.repair.walks, hand_overs, takers, ctx.now) else { return };
+        let request = leaving.request;
+        leaving.has_ended = true;
+        ctx.effects.push(Effect::TellAll(types::PeerMessage::Leaving));
+        answer(request, Answer::Left { stranded }, ctx);
+    }
+}
+
+/// Go's pin update: everything of the old pin, with the new CID, a new name if one is said, a new end if it is ahead.
+fn updated(asked: Asked, from: Cid, ctx: &Context) -> Result<Pin, Box<Answer>> {
+    let Some((old, _)) = ctx.shared.pin(&from) else { return Err(Box::new(Answer::NotPinned)) };
+    if old.kind != PinKind::Data {
+        return Err(Box::new(bad_wish("can only update pins of ordinary content".to_owned())));
+    }
+    let mut options = PinOptions { update: Some(from), ..old.options };
+    if !asked.options.name.is_empty() {
+        options.name = asked.options.name;
+    }
+    if let Some(end) = asked.options.expires.filter(|end| *end > ctx.now.wall) {
+        options.expires = Some(end);
+    }
+    Ok(Pin { cid: asked.cid, options, created: UnixMillis::from_seconds(ctx.now.wall.seconds()), ..old })
+}
+
+/// Go's checks of a wish against the pin that is there.
+fn check(asked: &Asked, existing: Option<&Pin>, wall: UnixMillis) -> Result<(), String> {
+    if asked.options.expires.is_some_and(|end| end <= wall) {
+        return Err("pin.ExpireAt set before current time".to_owned());
+    }
+    let Some(existing) = existing else { return Ok(()) };
+    if existing.kind != PinKind::Data && existing.kind != PinKind::Bad {
+        return Err(format!(
+            "cannot repin CID with different tracking method, clear state with pin rm to proceed. New: pin. Was: {}",
+            go_name(existing.kind)
+        ));
+    }
+    if existing.depth == Depth::Recursive && asked.depth != Depth::Recursive {
+        return Err(
+            "cannot repin a CID which is already pinned in recursive mode (new pin is pinned as direct). Unpin it first.".to_owned()
+        );
+    }
+    Ok(())
+}
+
+/// The word that Go uses for a kind in its messages.
+fn go_name(kind: PinKind) -> &'static str {
+    match kind {
+        PinKind::Bad => "bad-type",
+        PinKind::Data => "pin",
+        PinKind::Meta => "meta-pin",
+        PinKind::ClusterDag => "clusterdag-pin",
+        PinKind::Shard => "shard-pin",
+    }
+}
+
+/// An add's holders replace the placement; older holders that are among them keep their place.
+fn with_holders(holders: &[PeerId], current: &[PeerId]) -> Vec<PeerId> {
+    let kept = current.iter().filter(|peer| holders.contains(peer));
+    let new = holders.iter().filter(|peer| !current.contains(peer));
+    kept.chain(new).copied().collect()
+}
+
+fn bad_wish(text: String) -> Answer {
+    Answer::Refused(Missing::BadWish(text))
+}
+
+fn answer(request: RequestId, answer: Answer, ctx: &mut Context) {
+    ctx.effects.push(Effect::Answer(request, answer));
+}

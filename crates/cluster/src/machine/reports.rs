@@ -1,0 +1,179 @@
+//! What doors read between events.
+
+use super::Machine;
+use crate::explain;
+use crate::look::Look;
+use crate::report::{CopyRow, Explanation, PeerHealth, PeerRow};
+use types::{Because, Cid, Now, PeerId, Pin, PinKind, PinState, UnixMillis};
+
+impl Machine {
+    /// The copies of a pin on every member, the own peer first; without a pin every member is `unpinned`, except where an
+    /// own removal is still under way.
+    pub fn status_of(&self, pin: Option<(&Pin, u64)>, cid: &Cid, now: Now) -> Vec<CopyRow> {
+        let own = self.own_row(pin.map(|(pin, _)| pin), cid, now);
+        let others = self.parts.others.iter().map(|peer| self.other_row(peer, pin.map(|(pin, _)| pin), cid, now));
+        std::iter::once(own).chain(others).collect()
+    }
+
+    /// All members, the own peer first, then by id.
+    pub fn peers(&self, now: Now) -> Vec<PeerRow> {
+        let (space_limit, space_used) = self.parts.space.numbers();
+        let own = PeerRow {
+            peer: self.options.me,
+            name: self.options.name.clone(),
+            is_self: true,
+            health: if self.parts.leaving.is_some() { PeerHealth::Draining } else { PeerHealth::Up },
+            heard: now.wall,
+            node_addresses: self.parts.facts.node_addresses.clone(),
+            gateway: self.parts.facts.gateway.clone(),
+            api: self.parts.facts.api.clone(),
+            space_limit,
+            space_used,
+            space_reserved: self.parts.space.reserved(),
+            exceptions: self.parts.tracker.unsettled_count(),
+        };
+        let others = self.parts.health.iter().map(|(peer, standing)| {
+            let facts = standing.facts.clone().unwrap_or_default();
+            PeerRow {
+                peer: *peer,
+                name: facts.name,
+                is_self: false,
+                health: self.parts.health.shown(peer),
+                heard: standing.heard_wall,
+                node_addresses: facts.node_addresses,
+                gateway: facts.gateway,
+                api: facts.api,
+                space_limit: facts.space_limit,
+                space_used: facts.space_used,
+                space_reserved: facts.space_reserved,
+                exceptions: self.parts.holdings.exceptions_of(peer),
+            }
+        });
+        std::iter::once(own).chain(others).collect()
+    }
+
+    /// Why a pin is where it is, and what happens next.
+    pub fn explain(&self, pin: &Pin, version: u64, now: Now) -> Explanation {
+        let rows = self.status_of(Some((pin, version)), &pin.cid, now);
+        explain::explain(pin, rows, self.look(now), &self.parts.repair)
+    }
+
+    /// Copies over all peers that are not as wished.
+    pub fn exceptions_count(&self) -> u64 {
+        self.parts.holdings.exceptions_count() + self.parts.tracker.unsettled_count()
+    }
+
+    /// Pins with fewer confirmed live copies than their least, as counted by the last walk over all pins.
+    pub fn short_count(&self) -> u64 {
+        self.parts.repair.counted().short
+    }
+
+    /// Confirmed copies of a pin on peers that are heard of now.
+    pub fn confirmed_copies(&self, pin: &Pin, now: Now) -> u32 {
+        self.look(now).confirmed_live(pin)
+    }
+
+    /// Who is trusted, the own peer included.
+    pub fn trusted(&self) -> Vec<PeerId> {
+        self.parts.membership.trusted().iter().copied().collect()
+    }
+
+    /// Whether nothing is queued, running, waiting or unconfirmed.
+    pub fn is_at_rest(&self) -> bool {
+        self.parts.tracker.is_at_rest() && self.parts.holdings.exceptions_count() == 0
+    }
+
+    /// Whether a full comparison was made since start with a current view.
+    pub fn has_compared(&self) -> bool {
+        self.parts.tracker.can_answer()
+    }
+
+    /// Unsettled own copies: state, reason and next try of everything that waits.
+    pub fn unsettled(&self, now: Now) -> Vec<types::CopyState> {
+        self.parts.tracker.unsettled(now).collect()
+    }
+
+    fn look(&self, now: Now) -> Look<'_> {
+        struct At<'a> {
+            options: &'a crate::Options,
+            now: Now,
+        }
+        let at = At { options: &self.options, now };
+        look!(self.parts, at)
+    }
+
+    fn own_row(&self, pin: Option<&Pin>, cid: &Cid, now: Now) -> CopyRow {
+        let me = self.options.me;
+        let is_placed = pin.is_some_and(|pin| pin.is_for(&me));
+        let mut row = CopyRow {
+            peer: me,
+            name: self.options.name.clone(),
+            state: settled_state(pin, is_placed),
+            because: None,
+            next_try: None,
+            tries: 0,
+            since: settled_since(pin, is_placed, now),
+            as_of: now.wall,
+            is_live: true,
+            progress: None,
+            is_placed,
+        };
+        if let Some(own) = self.parts.tracker.own_copy(cid, now) {
+            row.state = own.state;
+            row.because = own.because;
+            row.next_try = own.next_try;
+            row.tries = own.tries;
+            row.since = own.since;
+            row.progress = own.progress;
+        } else if is_placed && !self.parts.tracker.has_compared(cid) {
+            row.state = PinState::PinQueued;
+            row.because = Some(Because::Unconfirmed);
+            row.next_try = Some(now.wall);
+        }
+        row
+    }
+
+    fn other_row(&self, peer: &PeerId, pin: Option<&Pin>, cid: &Cid, now: Now) -> CopyRow {
+        let standing = self.parts.health.of(peer);
+        let is_live = self.parts.health.is_live(peer);
+        let is_placed = pin.is_some_and(|pin| pin.is_for(peer));
+        let mut row = CopyRow {
+            peer: *peer,
+            name: standing.and_then(|standing| standing.facts.as_ref()).map(|facts| facts.name.clone()).unwrap_or_default(),
+            state: settled_state(pin, is_placed),
+            because: None,
+            next_try: None,
+            tries: 0,
+            since: settled_since(pin, is_placed, now),
+            as_of: if is_live { now.wall } else { standing.map(|standing| standing.heard_wall).unwrap_or_default() },
+            is_live,
+            progress: None,
+            is_placed,
+        };
+        if let Some(exception) = self.parts.holdings.exception(peer, cid) {
+            row.state = exception.state;
+            row.because = exception.because.clone();
+            row.next_try = exception.next_try;
+            row.tries = exception.tries;
+            row.since = exception.since;
+        } else if is_placed && !self.parts.holdings.is_known(peer) {
+            row.state = PinState::PinQueued;
+            row.because = Some(Because::Unconfirmed);
+        }
+        row
+    }
+}
+
+fn settled_state(pin: Option<&Pin>, is_placed: bool) -> PinState {
+    match pin {
+        None => PinState::Unpinned,
+        Some(pin) if pin.kind == PinKind::Meta => PinState::Sharded,
+        Some(_) if is_placed => PinState::Pinned,
+        Some(_) => PinState::Remote,
+    }
+}
+
+/// The pin's time for what is held, now for the rest (as Go shows it).
+fn settled_since(pin: Option<&Pin>, is_placed: bool, now: Now) -> UnixMillis {
+    pin.filter(|_| is_placed).map_or(now.wall, |pin| pin.created)
+}

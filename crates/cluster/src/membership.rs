@@ -1,0 +1,245 @@
+//! Who is trusted: the peers known at start, and member records written by trusted peers.
+//!
+//! A record counts when its signature is right and its author was trusted when it arrived; records of others wait, so that
+//! the order of arrival of a chain of invitations does not matter. An expulsion by one trusted author stands until the
+//! same author takes it back.
+
+use crate::{Effect, Notice, Options};
+use std::collections::{BTreeMap, BTreeSet};
+use types::{PeerId, RecordKey, RecordKind, SignedRecord};
+
+/// Member records kept.
+const RECORDS_MOST: usize = 16_384;
+/// Records of authors that are not trusted (yet).
+const WAITING_MOST: usize = 256;
+/// Records in one message.
+const MESSAGE_MOST: usize = 256;
+/// Bytes of a value.
+const VALUE_MOST: usize = 64 << 10;
+/// Bytes of a key.
+const KEY_MOST: usize = 256;
+
+/// What a member record says: the value of a [`RecordKind::Member`] record is one of these words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberDocument {
+    /// May change the shared state and hold copies.
+    Trusted,
+    /// May not.
+    Expelled,
+}
+
+impl MemberDocument {
+    /// The record's value.
+    pub fn encode(self) -> Vec<u8> {
+        match self {
+            MemberDocument::Trusted => b"trusted".to_vec(),
+            MemberDocument::Expelled => b"expelled".to_vec(),
+        }
+    }
+
+    /// Reads a record's value; words after the first are left for later versions.
+    pub fn decode(value: &[u8]) -> Option<MemberDocument> {
+        match value.split(|byte| *byte == b' ').next()? {
+            b"trusted" => Some(MemberDocument::Trusted),
+            b"expelled" => Some(MemberDocument::Expelled),
+            _ => None,
+        }
+    }
+}
+
+/// Records and what follows from them.
+#[derive(Clone, Debug)]
+pub(crate) struct Membership {
+    start: BTreeSet<PeerId>,
+    records: BTreeMap<RecordKey, SignedRecord>,
+    waiting: BTreeMap<RecordKey, SignedRecord>,
+    trusted: BTreeSet<PeerId>,
+}
+
+impl Membership {
+    /// From the start list and the records that were stored.
+    pub fn new(options: &Options) -> Membership {
+        let mut start: BTreeSet<PeerId> = options.members.iter().copied().collect();
+        start.insert(options.me);
+        let records = options.records.iter().take(RECORDS_MOST).map(|record| (record.key.clone(), record.clone())).collect();
+        let mut membership = Membership { trusted: start.clone(), start, records, waiting: BTreeMap::new() };
+        membership.trusted = membership.judge();
+        membership
+    }
+
+    /// Who is trusted, the own peer included.
+    pub fn trusted(&self) -> &BTreeSet<PeerId> {
+        &self.trusted
+    }
+
+    /// Takes a record; true when trust changed.
+    pub fn take(&mut self, record: SignedRecord, options: &Options, effects: &mut Vec<Effect>) -> bool {
+        match self.check(&record, options) {
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(why) => {
+                effects.push(Effect::Note(Notice::RecordRefused { key: record.key, why }));
+                return false;
+            }
+        }
+        if !self.trusted.contains(&record.key.author) {
+            self.wait(record);
+            return false;
+        }
+        self.accept(record, effects);
+        let before = self.trusted.clone();
+        self.trusted = self.judge();
+        self.take_waiting(effects);
+        if self.trusted == before {
+            return false;
+        }
+        effects.push(Effect::Trusted(self.trusted.iter().copied().collect()));
+        true
+    }
+
+    /// Everything, for a peer that was just connected.
+    pub fn messages(&self) -> Vec<Vec<SignedRecord>> {
+        let records: Vec<SignedRecord> = self.records.values().cloned().collect();
+        records.chunks(MESSAGE_MOST).map(<[SignedRecord]>::to_vec).collect()
+    }
+
+    /// What is known newer than these.
+    pub fn newer(&self, records: &[SignedRecord]) -> Vec<SignedRecord> {
+        let newer = |record: &SignedRecord| self.records.get(&record.key).filter(|own| own.version > record.version).cloned();
+        records.iter().take(MESSAGE_MOST).filter_map(newer).collect()
+    }
+
+    /// Whether a record is new and sound; its fault otherwise.
+    fn check(&self, record: &SignedRecord, options: &Options) -> Result<bool, String> {
+        let is_known =
+            |records: &BTreeMap<RecordKey, SignedRecord>| records.get(&record.key).is_some_and(|known| known.version >= record.version);
+        if is_known(&self.records) || is_known(&self.waiting) {
+            return Ok(false);
+        }
+        if record.key.key.len() > KEY_MOST || record.value.as_ref().is_some_and(|value| value.len() > VALUE_MOST) {
+            return Err("it is too large".to_owned());
+        }
+        if record.version == 0 {
+            return Err("versions begin at 1".to_owned());
+        }
+        if self.records.len() >= RECORDS_MOST && !self.records.contains_key(&record.key) {
+            return Err("too many records are kept already".to_owned());
+        }
+        if !(options.verify)(record) {
+            return Err("its signature is wrong".to_owned());
+        }
+        Ok(true)
+    }
+
+    fn wait(&mut self, record: SignedRecord) {
+        if self.waiting.len() < WAITING_MOST {
+            self.waiting.insert(record.key.clone(), record);
+        }
+    }
+
+    fn accept(&mut self, record: SignedRecord, effects: &mut Vec<Effect>) {
+        if let Some((peer, document)) = member_of(&record) {
+            let trusted = document == MemberDocument::Trusted;
+            effects.push(Effect::Note(Notice::Membership { peer, by: record.key.author, trusted }));
+        }
+        effects.push(Effect::Record(record.clone()));
+        self.records.insert(record.key.clone(), record);
+    }
+
+    /// Accepts records that waited for their author, as long as that makes more authors trusted.
+    fn take_waiting(&mut self, effects: &mut Vec<Effect>) {
+        loop {
+            let Some(key) = self.waiting.keys().find(|key| self.trusted.contains(&key.author)).cloned() else { return };
+            if let Some(record) = self.waiting.remove(&key) {
+                self.accept(record, effects);
+                self.trusted = self.judge();
+            }
+        }
+    }
+
+    /// Trust that follows from the accepted records: invited and not expelled. An accepted record counts although its
+    /// author was expelled later.
+    fn judge(&self) -> BTreeSet<PeerId> {
+        let mut trusted = self.start.clone();
+        let documents: Vec<(PeerId, MemberDocument)> = self.records.values().filter_map(member_of).collect();
+        trusted.extend(documents.iter().filter(|(_, document)| *document == MemberDocument::Trusted).map(|(peer, _)| *peer));
+        for (peer, document) in documents {
+            if document == MemberDocument::Expelled {
+                trusted.remove(&peer);
+            }
+        }
+        trusted
+    }
+}
+
+/// Whom a member record is about, and what it says.
+fn member_of(record: &SignedRecord) -> Option<(PeerId, MemberDocument)> {
+    if record.key.kind != RecordKind::Member {
+        return None;
+    }
+    let peer = PeerId::from_bytes(&record.key.key).ok()?;
+    Some((peer, MemberDocument::decode(record.value.as_deref()?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::peer;
+    use types::UnixMillis;
+
+    fn record(author: u8, about: u8, version: u64, document: MemberDocument) -> SignedRecord {
+        SignedRecord {
+            key: RecordKey { kind: RecordKind::Member, key: peer(about).as_bytes().to_vec(), author: peer(author) },
+            version,
+            written: UnixMillis(0),
+            value: Some(document.encode()),
+            signature: b"right".to_vec(),
+        }
+    }
+
+    /// Peer 0 is here and trusts 1 from the start; `+12` means 1 trusts 2 (version 1), `-` expels (version 2).
+    fn check(records: &str, expected: &[u8]) {
+        let options = Options { members: vec![peer(1)], verify: |record| record.signature == b"right", ..Options::new(peer(0), "", "") };
+        let mut membership = Membership::new(&options);
+        let mut effects = Vec::new();
+        for text in records.split_whitespace() {
+            let digits: Vec<u8> = text.bytes().skip(1).map(|digit| digit - b'0').collect();
+            let is_trust = text.starts_with(['+', '*']);
+            let document = if is_trust { MemberDocument::Trusted } else { MemberDocument::Expelled };
+            let version = match text.as_bytes()[0] {
+                b'+' => 1,
+                b'-' => 2,
+                _ => 3,
+            };
+            membership.take(record(digits[0], digits[1], version, document), &options, &mut effects);
+        }
+        let expected: BTreeSet<PeerId> = expected.iter().map(|number| peer(*number)).collect();
+        assert_eq!(membership.trusted(), &expected, "{records}");
+        let stored: Vec<SignedRecord> = membership.records.values().cloned().collect();
+        let again = Membership::new(&Options { records: stored, ..options });
+        assert_eq!(again.trusted(), &expected, "after a restart: {records}");
+    }
+
+    #[test]
+    fn trust_follows_the_records_of_trusted_authors() {
+        check("", &[0, 1]);
+        check("+12", &[0, 1, 2]);
+        check("+23", &[0, 1]); // 2 is a stranger
+        check("+12 +23", &[0, 1, 2, 3]);
+        check("+23 +12", &[0, 1, 2, 3]); // the other way round
+        check("+12 -12", &[0, 1]);
+        check("-12 +12", &[0, 1]); // an old version comes late
+        check("+12 -12 *12", &[0, 1, 2]); // taken back by the same author
+        check("+12 -02", &[0, 1]); // one expulsion suffices
+        check("+12 +23 -12", &[0, 1, 3]); // whom the expelled one invited stays
+    }
+
+    #[test]
+    fn a_wrong_signature_is_refused_and_said() {
+        let options = Options { verify: |_| false, ..Options::new(peer(0), "", "") };
+        let mut membership = Membership::new(&options);
+        let mut effects = Vec::new();
+        assert!(!membership.take(record(0, 2, 1, MemberDocument::Trusted), &options, &mut effects));
+        assert!(matches!(effects[..], [Effect::Note(Notice::RecordRefused { .. })]));
+    }
+}

@@ -1,0 +1,66 @@
+//! First pass: who could hold it at all.
+
+use super::{Candidate, Rules};
+use std::fmt;
+use types::{ByteCount, PeerId};
+
+/// Why a peer cannot hold a copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// Not heard of now.
+    Silent,
+    /// Takes no new copies.
+    Draining,
+    /// Too little room.
+    NoRoom {
+        /// Free there.
+        free: ByteCount,
+    },
+    /// It lost this copy or failed to make it.
+    Avoided,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unfit::Silent => f.write_str("is silent"),
+            Unfit::Draining => f.write_str("is draining"),
+            Unfit::NoRoom { free } => write!(f, "has no room (free {free})"),
+            Unfit::Avoided => f.write_str("could not make this copy"),
+        }
+    }
+}
+
+/// Whether a current holder may stay.
+pub fn may_keep(candidates: &[Candidate], peer: &PeerId) -> bool {
+    candidates.iter().any(|candidate| candidate.peer == *peer && candidate.is_up && !candidate.is_draining)
+}
+
+/// Those that fit beside `kept`, and why the others do not.
+pub fn split<'a>(candidates: &'a [Candidate], rules: &Rules, kept: &[PeerId]) -> (Vec<&'a Candidate>, Vec<(PeerId, Unfit)>) {
+    let mut fit = Vec::new();
+    let mut unfit = Vec::new();
+    for candidate in candidates.iter().filter(|candidate| !kept.contains(&candidate.peer)) {
+        match check(candidate, rules) {
+            None => fit.push(candidate),
+            Some(why) => unfit.push((candidate.peer, why)),
+        }
+    }
+    (fit, unfit)
+}
+
+/// Why a candidate does not fit; none when it does.
+pub fn check(candidate: &Candidate, rules: &Rules) -> Option<Unfit> {
+    let needed = rules.size.unwrap_or_default().max(ByteCount(1));
+    if !candidate.is_up {
+        Some(Unfit::Silent)
+    } else if candidate.is_draining {
+        Some(Unfit::Draining)
+    } else if rules.avoid.contains(&candidate.peer) {
+        Some(Unfit::Avoided)
+    } else if candidate.free < needed {
+        Some(Unfit::NoRoom { free: candidate.free })
+    } else {
+        None
+    }
+}

@@ -1,0 +1,166 @@
+//! Room on the own node: reserve, fetch, commit; never over.
+//!
+//! Reserved are adds under way here or elsewhere (leases), and pins of known size that are being fetched. What was
+//! reserved and has arrived is counted twice until the lease ends: the error is on the safe side.
+
+use std::collections::{BTreeMap, VecDeque};
+use types::{ByteCount, Cid, Millis, Now, PeerId};
+
+/// A reservation ends this long after it was last renewed.
+const LEASE: Millis = Millis::minutes(10);
+/// Leases of others taken at a time; more are refused as if there were no room.
+const LEASES_MOST: usize = 10_000;
+/// Sizes remembered.
+const SIZES_MOST: usize = 100_000;
+
+/// The own node's room.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Space {
+    measured: Option<(ByteCount, ByteCount)>,
+    leases: BTreeMap<(PeerId, u64), (ByteCount, Millis)>,
+    pins: BTreeMap<Cid, ByteCount>,
+    sizes: BTreeMap<Cid, ByteCount>,
+    sizes_order: VecDeque<Cid>,
+}
+
+impl Space {
+    /// A measurement came.
+    pub fn measured(&mut self, limit: ByteCount, used: ByteCount) {
+        self.measured = Some((limit, used));
+    }
+
+    /// Limit and used; zero before the first measurement.
+    pub fn numbers(&self) -> (ByteCount, ByteCount) {
+        self.measured.unwrap_or_default()
+    }
+
+    /// What is reserved.
+    pub fn reserved(&self) -> ByteCount {
+        let leases = self.leases.values().fold(ByteCount::ZERO, |sum, (bytes, _)| sum + *bytes);
+        self.pins.values().fold(leases, |sum, bytes| sum + *bytes)
+    }
+
+    /// Free under the limit, reservations taken off; no bound before the first measurement.
+    pub fn free(&self) -> ByteCount {
+        match self.measured {
+            None => ByteCount(u64::MAX),
+            Some((limit, used)) => limit - used - self.reserved(),
+        }
+    }
+
+    /// Reserves for an add, or renews and changes what is reserved for it. The free bytes when they do not suffice.
+    pub fn reserve(&mut self, owner: PeerId, lease: u64, bytes: ByteCount, now: Now) -> Result<(), ByteCount> {
+        let old = self.leases.get(&(owner, lease)).map_or(ByteCount::ZERO, |(bytes, _)| *bytes);
+        let free = self.free() + old;
+        let is_full = free == ByteCount::ZERO || (old == ByteCount::ZERO && self.leases.len() >= LEASES_MOST);
+        if bytes > free || is_full {
+            return Err(free);
+        }
+        self.leases.insert((owner, lease), (bytes, now.after(LEASE)));
+        Ok(())
+    }
+
+    /// An add ended.
+    pub fn release(&mut self, owner: PeerId, lease: u64) {
+        self.leases.remove(&(owner, lease));
+    }
+
+    /// All adds of a peer ended: it started anew.
+    pub fn release_all(&mut self, owner: &PeerId) {
+        self.leases.retain(|(other, _), _| other != owner);
+    }
+
+    /// Reserves for fetching a pin; a pin of unknown size needs one free byte. What is needed and what is free otherwise.
+    pub fn reserve_pin(&mut self, cid: &Cid) -> Result<(), (ByteCount, ByteCount)> {
+        let free = self.free();
+        match self.sizes.get(cid) {
+            Some(size) if *size > free => Err((*size, free)),
+            Some(size) => {
+                self.pins.insert(*cid, *size);
+                Ok(())
+            }
+            None if free == ByteCount::ZERO => Err((ByteCount(1), free)),
+            None => Ok(()),
+        }
+    }
+
+    /// The fetch ended, one way or the other.
+    pub fn release_pin(&mut self, cid: &Cid) {
+        self.pins.remove(cid);
+    }
+
+    /// Remembers the size of a pin.
+    pub fn learn_size(&mut self, cid: &Cid, bytes: ByteCount) {
+        if self.sizes.insert(*cid, bytes).is_none() {
+            self.sizes_order.push_back(*cid);
+        }
+        while self.sizes_order.len() > SIZES_MOST {
+            if let Some(oldest) = self.sizes_order.pop_front() {
+                self.sizes.remove(&oldest);
+            }
+        }
+    }
+
+    /// The size of a pin, where it is known.
+    pub fn size(&self, cid: &Cid) -> Option<ByteCount> {
+        self.sizes.get(cid).copied()
+    }
+
+    /// Drops leases that nobody renewed.
+    pub fn expire(&mut self, now: Now) {
+        self.leases.retain(|_, (_, end)| *end > now.mono);
+    }
+
+    /// When [`Space::expire`] next has something to do.
+    pub fn next_wake(&self) -> Option<Millis> {
+        self.leases.values().map(|(_, end)| *end).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cid, peer};
+    use types::UnixMillis;
+
+    fn at(seconds: u64) -> Now {
+        Now { mono: Millis::seconds(seconds), wall: UnixMillis(0) }
+    }
+
+    fn with_free(free: u64) -> Space {
+        let mut space = Space::default();
+        space.measured(ByteCount(1000), ByteCount(1000 - free));
+        space
+    }
+
+    #[test]
+    fn reservations_never_exceed_the_limit() {
+        let mut space = with_free(100);
+        assert_eq!(space.reserve(peer(1), 1, ByteCount(60), at(0)), Ok(()));
+        assert_eq!(space.reserve(peer(2), 1, ByteCount(60), at(0)), Err(ByteCount(40)));
+        assert_eq!(space.reserve(peer(1), 1, ByteCount(100), at(0)), Ok(()), "it grows into its own");
+        assert_eq!(space.free(), ByteCount(0));
+        assert_eq!(space.reserve_pin(&cid(1)), Err((ByteCount(1), ByteCount(0))));
+    }
+
+    #[test]
+    fn what_nobody_renews_is_free_again() {
+        let mut space = with_free(100);
+        space.reserve(peer(1), 1, ByteCount(100), at(0)).expect("room");
+        space.expire(at(599));
+        assert_eq!(space.free(), ByteCount(0));
+        space.expire(at(600));
+        assert_eq!(space.free(), ByteCount(100));
+    }
+
+    #[test]
+    fn a_pin_of_known_size_reserves_it() {
+        let mut space = with_free(100);
+        space.learn_size(&cid(1), ByteCount(80));
+        space.learn_size(&cid(2), ByteCount(80));
+        assert_eq!(space.reserve_pin(&cid(1)), Ok(()));
+        assert_eq!(space.reserve_pin(&cid(2)), Err((ByteCount(80), ByteCount(20))));
+        space.release_pin(&cid(1));
+        assert_eq!(space.reserve_pin(&cid(2)), Ok(()));
+    }
+}

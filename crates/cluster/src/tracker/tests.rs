@@ -1,0 +1,127 @@
+//! What the tracker owes others and survives: reports, restarts, pages.
+
+use crate::testing::{Table, cid, peer, pin_on};
+use crate::{Effect, Event, NodeOp, NodeOutcome, Options, SharedChange, ViewState};
+use std::num::NonZeroU32;
+use types::{Depth, Millis, PeerMessage, Pin, PinOptions, PinState, Replicas};
+
+fn here() -> PinOptions {
+    PinOptions { replicas: Replicas::exactly(NonZeroU32::MIN), ..PinOptions::default() }
+}
+
+fn told(table: &Table) -> Vec<(types::Cid, PinState)> {
+    let reports = table.effects.iter().filter_map(|effect| match effect {
+        Effect::TellAll(PeerMessage::Holdings(report)) => Some(&report.copies),
+        _ => None,
+    });
+    reports.flatten().map(|copy| (copy.cid, copy.state)).collect()
+}
+
+#[test]
+fn changes_are_told_in_batches() {
+    let mut table = Table::started(Options::new(peer(0), "", ""));
+    for number in 0..500 {
+        table.wish(pin_on(cid(number), &[peer(0)], here()));
+    }
+    table.pass(Millis::seconds(1));
+    let messages = table.effects.iter().filter(|effect| matches!(effect, Effect::TellAll(PeerMessage::Holdings(_)))).count();
+    assert!(messages <= 2, "{messages} messages");
+    let pinned = told(&table).into_iter().filter(|(_, state)| *state == PinState::Pinned).count();
+    assert_eq!(pinned, 500);
+}
+
+#[test]
+fn a_pin_of_others_is_not_talked_about() {
+    let mut table = Table::started(Options::new(peer(0), "", ""));
+    table.effects.clear();
+    table.wish(pin_on(cid(1), &[peer(1)], here()));
+    table.pass(Millis::seconds(1));
+    assert_eq!(told(&table), []);
+}
+
+#[test]
+fn a_new_value_of_a_held_pin_is_confirmed_without_work() {
+    let mut table = Table::started(Options::new(peer(0), "", ""));
+    let pin = pin_on(cid(1), &[peer(0)], here());
+    table.wish(pin.clone());
+    table.pass(Millis::seconds(1));
+    table.effects.clear();
+    table.wish(Pin { options: PinOptions { name: "other".to_owned(), ..here() }, ..pin });
+    table.pass(Millis::seconds(1));
+    assert_eq!(told(&table), [(cid(1), PinState::Pinned)]);
+    assert!(!table.effects.iter().any(|effect| matches!(effect, Effect::Node(_, NodeOp::Pin { .. }))));
+}
+
+#[test]
+fn a_deeper_wish_is_fetched() {
+    let mut table = Table::started(Options::new(peer(0), "", ""));
+    let pin = Pin { depth: Depth::DIRECT, ..pin_on(cid(1), &[peer(0)], here()) };
+    table.wish(pin.clone());
+    table.effects.clear();
+    table.wish(Pin { depth: Depth::Recursive, ..pin });
+    assert!(table.effects.iter().any(|effect| matches!(effect, Effect::Node(_, NodeOp::Pin { depth: Depth::Recursive, .. }))));
+}
+
+#[test]
+fn the_round_merges_lists_of_many_pages() {
+    let mut table = Table::new(Options::new(peer(0), "", ""));
+    // Of 5,000: every second is wanted, every third is held, half of these are ours.
+    for number in 0..5_000u64 {
+        let cid = cid(number);
+        if number % 2 == 0 {
+            table.shelf.pins.insert(cid.to_bytes(), (pin_on(cid, &[peer(0)], here()), number + 1));
+        }
+        if number % 3 == 0 {
+            table.held.insert(cid.to_bytes());
+        }
+        if number % 6 < 3 && number % 3 == 0 {
+            table.shelf.ledger.insert(cid.to_bytes(), cid);
+        }
+    }
+    table.handle(Event::Shared(SharedChange::View(ViewState::Current)));
+    table.pass(Millis::minutes(5));
+    for number in 0..5_000 {
+        let is_wanted = number % 2 == 0;
+        let is_foreign = number % 3 == 0 && number % 6 >= 3;
+        assert_eq!(table.holds(&cid(number)), is_wanted || is_foreign, "{number}");
+    }
+    assert!(table.machine.is_at_rest());
+}
+
+#[test]
+fn what_was_pinned_just_before_a_crash_is_claimed() {
+    let mut table = Table::new(Options::new(peer(0), "", ""));
+    table.shelf.pins.insert(cid(1).to_bytes(), (pin_on(cid(1), &[peer(0)], here()), 1));
+    table.held.insert(cid(1).to_bytes());
+    table.handle(Event::Shared(SharedChange::View(ViewState::Current)));
+    table.pass(Millis::minutes(1));
+    assert!(table.shelf.ledger.contains_key(&cid(1).to_bytes()));
+}
+
+#[test]
+fn what_the_user_held_before_serves_the_wish_and_stays_his() {
+    let mut table = Table::started(Options::new(peer(0), "", ""));
+    table.held.insert(cid(1).to_bytes());
+    table.node_works = false;
+    table.wish(pin_on(cid(1), &[peer(0)], here()));
+    let (op, _) = table.open.remove(0);
+    table.handle(Event::Node(op, NodeOutcome::AlreadyHeld { bytes: types::ByteCount(1) }));
+    table.node_works = true;
+    assert!(table.machine.is_at_rest());
+    table.unwish(cid(1));
+    table.pass(Millis::minutes(30));
+    assert!(table.holds(&cid(1)));
+}
+
+#[test]
+fn at_rest_there_is_nothing_to_do() {
+    let mut table = Table::started(Options::new(peer(0), "", ""));
+    for number in 0..20 {
+        table.wish(pin_on(cid(number), &[peer(0)], here()));
+    }
+    table.pass(Millis::seconds(5));
+    table.effects.clear();
+    table.pass(Millis::minutes(60));
+    let work: Vec<_> = table.effects.iter().filter(|effect| !matches!(effect, Effect::Node(_, NodeOp::ListHeld { .. }))).collect();
+    assert!(work.is_empty(), "{work:?}");
+}

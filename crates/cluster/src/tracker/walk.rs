@@ -1,0 +1,180 @@
+//! The slow round: wish, holding and ledger merged page by page, in constant memory, at start and then each ten minutes.
+//!
+//! It finds what hints missed: pins that were never seen, copies that the node lost, leftovers of a crash.
+
+use super::difference::{Op, difference};
+use super::{Doing, Goal, Tracker};
+use crate::context::Context;
+use crate::options::PlantedBug;
+use crate::order::byte_order;
+use crate::{Effect, NodeOp, NodeOutcome, OpId};
+use std::collections::{BTreeSet, VecDeque};
+use types::{Cid, Millis, Now, Pin, PinKind};
+
+/// Entries of each list in one page.
+const PAGE: usize = 1_000;
+/// Between two pages, so that a long round leaves time for everything else.
+const PAGE_PAUSE: Millis = Millis(20);
+/// The node did not answer: the page is asked for again.
+const LIST_AGAIN: Millis = Millis::seconds(5);
+
+/// How far the round is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Walk {
+    /// Everything up to here was compared in this round.
+    pub cursor: Option<Cid>,
+    /// Full rounds since start.
+    pub rounds: u64,
+    /// Of these, rounds that began with a current view.
+    pub rounds_current: u64,
+    next: Millis,
+    listing: Option<OpId>,
+    held: VecDeque<Cid>,
+    has_held_all: bool,
+    has_begun: bool,
+    began_current: bool,
+    /// Ended since the node was asked for its page: the page may not show it.
+    touched: BTreeSet<Cid>,
+}
+
+impl Walk {
+    /// Begins a new round at once.
+    pub fn begin_now(&mut self, now: Now) {
+        *self = Walk { rounds: self.rounds, rounds_current: self.rounds_current, next: now.mono, ..Walk::default() };
+    }
+
+    /// An operation on this CID ended.
+    pub fn touched(&mut self, cid: &Cid) {
+        if self.has_begun {
+            self.touched.insert(*cid);
+        }
+    }
+
+    /// Takes the node's page; false when `op` is no question of the walk.
+    pub fn listed(&mut self, op: OpId, outcome: &NodeOutcome, now: Now) -> bool {
+        if self.listing != Some(op) {
+            return false;
+        }
+        self.listing = None;
+        self.next = now.mono;
+        match outcome {
+            NodeOutcome::Held(page) => {
+                self.has_held_all = page.len() < PAGE;
+                self.held.extend(page);
+            }
+            _ => self.next = now.after(LIST_AGAIN),
+        }
+        true
+    }
+
+    /// When the round goes on; none while the node is asked.
+    pub fn next_wake(&self) -> Option<Millis> {
+        self.listing.is_none().then_some(self.next)
+    }
+}
+
+impl Tracker {
+    /// Goes one step: asks the node for its next page, or compares one.
+    pub fn walk(&mut self, ctx: &mut Context) {
+        if self.walk.listing.is_some() || ctx.now.mono < self.walk.next {
+            return;
+        }
+        if !self.walk.has_begun {
+            self.walk.has_begun = true;
+            self.walk.began_current = ctx.is_current();
+        }
+        if self.walk.held.is_empty() && !self.walk.has_held_all {
+            let op = ctx.ids.op();
+            self.walk.listing = Some(op);
+            ctx.effects.push(Effect::Node(op, NodeOp::ListHeld { after: self.walk.cursor, limit: PAGE }));
+            return;
+        }
+        self.compare_page(ctx);
+    }
+
+    fn compare_page(&mut self, ctx: &mut Context) {
+        let cursor = self.walk.cursor;
+        let pins = ctx.shared.pins_after(cursor.as_ref(), PAGE);
+        let ours = ctx.shared.ledger_after(cursor.as_ref(), PAGE);
+        let held_end = if self.walk.has_held_all { None } else { self.walk.held.back().copied() };
+        // A full page may have a successor: nothing beyond its end can be judged yet.
+        let ends = [
+            (pins.len() == PAGE).then(|| pins.last().map(|(pin, _)| pin.cid)).flatten(),
+            (ours.len() == PAGE).then(|| ours.last().copied()).flatten(),
+            held_end,
+        ];
+        let end = ends.into_iter().flatten().min_by(byte_order);
+        let is_before_end = |cid: &Cid| end.is_none_or(|end| byte_order(cid, &end).is_le());
+
+        let mut held = Vec::new();
+        while self.walk.held.front().is_some_and(is_before_end) {
+            held.extend(self.walk.held.pop_front());
+        }
+        let pins: Vec<(Pin, u64)> = pins.into_iter().take_while(|(pin, _)| is_before_end(&pin.cid)).collect();
+        let ours: Vec<Cid> = ours.into_iter().take_while(is_before_end).collect();
+        self.compare(&pins, &held, &ours, ctx);
+
+        match end {
+            Some(end) => {
+                self.walk.cursor = Some(end);
+                self.walk.next = ctx.now.after(PAGE_PAUSE);
+            }
+            None => self.end_round(ctx),
+        }
+    }
+
+    fn end_round(&mut self, ctx: &Context) {
+        let walk = &mut self.walk;
+        walk.rounds += 1;
+        walk.rounds_current += u64::from(walk.began_current);
+        walk.begin_now(ctx.now);
+        walk.next = ctx.now.after(ctx.options.pace.round);
+    }
+
+    fn compare(&mut self, pins: &[(Pin, u64)], held: &[Cid], ours: &[Cid], ctx: &mut Context) {
+        let me = ctx.options.me;
+        let find = |cid: &Cid| pins.binary_search_by(|(pin, _)| byte_order(&pin.cid, cid)).ok().map(|index| &pins[index]);
+        let wanted = pins.iter().map(|(pin, _)| pin).filter(|pin| pin.is_for(&me)).map(|pin| pin.cid);
+        let ours_seen: &[Cid] = if ctx.options.planted == Some(PlantedBug::IgnoresLedger) { held } else { ours };
+        let ops: Vec<Op> = difference(wanted, held.iter().copied(), ours_seen.iter().copied()).collect();
+        for op in ops {
+            let (Op::Fetch(cid) | Op::LetGo(cid) | Op::Forget(cid)) = op;
+            if self.tracks.contains_key(&cid) || self.walk.touched.contains(&cid) {
+                continue;
+            }
+            let found = find(&cid);
+            match (op, found) {
+                (Op::Fetch(_), Some((pin, version))) => self.fetch_again(pin, *version, ctx),
+                (Op::LetGo(_) | Op::Forget(_), Some((pin, _))) if pin.kind == PinKind::Bad => {}
+                (Op::LetGo(_), found) if ctx.is_current() => self.let_go(cid, found, true, ctx),
+                (Op::Forget(_), _) if ctx.is_current() => ctx.effects.push(Effect::Ledger { cid, ours: false }),
+                _ => {}
+            }
+        }
+        if self.walk.rounds == 0 {
+            self.claim(pins, held, ctx);
+        }
+    }
+
+    fn fetch_again(&mut self, pin: &Pin, version: u64, ctx: &mut Context) {
+        let was_ours = ctx.shared.is_ours(&pin.cid);
+        self.begin(pin.cid, Goal::Hold { version, depth: pin.depth, created: pin.created }, ctx);
+        if let Some(track) = self.tracks.get_mut(&pin.cid) {
+            track.was_lost = was_ours;
+        }
+        self.enqueue(pin.cid, Doing::Pin, ctx);
+    }
+
+    /// After a start: what is wanted and held and missing in the ledger may have been pinned just before a crash. Pinning it
+    /// again tells whose it is.
+    fn claim(&mut self, pins: &[(Pin, u64)], held: &[Cid], ctx: &mut Context) {
+        let me = ctx.options.me;
+        for (pin, version) in pins.iter().filter(|(pin, _)| pin.is_for(&me)) {
+            let is_held = held.binary_search_by(|other| byte_order(other, &pin.cid)).is_ok();
+            if is_held && !ctx.shared.is_ours(&pin.cid) && !self.tracks.contains_key(&pin.cid) {
+                self.begin(pin.cid, Goal::Hold { version: *version, depth: pin.depth, created: pin.created }, ctx);
+                self.enqueue(pin.cid, Doing::Pin, ctx);
+            }
+        }
+    }
+}
