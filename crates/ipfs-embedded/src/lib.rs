@@ -1,1 +1,32 @@
-//! A whole IPFS node in the process.
+//! A whole IPFS node in this process: blocks in packs, pins with owners, fetching and serving over bitswap, garbage collection.
+//!
+//! ```text
+//!        EmbeddedNode (ipfs::IpfsNode)
+//!      ┌───────┼───────────┬────────────┬──────────────┐
+//!   blocks   pinning     collect      network        receive
+//!      │       │  fetches ──┼───────────► │ bitswap      │ block lanes of adds
+//!      └───────┴────┬───────┴─────────────┴──────────────┘
+//!                shared ─► store::PackStore (blocks), held (pins, in store::Store), safety (what a collection must spare)
+//! ```
+//!
+//! Everything acknowledged is on disk. Disk work runs on blocking threads; memory does not grow with the number of blocks, except
+//! while a pin or a collection walks (`safety`, `collect`, [`ipfs::walk`] say by how much).
+//!
+//! Reading order: [`EmbeddedNode`], `shared`, `safety`, `held`, `pinning`, `collect`, `network`, `receive`.
+//!
+//! Deliberately absent: clusters, policies, names, finding providers in a DHT.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop at anything unexpected"))]
+
+mod bloom;
+mod collect;
+mod error;
+mod held;
+mod network;
+mod node;
+mod pinning;
+mod safety;
+mod shared;
+
+pub use error::OpenError;
+pub use node::{EmbeddedNode, EmbeddedOptions};

@@ -19,10 +19,11 @@ pub struct Walk {
     pending: Vec<(Cid, u32)>,
     /// How many levels below each block have been looked at already: one that is met again higher up is walked again.
     visited: HashMap<WalkKey, u32>,
+    counts_leaves: bool,
 }
 
 /// One block whose turn it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Visit {
     /// The block.
     pub cid: Cid,
@@ -41,7 +42,19 @@ impl Visit {
 impl Walk {
     /// A walk that begins at `root`.
     pub fn new(root: Cid, depth: Depth) -> Walk {
-        Walk { pending: vec![(root, levels(depth))], visited: HashMap::new() }
+        let mut walk = Walk::unbegun();
+        walk.add_root(root, depth);
+        walk
+    }
+
+    /// A walk without a root: see [`Walk::add_root`].
+    pub fn unbegun() -> Walk {
+        Walk { pending: Vec::new(), visited: HashMap::new(), counts_leaves: true }
+    }
+
+    /// Does not remember raw leaves, which are most of the blocks: they may be visited, and said to be met first, more than once.
+    pub fn without_counting_leaves(self) -> Walk {
+        Walk { counts_leaves: false, ..self }
     }
 
     /// The next block; none while all that are known were visited (bytes still to be handed in may bring more).
@@ -54,6 +67,9 @@ impl Walk {
                     return Some(visit);
                 }
                 continue;
+            }
+            if !self.counts_leaves && cid.codec() == codec::RAW {
+                return Some(Visit { cid, is_first: true, levels_left });
             }
             match self.visited.entry(WalkKey::of(&cid)) {
                 Entry::Vacant(free) => {
@@ -81,6 +97,11 @@ impl Walk {
             self.pending.extend(dag::links(&visit.cid, data)?.into_iter().rev().map(|cid| (cid, below)));
         }
         Ok(())
+    }
+
+    /// Whether there may be more to visit now.
+    pub fn has_more(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// Begins at one more root; what was visited is not visited again.
@@ -170,6 +191,23 @@ mod tests {
         let as_bytes = raw(node.data.clone());
         let root = branch(&[&as_bytes, &node]);
         check(&[&end, &node, &as_bytes, &root], &root, Depth::Recursive, &[&root, &as_bytes, &node, &end]);
+    }
+
+    #[test]
+    fn leaves_that_are_not_counted_come_each_time_and_other_blocks_once() {
+        let (end, other) = (leaf(1), leaf(2));
+        let (one, two) = (branch(&[&end, &end]), branch(&[&end, &other]));
+        let mut walk = Walk::unbegun().without_counting_leaves();
+        let mut visits = Vec::new();
+        for root in [&one, &two, &one] {
+            walk.add_root(root.cid, Depth::Recursive);
+            while let Some(visit) = walk.next_visit() {
+                let block = [&end, &other, &one, &two].into_iter().find(|block| block.cid == visit.cid).expect("the DAG is whole");
+                walk.got(&visit, &block.data).expect("well-formed");
+                visits.push(visit.cid);
+            }
+        }
+        assert_eq!(visits, [one.cid, end.cid, end.cid, two.cid, end.cid, other.cid]);
     }
 
     #[test]
