@@ -95,10 +95,8 @@ impl HeldPins {
     /// Ends an owner's wish.
     pub(crate) fn let_go(&self, owner: &Owner, cid: &Cid) -> Result<(), HeldError> {
         let _turn = self.turn(cid);
-        match self.get(cid)? {
-            Some(mut held) if held.remove_owner(owner) => self.write(&held),
-            _ => Ok(()),
-        }
+        let Some(mut held) = self.get(cid)? else { return Ok(()) };
+        if held.remove_owner(owner) { self.write(&held) } else { Ok(()) }
     }
 
     fn keep(&self, pin: &NewPin) -> Result<Before, HeldError> {

@@ -102,7 +102,7 @@ impl Fetcher {
             session.fetch(cid).await.map_err(|error| match error {
                 FetchError::NotFound { asked } => BlockError::NotFound { cid, asked: u32::try_from(asked).unwrap_or(u32::MAX) },
                 FetchError::Timeout => BlockError::NotFound { cid, asked: 1 },
-                FetchError::UnknownHash(_) | FetchError::Stopped => BlockError::NotFound { cid, asked: 0 },
+                FetchError::Unprovable(_) | FetchError::Stopped => BlockError::NotFound { cid, asked: 0 },
             })
         }
     }

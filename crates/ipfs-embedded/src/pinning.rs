@@ -117,7 +117,7 @@ impl Pinning {
     }
 
     /// What is kept to this depth already needs no walk.
-    async fn join(&self) -> Result<Option<Pinned>, PinError> {
+    async fn join(&mut self) -> Result<Option<Pinned>, PinError> {
         let write = PinWrite::new(self.shared.held.clone(), self.new_pin());
         let writing = write.writing();
         let joined = on_disk(move || writing.join()).await;
@@ -125,7 +125,7 @@ impl Pinning {
         joined.map_err(|error| pin_error(&self.task.cid, error))
     }
 
-    async fn write(&self) -> Result<(), PinError> {
+    async fn write(&mut self) -> Result<(), PinError> {
         let write = PinWrite::new(self.shared.held.clone(), self.new_pin());
         let (shared, writing, root) = (self.shared.clone(), write.writing(), self.task.cid);
         let written = on_disk(move || {
@@ -289,7 +289,7 @@ impl Shared {
                 break;
             }
             let keys: Vec<Vec<u8>> = visits.iter().map(|visit| visit.cid.hash().to_bytes()).collect();
-            self.safety.touch(keys.iter().map(Vec::as_slice));
+            self.safety.touch(&keys);
             for (visit, key) in visits.iter().zip(&keys) {
                 match self.look(walk, visit, key, &mut round.damaged)? {
                     Some(bytes) if visit.is_first => {

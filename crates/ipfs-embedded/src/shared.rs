@@ -50,7 +50,7 @@ impl Shared {
     pub(crate) fn append(&self, blocks: &[Block], touch: bool) -> Result<(), PutError> {
         let keys: Vec<Vec<u8>> = blocks.iter().map(|block| block.cid.hash().to_bytes()).collect();
         if touch {
-            self.safety.touch(keys.iter().map(Vec::as_slice));
+            self.safety.touch(&keys);
         }
         let stored = blocks.iter().zip(&keys).filter(|(block, _)| inline_data(&block.cid).is_none());
         let records: Vec<(&[u8], &[u8])> = stored.map(|(block, key)| (&key[..], &block.data[..])).collect();
