@@ -333,7 +333,8 @@ mod tests {
         assert_eq!(join(&second(Depth::Recursive)), None, "not so deep");
         assert_eq!(join(&second(Depth::Levels(2))), Some(first.size));
         let owners = table.get(&first.cid).unwrap().unwrap().owners;
-        let [one, two] = [(second(Depth::DIRECT).owner, 8), (Owner::User, 7)].map(|(owner, since)| (owner, Depth::Levels(2), UnixMillis(since)));
+        let [one, two] =
+            [(second(Depth::DIRECT).owner, 8), (Owner::User, 7)].map(|(owner, since)| (owner, Depth::Levels(2), UnixMillis(since)));
         assert_eq!(owners, [one, two]);
     }
 

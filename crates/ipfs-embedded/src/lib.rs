@@ -25,8 +25,10 @@ mod held;
 mod network;
 mod node;
 mod pinning;
+mod receive;
 mod safety;
 mod shared;
 
 pub use error::OpenError;
 pub use node::{EmbeddedNode, EmbeddedOptions};
+pub use receive::{ABANDONED, LaneGate, lane_owner};

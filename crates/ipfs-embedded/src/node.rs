@@ -6,14 +6,15 @@ use crate::error::chain;
 use crate::held::HeldPins;
 use crate::network::Network;
 use crate::pinning::{PinBounds, Pinning};
+use crate::receive::{ABANDONED, LaneGate, Lanes};
 use crate::safety::Safety;
 use crate::shared::{Shared, on_disk, verified};
 use async_trait::async_trait;
 use bytes::Bytes;
 use ipfs::{Block, BlockError, Blocks, HeldPin, NodeInfo, PinError, PinTask, Pinned, Pins, Progress, PutError, Source, Space};
-use net::Host;
-use net::bitswap::BitswapLimits;
-use parking_lot::Mutex;
+use net::bitswap::{Bitswap, BitswapLimits};
+use net::{Host, LaneHeader};
+use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -32,6 +33,8 @@ pub struct EmbeddedOptions {
     pub pin_stall: Duration,
     /// Whether blocks fetched for a reader are kept (as garbage, until the next collection).
     pub keep_fetched: bool,
+    /// Who may send blocks over lanes; without it nobody may. See [`EmbeddedNode::allow_lanes`].
+    pub lanes: Option<LaneGate>,
     /// Bounds of bitswap.
     pub bitswap: BitswapLimits,
     /// Wall time, for the age of pins.
@@ -44,6 +47,7 @@ impl Default for EmbeddedOptions {
             pin_window: 64,
             pin_stall: Duration::from_secs(60),
             keep_fetched: false,
+            lanes: None,
             bitswap: BitswapLimits::default(),
             clock: Arc::new(wall_time),
         }
@@ -52,7 +56,8 @@ impl Default for EmbeddedOptions {
 
 /// A node on this disk and, if it has a network, among others.
 pub struct EmbeddedNode {
-    pub(crate) shared: Arc<Shared>,
+    shared: Arc<Shared>,
+    intake: Arc<Intake>,
     network: Option<Arc<Network>>,
     options: EmbeddedOptions,
     /// Whoever asks for a collection while one runs waits for its own.
@@ -75,32 +80,31 @@ impl EmbeddedNode {
             collecting: Mutex::new(()),
         });
         let network = network.map(|host| Arc::new(Network::start(host, shared.clone(), options.bitswap)));
-        Ok(Arc::new(EmbeddedNode { shared, network, options, collections: tokio::sync::Mutex::new(()) }))
+        let intake = Arc::new(Intake {
+            shared: shared.clone(),
+            bitswap: network.as_ref().map(|network| network.bitswap.clone()),
+            gate: RwLock::new(options.lanes.clone()),
+        });
+        if let Some(network) = &network {
+            // The task ends with the host.
+            net::serve_lanes(&network.host, Arc::new(Lanes(intake.clone()))).map_err(|error| OpenError::Network(chain(&error)))?;
+        }
+        Ok(Arc::new(EmbeddedNode { shared, intake, network, options, collections: tokio::sync::Mutex::new(()) }))
     }
 
     /// Stores blocks whose CIDs the caller has computed from their data itself; durable when it returns.
     pub async fn put_verified(&self, owner: &Owner, blocks: Vec<Block>) -> Result<(), PutError> {
-        if blocks.is_empty() {
-            return Ok(());
-        }
-        // A lease is only needed by those whose owner has none.
-        let adding = match owner {
-            Owner::Adding(add) => {
-                self.shared.safety.keep_add(*add, None, Instant::now());
-                true
-            }
-            _ => false,
-        };
-        let blocks = self.shared.store(blocks, adding).await?;
-        self.announce(&blocks);
-        Ok(())
+        self.intake.put_verified(owner, blocks, None).await
     }
 
-    /// Tells peers that wait for these blocks.
-    fn announce(&self, cids: &[Cid]) {
-        if let Some(network) = &self.network {
-            network.bitswap.have(cids);
-        }
+    /// Decides from now on who may send blocks over lanes; without it nobody may.
+    pub fn allow_lanes(&self, gate: LaneGate) {
+        *self.intake.gate.write() = Some(gate);
+    }
+
+    /// The bitswap engine, if the node has a network: for its counters.
+    pub fn bitswap(&self) -> Option<&Bitswap> {
+        self.network.as_ref().map(|network| &network.bitswap)
     }
 
     /// Fetches a block that is not here, or is damaged here.
@@ -122,7 +126,8 @@ impl EmbeddedNode {
     /// Writes a fetched block down; the reader has it even if that fails.
     async fn keep(&self, block: Block, is_damaged: bool) {
         let (shared, cid) = (self.shared.clone(), block.cid);
-        let kept = on_disk(move || if is_damaged { shared.replace(&block).and_then(|()| shared.sync()) } else { shared.append(&[block], false) });
+        let kept =
+            on_disk(move || if is_damaged { shared.replace(&block).and_then(|()| shared.sync()) } else { shared.append(&[block], false) });
         if let Err(error) = kept.await {
             tracing::warn!(%cid, %error, "a fetched block could not be kept");
         }
@@ -134,6 +139,52 @@ impl EmbeddedNode {
         let _stop_when_dropped = StopWhenDropped(stop.clone());
         let shared = self.shared.clone();
         on_disk(move || shared.collect(&stop)).await
+    }
+}
+
+/// The way in: whatever blocks come, from callers or over lanes.
+pub(crate) struct Intake {
+    shared: Arc<Shared>,
+    bitswap: Option<Bitswap>,
+    gate: RwLock<Option<LaneGate>>,
+}
+
+impl Intake {
+    async fn put_verified(&self, owner: &Owner, blocks: Vec<Block>, idle: Option<Duration>) -> Result<(), PutError> {
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        if let Owner::Adding(add) = owner {
+            self.shared.safety.keep_add(*add, idle, Instant::now());
+        }
+        let cids = self.shared.store(blocks, matches!(owner, Owner::Adding(_))).await?;
+        if let Some(bitswap) = &self.bitswap {
+            bitswap.have(&cids);
+        }
+        Ok(())
+    }
+
+    /// Checks and stores what a lane brought.
+    pub(crate) async fn put_foreign(&self, owner: &Owner, blocks: Vec<Block>) -> Result<(), PutError> {
+        self.put_verified(owner, verified(blocks).await?, Some(ABANDONED)).await
+    }
+
+    pub(crate) fn is_allowed(&self, from: &PeerId, header: &LaneHeader) -> bool {
+        let gate = self.gate.read().clone();
+        gate.is_some_and(|gate| gate(from, header))
+    }
+
+    pub(crate) fn keep_open(&self, owner: &Owner) {
+        if let Owner::Adding(add) = owner {
+            self.shared.safety.keep_add(*add, Some(ABANDONED), Instant::now());
+        }
+    }
+
+    /// What is free, and the limit.
+    pub(crate) async fn room(&self) -> Result<(ByteCount, ByteCount), String> {
+        let shared = self.shared.clone();
+        let stats = on_disk(move || shared.packs.stats()).await.map_err(|error| chain(&error))?;
+        Ok((stats.free, stats.limit))
     }
 }
 

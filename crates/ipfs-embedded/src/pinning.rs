@@ -247,7 +247,10 @@ impl Pinning {
             let block = |(visit, data): &(Visit, Bytes)| Block { cid: visit.cid, data: data.clone() };
             let (damaged, new): (Vec<Block>, Vec<Block>) = blocks.iter().map(block).partition(|block| damaged.contains(&block.cid));
             // The walk has touched them already.
-            shared.append(&new, false).and_then(|()| damaged.iter().try_for_each(|block| shared.replace(block))).map_err(|error| pin_put_error(&root, error))?;
+            shared
+                .append(&new, false)
+                .and_then(|()| damaged.iter().try_for_each(|block| shared.replace(block)))
+                .map_err(|error| pin_put_error(&root, error))?;
             for (visit, data) in &blocks {
                 walk.got(visit, data).map_err(|error| PinError::Malformed { cid: visit.cid, reason: error.to_string() })?;
             }

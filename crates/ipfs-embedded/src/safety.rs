@@ -71,8 +71,7 @@ impl Drop for Lease {
 
 impl Safety {
     pub(crate) fn new() -> Arc<Safety> {
-        let mut leases =
-            Leases { epochs: VecDeque::new(), open: BTreeMap::new(), next_lease: 0, next_epoch: 0, adds: BTreeMap::new() };
+        let mut leases = Leases { epochs: VecDeque::new(), open: BTreeMap::new(), next_lease: 0, next_epoch: 0, adds: BTreeMap::new() };
         leases.begin_epoch(EPOCH_FIRST);
         Arc::new(Safety { leases: Mutex::new(leases), gate: RwLock::new(()) })
     }

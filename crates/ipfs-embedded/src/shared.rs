@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use store::PackStore;
 use store::packs::PackError;
-use types::{ByteCount, Cid, UnixMillis};
+use types::{Cid, UnixMillis};
 
 /// Above so many bytes blocks are verified on several cores: about a millisecond on one.
 const VERIFY_PORTION: usize = 1 << 20;
@@ -78,10 +78,6 @@ impl Shared {
             Ok(blocks.iter().map(|block| block.cid).collect())
         })
         .await
-    }
-
-    pub(crate) fn free(&self) -> Result<ByteCount, PackError> {
-        Ok(self.packs.stats()?.free)
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{OnDisk, open, options};
+use common::{OnDisk, damage, open, options};
 use ipfs::conformance::sample::{Tree, branch, leaf, noise, raw_of_size};
 use ipfs::{BlockError, Blocks, IpfsNode, NodeInfo, PinError, PinTask, Pins, Source};
 use parking_lot::Mutex;
@@ -117,21 +117,4 @@ async fn content_inside_a_cid_is_always_here() {
     let root = branch(&[&inline, &leaf(1)]);
     node.put(&Owner::User, vec![root.clone(), leaf(1)]).await.unwrap();
     assert_eq!(node.pin(task(root.cid), unwatched()).await.unwrap().blocks, 2);
-}
-
-/// Overwrites `bytes` wherever they stand in the packs.
-fn damage(on_disk: &OnDisk, bytes: &[u8]) {
-    let mut places = 0;
-    for entry in std::fs::read_dir(on_disk.dir.path().join("packs")).unwrap() {
-        let path = entry.unwrap().path();
-        let mut content = std::fs::read(&path).unwrap();
-        if let Some(at) = content.windows(bytes.len()).position(|window| window == bytes) {
-            content[at] ^= 0xff;
-            // In place, as the node has the file open.
-            use std::os::unix::fs::FileExt;
-            std::fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&content[at..=at], at as u64).unwrap();
-            places += 1;
-        }
-    }
-    assert_eq!(places, 1, "the bytes stand in one segment");
 }

@@ -3,6 +3,7 @@
 
 use ipfs_embedded::{EmbeddedNode, EmbeddedOptions};
 use net::{Host, HostOptions};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -62,4 +63,20 @@ pub async fn host() -> Host {
     key[0] = HOSTS.fetch_add(1, Ordering::Relaxed);
     let options = HostOptions { listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()], ..HostOptions::node(key) };
     Host::start(options).await.unwrap().0
+}
+
+/// Overwrites `bytes` wherever they stand in the packs.
+pub fn damage(on_disk: &OnDisk, bytes: &[u8]) {
+    let mut places = 0;
+    for entry in std::fs::read_dir(on_disk.dir.path().join("packs")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut content = std::fs::read(&path).unwrap();
+        if let Some(at) = content.windows(bytes.len()).position(|window| window == bytes) {
+            content[at] ^= 0xff;
+            // In place, as the node has the file open.
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&content[at..=at], at as u64).unwrap();
+            places += 1;
+        }
+    }
+    assert_eq!(places, 1, "the bytes stand in one segment");
 }
