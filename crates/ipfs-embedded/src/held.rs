@@ -202,10 +202,10 @@ impl Drop for PinWrite {
             return;
         }
         let mut state = self.writing.state.lock();
-        if let WriteState::Written(before) = std::mem::replace(&mut *state, WriteState::CalledOff) {
-            if let Err(error) = self.writing.table.undo(&self.writing.pin, before) {
-                tracing::warn!(cid = %self.writing.pin.cid, %error, "a cancelled pin could not be taken back");
-            }
+        if let WriteState::Written(before) = std::mem::replace(&mut *state, WriteState::CalledOff)
+            && let Err(error) = self.writing.table.undo(&self.writing.pin, before)
+        {
+            tracing::warn!(cid = %self.writing.pin.cid, %error, "a cancelled pin could not be taken back");
         }
     }
 }

@@ -184,10 +184,11 @@ impl Pinning {
     }
 
     async fn fetch_wanted(&mut self) {
-        if self.fetcher.is_none() && !self.wanted.is_empty() {
-            if let Some(network) = &self.network {
-                self.fetcher = Some(network.fetcher(&self.task.source.holders).await);
-            }
+        if self.fetcher.is_none()
+            && !self.wanted.is_empty()
+            && let Some(network) = &self.network
+        {
+            self.fetcher = Some(network.fetcher(&self.task.source.holders).await);
         }
         let Some(fetcher) = &self.fetcher else { return };
         while self.fetching.len() < self.bounds.window {
