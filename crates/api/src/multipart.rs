@@ -1,0 +1,396 @@
+//! `multipart/form-data` as a stream: heads of parts and pieces of their content, in order, nothing whole in memory.
+//!
+//! [`Splitter`] is the machine (bytes in, pieces out), [`Parts`] drives it from a request's body.
+
+use crate::message::{BodyError, RequestBody};
+use bytes::{Bytes, BytesMut};
+use memchr::memmem;
+
+/// The most bytes a part's head may have; a path of 4 KiB, escaped, fits three times.
+const HEAD_MAX: usize = 32 << 10;
+/// RFC 2046.
+const BOUNDARY_MAX: usize = 70;
+
+/// Why a body is no multipart.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MultipartError {
+    #[error("request Content-Type isn't multipart/form-data")]
+    NotMultipart,
+    #[error("no multipart boundary param in Content-Type")]
+    NoBoundary,
+    #[error("the head of a part is longer than {HEAD_MAX} bytes")]
+    HeadTooLong,
+    #[error("the head of a part is malformed")]
+    BadHead,
+    #[error("a boundary is followed by something else than a part")]
+    BadBoundary,
+    #[error("the request ended in the middle of a part")]
+    Unfinished,
+    #[error(transparent)]
+    Body(#[from] BodyError),
+}
+
+/// What a part says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PartHead {
+    /// Media type, in small letters, without parameters; empty when not said.
+    pub content_type: String,
+    /// `filename`, URL escapes decoded; none when there is none.
+    pub file_name: Option<String>,
+}
+
+/// What comes out of a body, in order: `Head (Data* PartEnd)`, …, `End`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    Head(PartHead),
+    Data(Bytes),
+    PartEnd,
+    End,
+}
+
+/// The boundary named by a `Content-Type` header.
+pub(crate) fn boundary(content_type: Option<&[u8]>) -> Result<String, MultipartError> {
+    let text = content_type.and_then(|value| std::str::from_utf8(value).ok()).ok_or(MultipartError::NotMultipart)?;
+    let (media, parameters) = text.split_once(';').unwrap_or((text, ""));
+    if !media.trim().eq_ignore_ascii_case("multipart/form-data") {
+        return Err(MultipartError::NotMultipart);
+    }
+    let boundary = parameter(parameters, "boundary").ok_or(MultipartError::NoBoundary)?;
+    let is_good = !boundary.is_empty() && boundary.len() <= BOUNDARY_MAX && boundary.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if is_good { Ok(boundary) } else { Err(MultipartError::NoBoundary) }
+}
+
+/// Reads `name=value` or `name="value"` out of `; a=b; c="d"`.
+fn parameter(text: &str, wanted: &str) -> Option<String> {
+    let mut rest = text;
+    loop {
+        rest = rest.trim_start_matches([' ', '\t', ';', '\r', '\n']);
+        let (name, after) = rest.split_once('=')?;
+        let (value, after) = if let Some(quoted) = after.strip_prefix('"') { unquote(quoted)? } else {
+            let end = after.find(';').unwrap_or(after.len());
+            (after[..end].trim().to_owned(), &after[end..])
+        };
+        if name.trim().eq_ignore_ascii_case(wanted) {
+            return Some(value);
+        }
+        rest = after;
+    }
+}
+
+/// The value up to the closing quote, backslash escapes undone, and what follows.
+fn unquote(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return Some((value, &text[at + 1..])),
+            '\\' => match chars.next()?.1 {
+                escaped @ ('"' | '\\') => value.push(escaped),
+                // Browsers of old send Windows paths unescaped.
+                other => value.extend(['\\', other]),
+            },
+            c => value.push(c),
+        }
+    }
+    None
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Preamble,
+    AfterBoundary,
+    Head,
+    ContentStart,
+    Content,
+    Done,
+}
+
+/// The machine: feed bytes, take pieces.
+pub(crate) struct Splitter {
+    delimiter: memmem::Finder<'static>,
+    buffer: BytesMut,
+    place: Place,
+    is_finished: bool,
+}
+
+impl Splitter {
+    pub fn new(boundary: &str) -> Splitter {
+        let delimiter = memmem::Finder::new(format!("\r\n--{boundary}").as_bytes()).into_owned();
+        // The line break before the first boundary is the start of the body.
+        Splitter { delimiter, buffer: BytesMut::from(&b"\r\n"[..]), place: Place::Preamble, is_finished: false }
+    }
+
+    /// Takes the next bytes; to be called when [`Splitter::next`] gave none.
+    pub fn feed(&mut self, data: Bytes) {
+        if self.buffer.is_empty()
+            && let Ok(owned) = data.clone().try_into_mut()
+        {
+            self.buffer = owned;
+        } else {
+            self.buffer.extend_from_slice(&data);
+        }
+    }
+
+    /// No more bytes will come.
+    pub fn finish(&mut self) {
+        self.is_finished = true;
+    }
+
+    /// The next piece; none when more bytes are needed.
+    pub fn next(&mut self) -> Result<Option<Piece>, MultipartError> {
+        loop {
+            let step = match self.place {
+                Place::Preamble => self.skip_preamble(),
+                Place::AfterBoundary => self.after_boundary()?,
+                Place::Head => self.head()?,
+                Place::ContentStart => self.content_start(),
+                Place::Content => self.content(),
+                Place::Done => Step::Out(Piece::End),
+            };
+            match step {
+                Step::Out(piece) => return Ok(Some(piece)),
+                Step::Again => {}
+                Step::Starved if self.is_finished => return Err(MultipartError::Unfinished),
+                Step::Starved => return Ok(None),
+            }
+        }
+    }
+
+    fn skip_preamble(&mut self) -> Step {
+        match self.delimiter.find(&self.buffer) {
+            Some(at) => {
+                self.skip(at + self.delimiter.needle().len());
+                self.place = Place::AfterBoundary;
+                Step::Again
+            }
+            None => {
+                let passed = self.buffer.len() - self.pending_tail();
+                self.skip(passed);
+                Step::Starved
+            }
+        }
+    }
+
+    /// Behind a boundary stands `--` (the end), or blanks and a line break (a part).
+    fn after_boundary(&mut self) -> Result<Step, MultipartError> {
+        if self.buffer.starts_with(b"--") {
+            self.buffer.clear();
+            self.place = Place::Done;
+            return Ok(Step::Again);
+        }
+        let blanks = self.buffer.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        match &self.buffer[blanks..] {
+            [b'\r', b'\n', ..] => {
+                // The line break stays: a head without lines is `\r\n\r\n` seen from here.
+                self.skip(blanks);
+                self.place = Place::Head;
+                Ok(Step::Again)
+            }
+            [] | [b'\r'] if blanks < HEAD_MAX => Ok(Step::Starved),
+            [b'-'] if blanks == 0 => Ok(Step::Starved),
+            _ => Err(MultipartError::BadBoundary),
+        }
+    }
+
+    fn head(&mut self) -> Result<Step, MultipartError> {
+        let end = memmem::find(&self.buffer[..self.buffer.len().min(HEAD_MAX)], b"\r\n\r\n");
+        let Some(end) = end else {
+            return if self.buffer.len() >= HEAD_MAX { Err(MultipartError::HeadTooLong) } else { Ok(Step::Starved) };
+        };
+        let head = parse_head(&self.buffer[..end])?;
+        self.skip(end + 4);
+        self.place = Place::ContentStart;
+        Ok(Step::Out(Piece::Head(head)))
+    }
+
+    /// Some clients send no line break of its own before the boundary behind an empty part; Go takes that too.
+    fn content_start(&mut self) -> Step {
+        let bare = &self.delimiter.needle()[2..];
+        if self.buffer.starts_with(bare) {
+            let length = bare.len();
+            self.skip(length);
+            self.place = Place::AfterBoundary;
+            return Step::Out(Piece::PartEnd);
+        }
+        if bare.starts_with(&self.buffer) && !self.is_finished {
+            return Step::Starved;
+        }
+        self.place = Place::Content;
+        Step::Again
+    }
+
+    fn content(&mut self) -> Step {
+        match self.delimiter.find(&self.buffer) {
+            Some(0) => {
+                self.skip(self.delimiter.needle().len());
+                self.place = Place::AfterBoundary;
+                Step::Out(Piece::PartEnd)
+            }
+            Some(at) => Step::Out(Piece::Data(self.buffer.split_to(at).freeze())),
+            None => {
+                let ready = self.buffer.len() - self.pending_tail();
+                if ready == 0 { Step::Starved } else { Step::Out(Piece::Data(self.buffer.split_to(ready).freeze())) }
+            }
+        }
+    }
+
+    /// How many bytes at the end may be the beginning of a delimiter.
+    fn pending_tail(&self) -> usize {
+        let needle = self.delimiter.needle();
+        let from = self.buffer.len().saturating_sub(needle.len() - 1);
+        let tail = &self.buffer[from..];
+        memchr::memchr_iter(b'\r', tail).map(|at| &tail[at..]).find(|rest| needle.starts_with(rest)).map_or(0, <[u8]>::len)
+    }
+
+    fn skip(&mut self, count: usize) {
+        let _ = self.buffer.split_to(count);
+    }
+}
+
+enum Step {
+    Out(Piece),
+    Again,
+    Starved,
+}
+
+fn parse_head(lines: &[u8]) -> Result<PartHead, MultipartError> {
+    let mut head = PartHead::default();
+    for line in lines.split(|byte| *byte == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            continue;
+        }
+        let line = String::from_utf8_lossy(line);
+        let (name, value) = line.split_once(':').ok_or(MultipartError::BadHead)?;
+        if name.eq_ignore_ascii_case("content-type") {
+            let media = value.split(';').next().unwrap_or_default();
+            head.content_type = media.trim().to_ascii_lowercase();
+        } else if name.eq_ignore_ascii_case("content-disposition") {
+            let parameters = value.split_once(';').map_or("", |(_, parameters)| parameters);
+            head.file_name = parameter(parameters, "filename").map(|name| crate::query::decode_percent(&name.replace('+', " ")).into_owned());
+        }
+    }
+    Ok(head)
+}
+
+/// The parts of a request, as they arrive.
+pub(crate) struct Parts {
+    body: RequestBody,
+    splitter: Splitter,
+}
+
+impl Parts {
+    pub fn new(body: RequestBody, content_type: Option<&[u8]>) -> Result<Parts, MultipartError> {
+        let boundary = boundary(content_type)?;
+        Ok(Parts { body, splitter: Splitter::new(&boundary) })
+    }
+
+    /// The next piece.
+    pub async fn next(&mut self) -> Result<Piece, MultipartError> {
+        loop {
+            if let Some(piece) = self.splitter.next()? {
+                return Ok(piece);
+            }
+            match self.body.next().await? {
+                Some(data) => self.splitter.feed(data),
+                None => self.splitter.finish(),
+            }
+        }
+    }
+
+    /// Reads on for a while, so that a client that is still sending gets to read the answer.
+    pub async fn discard(&mut self, limit: usize) {
+        self.body.discard(limit).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Splits `body`, fed in pieces of `step` bytes; parts as `type:name=content`.
+    fn split(body: &[u8], step: usize) -> Result<Vec<String>, String> {
+        let mut splitter = Splitter::new("XX");
+        let mut chunks = body.chunks(step);
+        let mut seen = Vec::new();
+        loop {
+            match splitter.next().map_err(|error| error.to_string())? {
+                Some(Piece::Head(head)) => seen.push(format!("{}:{}=", head.content_type, head.file_name.unwrap_or_else(|| "-".into()))),
+                Some(Piece::Data(data)) => {
+                    assert!(!data.is_empty());
+                    seen.last_mut().unwrap().push_str(&String::from_utf8_lossy(&data));
+                }
+                Some(Piece::PartEnd) => seen.last_mut().unwrap().push('.'),
+                Some(Piece::End) => return Ok(seen),
+                None => match chunks.next() {
+                    Some(chunk) => splitter.feed(Bytes::copy_from_slice(chunk)),
+                    None => splitter.finish(),
+                },
+            }
+        }
+    }
+
+    fn check(body: &str, expected: Result<&[&str], &str>) {
+        let expected = expected.map(|parts| parts.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>()).map_err(str::to_owned);
+        for step in 1..=body.len().max(1) {
+            assert_eq!(split(body.as_bytes(), step), expected, "{body:?} in pieces of {step}");
+        }
+    }
+
+    #[test]
+    fn parts_come_out_however_the_bytes_arrive() {
+        const F: &str = "Content-Disposition: form-data; name=\"file\"; filename=\"a%20b%2Fc\"\r\nContent-Type: Application/X-Directory; x=y\r\n";
+        check(&format!("--XX\r\n{F}\r\n\r\n--XX--\r\n"), Ok(&["application/x-directory:a b/c=."]));
+        check(&format!("--XX\r\n{F}\r\n--XX--"), Ok(&["application/x-directory:a b/c=."]));
+        check(&format!("--XX\r\n{F}\r\nab\r\n-c\r\n--XX\r\n\r\nd\r\n--XX--"), Ok(&["application/x-directory:a b/c=ab\r\n-c.", ":-=d."]));
+        check("pre\r\namble--XX\r\n--XX \t\r\n\r\nx\r\n--XX--epilogue", Ok(&[":-=x."]));
+        check("--XX--", Ok(&[]));
+    }
+
+    #[test]
+    fn broken_bodies_are_refused() {
+        check("", Err("the request ended in the middle of a part"));
+        check("--XX\r\n\r\nabc", Err("the request ended in the middle of a part"));
+        check("--XX\r\n\r\nabc\r\n--X", Err("the request ended in the middle of a part"));
+        check("--XXY\r\n\r\nabc\r\n--XX--", Err("a boundary is followed by something else than a part"));
+        check("--XX\r\nnonsense\r\n\r\nabc\r\n--XX--", Err("the head of a part is malformed"));
+        let long = format!("--XX\r\nA: {}\r\n\r\nabc\r\n--XX--", "x".repeat(HEAD_MAX));
+        assert_eq!(split(long.as_bytes(), 1000), Err("the head of a part is longer than 32768 bytes".into()));
+    }
+
+    #[test]
+    fn random_bytes_never_panic() {
+        // xorshift: the same bytes on every run; made of the characters that matter.
+        let mut state = 0x9E37_79B9_7F4A_7C15u64;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        const ALPHABET: &[&[u8]] = &[b"\r", b"\n", b"--XX", b"\r\n--XX", b"-", b"--", b":", b"=", b"\"", b"filename=", b"Content-Disposition: ", b";", b"%", b"\\", b"\xff", b"a"];
+        for _ in 0..20_000 {
+            let length = random() % 24;
+            let body: Vec<u8> = (0..length).flat_map(|_| ALPHABET[(random() % ALPHABET.len() as u64) as usize].to_vec()).collect();
+            let whole = split(&body, body.len().max(1));
+            let step = (random() % 5 + 1) as usize;
+            assert_eq!(whole, split(&body, step), "{:?}", String::from_utf8_lossy(&body));
+        }
+    }
+
+    #[test]
+    fn boundaries_are_read_from_the_header() {
+        for (header, expected) in [
+            ("multipart/form-data; boundary=abc", Some("abc")),
+            ("Multipart/Form-Data; charset=utf-8; boundary=\"a b;c\"", Some("a b;c")),
+            ("multipart/form-data", None),
+            ("multipart/form-data; boundary=", None),
+            ("multipart/form-data; boundary=\"abc", None),
+            ("multipart/mixed; boundary=abc", None),
+            ("text/plain", None),
+        ] {
+            assert_eq!(boundary(Some(header.as_bytes())).ok().as_deref(), expected, "{header}");
+        }
+        assert!(boundary(None).is_err());
+    }
+}

@@ -1,0 +1,64 @@
+//! Streamed lists: newline-delimited JSON, a page at a time, with Go's error trailer.
+
+use super::{Answer, Failure};
+use crate::message::{Body, Response, json, no_content};
+use crate::trailer::TrailerSlot;
+use bytes::Bytes;
+use futures::stream;
+use hyper::header::{self, HeaderValue};
+
+/// The trailer that tells what went wrong in the middle of a stream.
+pub(super) const STREAM_ERROR: &str = "X-Stream-Error";
+
+/// Makes the pages of a list; runs where blocking is allowed.
+pub(super) trait Pages: Send + 'static {
+    /// The lines of the next page (may be none, when a filter lets nothing through); `None` at the end.
+    fn next(&mut self) -> Option<Vec<u8>>;
+}
+
+/// Streams pages. Nothing at all is 204, as Go answers.
+pub(super) async fn answer<P: Pages>(pages: P, trailer: TrailerSlot) -> Answer {
+    let Some((first, pages)) = filled_page(pages).await? else { return Ok(no_content()) };
+    let rest = stream::unfold((Some(first), Some(pages)), move |(first, pages)| {
+        let trailer = trailer.clone();
+        async move {
+            if let Some(first) = first {
+                return Some((Ok(Bytes::from(first)), (None, pages)));
+            }
+            match filled_page(pages?).await {
+                Ok(Some((page, pages))) => Some((Ok(Bytes::from(page)), (None, Some(pages)))),
+                Ok(None) => {
+                    trailer.set(STREAM_ERROR, "");
+                    None
+                }
+                Err(failure) => {
+                    trailer.set(STREAM_ERROR, &failure.message);
+                    None
+                }
+            }
+        }
+    });
+    Ok(streamed(Body::stream(rest)))
+}
+
+/// A streamed answer with the header that announces the trailer.
+pub(super) fn streamed(body: Body) -> Response {
+    let mut response = json(Bytes::new());
+    *response.body_mut() = body;
+    response.headers_mut().insert(header::TRAILER, HeaderValue::from_static(STREAM_ERROR));
+    response
+}
+
+/// The next page with something in it.
+async fn filled_page<P: Pages>(mut pages: P) -> Result<Option<(Vec<u8>, P)>, Failure> {
+    let made = tokio::task::spawn_blocking(move || {
+        loop {
+            match pages.next() {
+                None => return None,
+                Some(page) if page.is_empty() => {}
+                Some(page) => return Some((page, pages)),
+            }
+        }
+    });
+    made.await.map_err(|error| Failure::internal(format!("reading the list: {error}")))
+}
