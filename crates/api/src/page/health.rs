@@ -1,0 +1,153 @@
+//! One sentence on the whole, and the reasons for it.
+
+use cluster::{PeerHealth, PeerRow};
+use peer::Totals;
+use types::ByteCount;
+
+/// From this share on a peer counts as nearly full.
+const FULL_PERCENT: u64 = 90;
+
+/// How good it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Level {
+    Good,
+    Warn,
+    Bad,
+}
+
+impl Level {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Good => "good",
+            Level::Warn => "warn",
+            Level::Bad => "bad",
+        }
+    }
+}
+
+/// The health of the cluster in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Health {
+    pub level: Level,
+    pub sentence: String,
+    pub reasons: Vec<String>,
+}
+
+impl Health {
+    pub fn of(peers: &[PeerRow], totals: &Totals) -> Health {
+        let mut level = Level::Good;
+        let mut reasons = Vec::new();
+        let mut add = |at: Level, reason: String| {
+            level = level.max(at);
+            reasons.push(reason);
+        };
+        if totals.short > 0 {
+            add(Level::Bad, format!("{} fewer confirmed copies than wished", count(totals.short, "pin has", "pins have")));
+        }
+        for row in peers {
+            match row.health {
+                PeerHealth::Down => add(Level::Warn, format!("{} is down: its copies are being replaced", name(row))),
+                PeerHealth::Suspect => add(Level::Warn, format!("{} is silent: repair begins when its grace is over", name(row))),
+                PeerHealth::Draining => add(Level::Warn, format!("{} is handing its copies over", name(row))),
+                PeerHealth::Up | PeerHealth::Gone => {}
+            }
+            if let Some(percent) = fill_percent(row)
+                && percent >= FULL_PERCENT
+                && row.health != PeerHealth::Gone
+            {
+                add(Level::Warn, format!("{} is {percent} % full", name(row)));
+            }
+        }
+        let on_their_way = if totals.waiting > 0 { format!("{} on the way", count(totals.waiting, "copy is", "copies are")) } else { String::new() };
+        let sentence = match (level, totals.short) {
+            (_, short) if short > 0 => format!("{} short of copies", count(short, "pin is", "pins are")),
+            (Level::Good, _) if totals.pins == 0 => "Nothing is pinned yet".to_owned(),
+            (Level::Good, _) => "Everything that is pinned has its copies".to_owned(),
+            _ => "Everything has its copies, but something needs attention".to_owned(),
+        };
+        let sentence = if on_their_way.is_empty() { format!("{sentence}.") } else { format!("{sentence}; {on_their_way}.") };
+        Health { level, sentence, reasons }
+    }
+}
+
+/// The name of a peer for people.
+pub(crate) fn name(row: &PeerRow) -> String {
+    if row.name.is_empty() { format!("…{}", row.peer.short()) } else { row.name.clone() }
+}
+
+/// How full a peer is, where it said so.
+pub(crate) fn fill_percent(row: &PeerRow) -> Option<u64> {
+    let is_bounded = row.space_limit != ByteCount::ZERO && row.space_limit.get() != u64::MAX;
+    is_bounded.then(|| ((row.space_used + row.space_reserved).get() as f64 * 100.0 / row.space_limit.get() as f64) as u64)
+}
+
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+}
+
+/// Digits in groups of three.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::{PeerId, UnixMillis};
+
+    fn row(name: &str, health: PeerHealth, used: u64) -> PeerRow {
+        PeerRow {
+            peer: PeerId::from_ed25519(&[1; 32]),
+            name: name.into(),
+            is_self: false,
+            health,
+            heard: UnixMillis(0),
+            node_addresses: vec![],
+            gateway: None,
+            api: None,
+            space_limit: ByteCount(100),
+            space_used: ByteCount(used),
+            space_reserved: ByteCount(0),
+            exceptions: 0,
+        }
+    }
+
+    #[test]
+    fn the_sentence_says_whether_it_is_safe() {
+        let check = |peers: &[PeerRow], pins: u64, short: u64, waiting: u64, level: Level, sentence: &str, reasons: &[&str]| {
+            let health = Health::of(peers, &Totals { pins, short, waiting });
+            assert_eq!((health.level, health.sentence.as_str()), (level, sentence));
+            assert_eq!(health.reasons, reasons);
+        };
+        let up = row("a", PeerHealth::Up, 10);
+        check(&[up.clone()], 0, 0, 0, Level::Good, "Nothing is pinned yet.", &[]);
+        check(&[up.clone()], 5, 0, 0, Level::Good, "Everything that is pinned has its copies.", &[]);
+        check(&[up.clone()], 5, 0, 1, Level::Good, "Everything that is pinned has its copies; 1 copy is on the way.", &[]);
+        check(
+            &[up.clone(), row("b", PeerHealth::Down, 95)],
+            2000,
+            1500,
+            0,
+            Level::Bad,
+            "1\u{202f}500 pins are short of copies.",
+            &["1\u{202f}500 pins have fewer confirmed copies than wished", "b is down: its copies are being replaced", "b is 95 % full"],
+        );
+        check(
+            &[row("", PeerHealth::Suspect, 10)],
+            1,
+            0,
+            0,
+            Level::Warn,
+            "Everything has its copies, but something needs attention.",
+            &[&format!("…{} is silent: repair begins when its grace is over", up.peer.short())],
+        );
+    }
+}

@@ -1,0 +1,144 @@
+//! `/pinfold/v1/`: what Go's API has no words for.
+
+use super::{Answer, Failure, Rest, json, not_found, parse_cid};
+use crate::message::{Request, bare};
+use crate::page;
+use crate::query::{Query, go_duration};
+use ::cluster::{CopyRow, Explanation, PeerRow};
+use hyper::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+use types::UnixMillis;
+
+/// The longest wait of one request; clients ask again.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+const WAIT_DEFAULT: Duration = Duration::from_secs(10);
+const INVITE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
+const INVITE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+impl Rest {
+    pub(super) async fn ours(&self, path: &[&str], query: &Query<'_>, request: Request) -> Answer {
+        let method = request.head.method.clone();
+        let (get, post) = (method == Method::GET, method == Method::POST);
+        match path {
+            ["why", cid] if get => self.why(cid),
+            ["peers"] if get => Ok(json::value(&Value::from(self.cluster.peers().iter().map(peer_row).collect::<Vec<_>>()))),
+            ["status"] if get => self.totals().await,
+            ["wait", cid] if get => self.wait(cid, query).await,
+            ["events"] if get => self.events(request),
+            ["invite"] if post => {
+                let ttl = span(query, "ttl", INVITE_DEFAULT)?.min(INVITE_MAX);
+                Ok(json::value(&json!({ "invite": self.cluster.invite(ttl).await? })))
+            }
+            ["leave"] if post => {
+                let purges = query.flag("purge", false).map_err(Failure::bad)?;
+                Ok(json::value(&json!({ "stranded": self.cluster.leave(purges).await? })))
+            }
+            ["removals", "approve"] if post => {
+                self.cluster.approve_removals().await?;
+                Ok(crate::message::no_content())
+            }
+            ["page.js"] if get => Ok(page::script()),
+            ["page.css"] if get => Ok(page::style()),
+            ["why" | "wait", _] | ["peers" | "status" | "events" | "invite" | "leave" | "page.js" | "page.css"] | ["removals", "approve"] => {
+                Ok(bare(StatusCode::METHOD_NOT_ALLOWED))
+            }
+            _ => Ok(not_found()),
+        }
+    }
+
+    fn why(&self, cid: &str) -> Answer {
+        let explanation = self.cluster.why(&parse_cid(cid)?).ok_or_else(Failure::not_pinned)?;
+        Ok(json::value(&explanation_value(&explanation)))
+    }
+
+    async fn totals(&self) -> Answer {
+        let identity = self.cluster.identity().await;
+        let totals = self.cluster.totals();
+        let health = page::Health::of(&self.cluster.peers(), &totals);
+        Ok(json::value(&json!({
+            "cluster": identity.cluster,
+            "peer": identity.peer.to_string(),
+            "name": identity.name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "started": json::time(identity.started),
+            "health": health.level.as_str(),
+            "summary": health.sentence,
+            "reasons": health.reasons,
+            "pins": totals.pins,
+            "short": totals.short,
+            "waiting": totals.waiting,
+        })))
+    }
+
+    async fn wait(&self, cid: &str, query: &Query<'_>) -> Answer {
+        let cid = parse_cid(cid)?;
+        let copies = query.number("copies", 1u32).map_err(Failure::bad)?;
+        let limit = span(query, "timeout", WAIT_DEFAULT)?.min(WAIT_MAX);
+        let pin = self.cluster.pin_of(&cid).ok_or_else(Failure::not_pinned)?;
+        let confirmed = self.cluster.wait_copies(&cid, copies, limit).await;
+        Ok(json::value(&json!({
+            "cid": pin.cid.to_string(),
+            "copies": confirmed,
+            "wanted": copies,
+            "done": confirmed >= copies,
+        })))
+    }
+}
+
+fn span(query: &Query<'_>, name: &str, default: Duration) -> Result<Duration, Failure> {
+    match query.get(name) {
+        "" => Ok(default),
+        text => go_duration(text).ok_or_else(|| Failure::bad(format!("parameter {name} invalid: {text:?} is no duration like 10s or 1h30m"))),
+    }
+}
+
+fn peer_row(row: &PeerRow) -> Value {
+    json!({
+        "peer": row.peer.to_string(),
+        "name": row.name,
+        "self": row.is_self,
+        "health": row.health.as_str(),
+        "heard": json::time(row.heard),
+        "node_addresses": row.node_addresses,
+        "gateway": row.gateway,
+        "api": row.api,
+        "space": { "limit": row.space_limit.get(), "used": row.space_used.get(), "reserved": row.space_reserved.get() },
+        "exceptions": row.exceptions,
+    })
+}
+
+fn explanation_value(explanation: &Explanation) -> Value {
+    let wished = explanation.wished.map(|(least, most)| json!({ "least": least, "most": most }));
+    let peers: Vec<Value> = explanation.peers.iter().map(|(row, reason)| copy_value(row, reason)).collect();
+    let next: Vec<Value> = explanation.next.iter().map(|(what, at)| json!({ "what": what, "at": at.map(json::time) })).collect();
+    json!({
+        "cid": explanation.cid.to_string(),
+        "class": explanation.class,
+        "wished": wished,
+        "confirmed": explanation.confirmed,
+        "summary": explanation.summary,
+        "peers": peers,
+        "next": next,
+    })
+}
+
+fn copy_value(row: &CopyRow, reason: &str) -> Value {
+    let time = |at: Option<UnixMillis>| at.map(json::time);
+    let mut value = Map::new();
+    value.insert("peer".into(), row.peer.to_string().into());
+    value.insert("name".into(), row.name.clone().into());
+    value.insert("placed".into(), row.is_placed.into());
+    value.insert("state".into(), row.state.as_str().into());
+    value.insert("reason".into(), reason.into());
+    value.insert("because".into(), row.because.as_ref().map(ToString::to_string).into());
+    value.insert("next_try".into(), time(row.next_try).into());
+    value.insert("tries".into(), row.tries.into());
+    value.insert("since".into(), json::time(row.since).into());
+    value.insert("as_of".into(), json::time(row.as_of).into());
+    value.insert("live".into(), row.is_live.into());
+    if let Some((blocks, bytes, missing)) = row.progress {
+        value.insert("progress".into(), json!({ "blocks": blocks, "bytes": bytes.get(), "missing": missing }));
+    }
+    Value::Object(value)
+}
