@@ -1,1 +1,23 @@
-//! HTTP doors: translate, hold no state.
+//! HTTP doors: they translate between clients and the cluster, and hold no state. Any door of any peer gives the same answers.
+//!
+//! ```text
+//!   TCP ─► server (limits, drain) ─► guard (Host, Origin, credentials) ─► a door ─► peer::Cluster / ipfs::IpfsNode
+//! ```
+//! Doors: [`rest`] (Go's cluster API, ours, and the status [`page`]). Read [`server`] for how a door is run and
+//! [`guard`] for whom it lets in.
+//!
+//! Deliberately absent: decisions, retries, caches.
+
+pub mod guard;
+pub mod rest;
+pub mod server;
+
+mod message;
+mod multipart;
+mod page;
+mod path;
+mod query;
+mod trailer;
+
+pub use guard::{Credentials, UnsafeListen, check_listen};
+pub use server::{Limits, ServeOptions};

@@ -181,9 +181,13 @@ pub(crate) fn bare(status: StatusCode) -> Response {
 
 /// Go's error body: `{"code":404,"message":"…"}`.
 pub(crate) fn error_json(status: StatusCode, message: &str) -> Response {
-    let text = serde_json::Value::from(message).to_string();
-    let mut body = format!("{{\"code\":{},\"message\":", status.as_u16()).into_bytes();
-    crate::query::push_html_escaped(&mut body, &text);
-    body.extend_from_slice(b"}\n");
-    with_type(status, "application/json", body)
+    let error = wire::rest::Error { code: status.as_u16(), message: message.to_owned() };
+    with_type(status, "application/json", line_of(&error))
+}
+
+/// One line of JSON, as Go prints it.
+pub(crate) fn line_of<T: serde::Serialize + ?Sized>(value: &T) -> String {
+    let mut line = wire::rest::to_go_json(value);
+    line.push('\n');
+    line
 }

@@ -12,16 +12,16 @@ pub(crate) use health::Health;
 pub(crate) use recent::{Recent, notice_kind};
 
 use crate::message::{Response, with_type};
-use crate::query::Query;
 use crate::rest::{Rest, wall};
 use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
 use listing::Listing;
+use wire::rest::query::Query;
 
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// The page.
-pub(crate) async fn index(rest: &Rest, query: &Query<'_>) -> Response {
+pub(crate) async fn index(rest: &Rest, query: &Query) -> Response {
     let identity = rest.cluster.identity().await;
     let wanted = listing::Wanted::parse(query);
     let cluster = rest.cluster.clone();

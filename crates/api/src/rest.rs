@@ -14,11 +14,10 @@ mod peers;
 mod pins;
 mod resolve;
 mod stream;
-mod tree;
 
 use crate::message::{Request, Response, bare, error_json, no_content};
 use crate::page;
-use crate::query::{Query, decode_percent};
+use crate::query::decode_percent;
 use crate::server::{self, Door, ServeOptions};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, StatusCode};
@@ -30,6 +29,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use types::{Cid, UnixMillis};
+use wire::rest::query::Query;
 
 /// Live streams of events at once; each costs a task and a place in the broadcast.
 const EVENT_STREAMS: usize = 64;
@@ -102,7 +102,7 @@ impl Rest {
         if path.len() > 1 && path.ends_with('/') {
             return Ok(without_trailing_slash(path, uri.query()));
         }
-        let query = Query::parse(uri.query());
+        let query = Query::parse(uri.query().unwrap_or_default());
         let segments: Vec<Cow<'_, str>> = path.split('/').skip(1).map(decode_percent).collect();
         let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
         let (get, post, delete) = (request.head.method == Method::GET, request.head.method == Method::POST, request.head.method == Method::DELETE);

@@ -3,11 +3,11 @@
 //! The shared state is sorted by CID. Up to [`SCAN_MAX`] pins are looked through, so that the newest come first and filters see
 //! them all; of larger states the page says that it shows a part.
 
-use crate::query::Query;
 use cluster::CopyRow;
 use peer::Cluster;
 use std::cmp::Reverse;
 use types::{Cid, Pin, PinState};
+use wire::rest::query::Query;
 
 /// Pins looked through for one page; tens of milliseconds.
 const SCAN_MAX: usize = 20_000;
@@ -28,7 +28,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    pub fn parse(query: &Query<'_>) -> Wanted {
+    pub fn parse(query: &Query) -> Wanted {
         Wanted {
             text: query.get("q").chars().take(200).collect::<String>().trim().to_lowercase(),
             only_unfinished: query.get("show") == "unfinished",

@@ -1,10 +1,9 @@
 //! `POST /add`: a multipart stream in, blocks to the holders, lines out.
 //!
 //! Nothing is whole in memory: parts arrive in pieces, files are cut and hashed as they come, blocks leave in batches, and the
-//! slowest holder sets the pace. [`files`] makes DAGs of files and folders, [`car`] takes one that is made already, [`lines`]
-//! is what the client reads meanwhile.
+//! slowest holder sets the pace. [`files`] makes DAGs of files and folders, [`lines`] is what the client reads
+//! meanwhile.
 
-mod car;
 mod files;
 mod lines;
 
@@ -14,21 +13,19 @@ use super::stream::{STREAM_ERROR, streamed};
 use super::{Answer, Failure, Rest, json, wall};
 use crate::message::{Body, Request};
 use crate::multipart::{MultipartError, PartHead, Parts, Piece};
-use crate::query::Query;
-use dag::{Block, HashFn};
+use async_trait::async_trait;
 use dag::import::{FileOptions, Layout};
+use dag::{Block, HashFn};
 use futures::{StreamExt, stream};
 use hyper::Uri;
 use hyper::header::{self, HeaderValue};
-use peer::{AddSession, Cluster};
-use std::sync::Arc;
+use ipfs::adding::{Adder, BlockSink, SinkError};
+use peer::{AddSession, Cluster, CommandError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use types::{ByteCount, Cid};
+use types::{ByteCount, Cid, PeerId};
+use wire::rest::query::{AddFormat, AddLayout, AddParams, Query};
 
-/// Blocks leave in batches of about so many bytes: large enough for one write of the store, small enough for the memory.
-const BATCH_BYTES: usize = 2 << 20;
-/// … or so many blocks.
-const BATCH_BLOCKS: usize = 512;
 /// How much of a refused upload is read, so that its client gets to read why.
 const DISCARD_MAX: usize = 1 << 20;
 /// How long `wait=` waits for holders.
@@ -36,10 +33,10 @@ const WAIT_LIMIT: Duration = Duration::from_secs(600);
 
 impl Rest {
     pub(super) async fn add(&self, uri: &Uri, request: Request) -> Answer {
-        let query = Query::parse(uri.query());
+        let query = Query::parse(uri.query().unwrap_or_default());
         let options = options::add(&query, wall())?;
-        let import = import_options(&options)?;
-        if options.is_car && options.wraps {
+        let import = import_options(&options.params)?;
+        if options.params.format == AddFormat::Car && options.params.wrap {
             return Err(Failure::bad("cannot wrap a CAR file upload"));
         }
         let size = request.head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()).map(ByteCount);
@@ -50,16 +47,16 @@ impl Rest {
             Ok(_) => return Err(Failure::bad("nothing to add: the request has no parts")),
             Err(error) => return Err(Failure::bad(format!("reading the request: {error}"))),
         };
-        let session = match self.cluster.add(options.pin.clone(), size, options.is_local).await {
+        let session = match self.cluster.add(options.params.options.clone(), size, options.params.local).await {
             Ok(session) => session,
             Err(error) => {
                 parts.discard(DISCARD_MAX).await;
                 return Err(error.into());
             }
         };
-        let is_streamed = options.is_streamed;
+        let is_streamed = options.params.stream_channels;
         let (lines, seen) = Lines::new(is_streamed);
-        let adding = Adding { cluster: self.cluster.clone(), options, import, parts, out: Outgoing::new(session, lines) };
+        let adding = Adding { cluster: self.cluster.clone(), options, import, parts, session, lines };
         if is_streamed { Ok(stream_answer(adding, first, seen, request.trailer)) } else { array_answer(adding, first).await }
     }
 }
@@ -89,7 +86,7 @@ async fn array_answer(adding: Adding, first: PartHead) -> Answer {
     Ok(response)
 }
 
-fn import_options(options: &AddOptions) -> Result<FileOptions, Failure> {
+fn import_options(options: &AddParams) -> Result<FileOptions, Failure> {
     let cid_version = match options.cid_version {
         0 => cid::Version::V0,
         1 => cid::Version::V1,
@@ -100,7 +97,7 @@ fn import_options(options: &AddOptions) -> Result<FileOptions, Failure> {
         hash: HashFn::from_name(&options.hash).map_err(|error| Failure::bad(error.to_string()))?,
         raw_leaves: options.raw_leaves,
         chunker: options.chunker.parse().map_err(|error: dag::chunk::ChunkerError| Failure::bad(error.to_string()))?,
-        layout: if options.is_trickle { Layout::Trickle } else { Layout::Balanced },
+        layout: if options.layout == AddLayout::Trickle { Layout::Trickle } else { Layout::Balanced },
         ..FileOptions::default()
     };
     import.check().map_err(|error| Failure::bad(error.to_string()))?;
@@ -112,18 +109,31 @@ fn import_options(options: &AddOptions) -> Result<FileOptions, Failure> {
 pub(super) enum AddError {
     #[error("reading the request: {0}")]
     Request(#[from] MultipartError),
+    #[error("{0}")]
+    Adding(String),
     #[error(transparent)]
     Import(#[from] dag::import::ImportError),
-    #[error("{0}")]
-    Car(String),
     #[error(transparent)]
-    Cluster(#[from] peer::CommandError),
+    Cluster(#[from] CommandError),
     #[error("the target of symlink {0:?} is longer than 4096 bytes")]
     LongSymlink(String),
+    #[error("nothing was added")]
+    Nothing,
     #[error("the client went away")]
     Gone,
     #[error("added and pinned, but only {have} of {wanted} copies were confirmed in {} s", WAIT_LIMIT.as_secs())]
     NotConfirmed { have: u32, wanted: u32 },
+}
+
+impl From<ipfs::adding::AddError> for AddError {
+    /// The innermost cause is what the client can act on.
+    fn from(error: ipfs::adding::AddError) -> AddError {
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        AddError::Adding(cause.to_string())
+    }
 }
 
 /// One add under way.
@@ -132,7 +142,8 @@ struct Adding {
     options: AddOptions,
     import: FileOptions,
     parts: Parts,
-    out: Outgoing,
+    session: Box<dyn AddSession>,
+    lines: Lines,
 }
 
 /// What an add made.
@@ -144,66 +155,77 @@ struct Made {
 
 impl Adding {
     /// Adds everything and pins the last root; the collected lines, where they were not streamed.
-    async fn run(mut self, first: PartHead) -> Result<Vec<u8>, AddError> {
-        let added = if self.options.is_car { self.add_car().await } else { self.add_files(first).await };
-        let made = match added {
+    async fn run(self, first: PartHead) -> Result<Vec<u8>, AddError> {
+        let Adding { cluster, options, import, mut parts, session, mut lines } = self;
+        let pins = !options.params.no_pin;
+        let holders = Holders::new(session.holders());
+        let mut sink = Spread { session, holders: holders.clone() };
+        let mut adder = Adder::new(&mut sink);
+        let made = files::add(&mut parts, first, &options.params, &import, &mut adder, &mut Out { lines: &mut lines, holders: &holders }).await;
+        let made = match made {
+            Ok(made) => adder.finish().await.map(|()| made).map_err(AddError::from),
+            Err(error) => Err(error),
+        };
+        let made = match made {
             Ok(made) => made,
             Err(error) => {
-                self.parts.discard(DISCARD_MAX).await;
+                parts.discard(DISCARD_MAX).await;
                 return Err(error);
             }
         };
-        self.out.flush().await?;
-        let Outgoing { session, lines, .. } = self.out;
-        session.finish(made.root, self.options.pin, ByteCount(made.size), self.options.pins).await?;
-        let wanted = self.options.wait;
-        if wanted > 0 && self.options.pins {
-            let have = self.cluster.wait_copies(&made.root, wanted, WAIT_LIMIT).await;
-            if have < wanted {
-                return Err(AddError::NotConfirmed { have, wanted });
+        sink.session.finish(made.root, options.params.options, ByteCount(made.size), pins).await?;
+        if options.wait > 0 && pins {
+            let have = cluster.wait_copies(&made.root, options.wait, WAIT_LIMIT).await;
+            if have < options.wait {
+                return Err(AddError::NotConfirmed { have, wanted: options.wait });
             }
         }
         Ok(lines.into_array())
     }
 }
 
-/// Blocks and lines on their way out.
-struct Outgoing {
-    session: Box<dyn AddSession>,
-    lines: Lines,
-    batch: Vec<Block>,
-    batch_bytes: usize,
+/// Who takes the blocks, as last heard from the session.
+#[derive(Clone)]
+struct Holders(Arc<Mutex<Vec<PeerId>>>);
+
+impl Holders {
+    fn new(holders: Vec<PeerId>) -> Holders {
+        Holders(Arc::new(Mutex::new(holders)))
+    }
+
+    fn set(&self, holders: Vec<PeerId>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = holders;
+    }
+
+    fn get(&self) -> Vec<PeerId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
-impl Outgoing {
-    fn new(session: Box<dyn AddSession>, lines: Lines) -> Outgoing {
-        Outgoing { session, lines, batch: Vec::new(), batch_bytes: 0 }
-    }
+/// The holders as a sink.
+struct Spread {
+    session: Box<dyn AddSession>,
+    holders: Holders,
+}
 
-    /// Takes a block; [`Outgoing::pass_on`] sends it.
-    fn take(&mut self, block: Block) {
-        self.batch_bytes += block.data.len();
-        self.batch.push(block);
-    }
-
-    /// Sends what was taken when it is enough for a batch.
-    async fn pass_on(&mut self) -> Result<(), AddError> {
-        if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_BLOCKS { self.flush().await } else { Ok(()) }
-    }
-
-    async fn flush(&mut self) -> Result<(), AddError> {
-        self.batch_bytes = 0;
-        let mut rest = std::mem::take(&mut self.batch);
-        while !rest.is_empty() {
-            let after = rest.split_off(rest.len().min(BATCH_BLOCKS));
-            self.session.put(std::mem::replace(&mut rest, after)).await?;
-        }
+#[async_trait]
+impl BlockSink for Spread {
+    async fn put(&mut self, blocks: Vec<Block>) -> Result<(), SinkError> {
+        self.session.put(blocks).await?;
+        self.holders.set(self.session.holders());
         Ok(())
     }
+}
 
+/// Lines with the holders of the moment.
+struct Out<'a> {
+    lines: &'a mut Lines,
+    holders: &'a Holders,
+}
+
+impl Out<'_> {
     /// Tells the client of a finished node.
     async fn line(&mut self, name: &str, cid: &Cid, bytes: u64, size: u64) -> Result<(), AddError> {
-        let holders = self.session.holders();
-        self.lines.node(name, cid, bytes, size, &holders).await
+        self.lines.node(name, cid, bytes, size, &self.holders.get()).await
     }
 }

@@ -3,12 +3,13 @@
 use super::{Answer, Failure, Rest, json, not_found, parse_cid};
 use crate::message::{Request, bare};
 use crate::page;
-use crate::query::{Query, go_duration};
+use crate::query::go_duration;
 use ::cluster::{CopyRow, Explanation, PeerRow};
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use types::UnixMillis;
+use wire::rest::query::Query;
 
 /// The longest wait of one request; clients ask again.
 const WAIT_MAX: Duration = Duration::from_secs(600);
@@ -17,7 +18,7 @@ const INVITE_DEFAULT: Duration = Duration::from_secs(24 * 3600);
 const INVITE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Rest {
-    pub(super) async fn ours(&self, path: &[&str], query: &Query<'_>, request: Request) -> Answer {
+    pub(super) async fn ours(&self, path: &[&str], query: &Query, request: Request) -> Answer {
         let method = request.head.method.clone();
         let (get, post) = (method == Method::GET, method == Method::POST);
         match path {
@@ -31,7 +32,7 @@ impl Rest {
                 Ok(json::value(&json!({ "invite": self.cluster.invite(ttl).await? })))
             }
             ["leave"] if post => {
-                let purges = query.flag("purge", false).map_err(Failure::bad)?;
+                let purges = query.bool("purge")?.unwrap_or(false);
                 Ok(json::value(&json!({ "stranded": self.cluster.leave(purges).await? })))
             }
             ["removals", "approve"] if post => {
@@ -71,9 +72,9 @@ impl Rest {
         })))
     }
 
-    async fn wait(&self, cid: &str, query: &Query<'_>) -> Answer {
+    async fn wait(&self, cid: &str, query: &Query) -> Answer {
         let cid = parse_cid(cid)?;
-        let copies = query.number("copies", 1u32).map_err(Failure::bad)?;
+        let copies = copies(query)?;
         let limit = span(query, "timeout", WAIT_DEFAULT)?.min(WAIT_MAX);
         let pin = self.cluster.pin_of(&cid).ok_or_else(Failure::not_pinned)?;
         let confirmed = self.cluster.wait_copies(&cid, copies, limit).await;
@@ -86,7 +87,11 @@ impl Rest {
     }
 }
 
-fn span(query: &Query<'_>, name: &str, default: Duration) -> Result<Duration, Failure> {
+fn copies(query: &Query) -> Result<u32, Failure> {
+    u32::try_from(query.int("copies")?.unwrap_or(1)).map_err(|_| Failure::bad("parameter copies invalid"))
+}
+
+fn span(query: &Query, name: &str, default: Duration) -> Result<Duration, Failure> {
     match query.get(name) {
         "" => Ok(default),
         text => go_duration(text).ok_or_else(|| Failure::bad(format!("parameter {name} invalid: {text:?} is no duration like 10s or 1h30m"))),

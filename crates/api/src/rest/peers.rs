@@ -2,11 +2,12 @@
 
 use super::stream::{self, Pages};
 use super::{Answer, Failure, Rest, json, wall};
-use crate::message::{Request, Response};
+use crate::message::{Request, Response, line_of};
 use ::cluster::{PeerHealth, PeerRow};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use types::{ByteCount, PeerId, UnixMillis};
+use wire::rest::{Alert, ConnectGraph, GlobalRepoGc, Id, IpfsId, Metric, RepoGc, Version};
 
 /// Go's name of the protocol that peers speak; clients show it.
 const RPC_PROTOCOL: &str = "/ipfscluster/1.0/rpc";
@@ -16,11 +17,11 @@ const PING_TTL_MS: u64 = 30_000;
 const BODY_MAX: usize = 4 << 10;
 
 pub(super) fn version() -> Response {
-    json::value(&json!({ "version": env!("CARGO_PKG_VERSION") }))
+    json::value(&Version { version: env!("CARGO_PKG_VERSION").to_owned() })
 }
 
 pub(super) fn metric_names() -> Response {
-    json::value(&json!(["freespace", "ping"]))
+    json::value(&["freespace", "ping"])
 }
 
 impl Rest {
@@ -28,25 +29,25 @@ impl Rest {
         Ok(json::value(&self.own_id().await))
     }
 
-    async fn own_id(&self) -> Value {
+    async fn own_id(&self) -> Id {
         let identity = self.cluster.identity().await;
         let peers: Vec<String> = self.cluster.peers().iter().map(|row| row.peer.to_string()).collect();
-        let node = json!({
-            "id": identity.node.map(|node| node.to_string()).unwrap_or_default(),
-            "addresses": identity.node_addresses,
-            "error": if identity.node.is_some() { "" } else { "the node has no network" },
-        });
-        id_value(identity.peer, &identity.name, identity.addresses, &peers, "", node)
+        let node = IpfsId {
+            id: identity.node.map(|node| node.to_string()).unwrap_or_default(),
+            addresses: Some(identity.node_addresses),
+            error: if identity.node.is_some() { String::new() } else { "the node has no network".to_owned() },
+        };
+        id(identity.peer, &identity.name, identity.addresses, &peers, String::new(), node)
     }
 
     pub(super) async fn peers(&self, request: Request) -> Answer {
         let own = self.own_id().await;
         let rows = self.cluster.peers();
         let all: Vec<String> = rows.iter().map(|row| row.peer.to_string()).collect();
-        let mut lines = Vec::new();
+        let mut lines = String::new();
         for row in &rows {
             let line = if row.is_self { own.clone() } else { other_id(row, &all) };
-            json::push_value(&mut lines, &line);
+            lines.push_str(&line_of(&line));
         }
         stream::answer(Once(Some(lines)), request.trailer).await
     }
@@ -84,8 +85,10 @@ impl Rest {
             let is_seen = row.is_self || is_heard(row.health);
             if is_seen {
                 names.insert(id.clone(), row.name.clone());
-                let node = if row.is_self { identity.node.map(|node| node.to_string()) } else { json::node_id(&row.node_addresses) };
-                nodes.extend(node.map(|node| (id.clone(), node)));
+                let node = if row.is_self { identity.node.map(|node| node.to_string()).unwrap_or_default() } else { json::node_id(&row.node_addresses) };
+                if !node.is_empty() {
+                    nodes.insert(id.clone(), node);
+                }
             }
             if is_seen && !row.is_self {
                 seen.push(id.clone());
@@ -97,15 +100,14 @@ impl Rest {
             links.insert(id, Vec::new());
         }
         links.insert(own.clone(), seen);
-        let node_links: BTreeMap<&String, Vec<String>> = nodes.values().map(|node| (node, Vec::new())).collect();
-        Ok(json::value(&json!({
-            "cluster_id": own,
-            "id_to_peername": names,
-            "ipfs_links": node_links,
-            "cluster_links": links,
-            "cluster_trust_links": trust,
-            "cluster_to_ipfs": nodes,
-        })))
+        Ok(json::value(&ConnectGraph {
+            cluster_id: own,
+            id_to_peername: Some(names),
+            ipfs_links: Some(nodes.values().map(|node| (node.clone(), Vec::new())).collect()),
+            cluster_links: Some(links),
+            cluster_trust_links: Some(trust),
+            cluster_to_ipfs: Some(nodes),
+        }))
     }
 
     /// Peers that are silent, as Go's alerts: the newest first. The same at every door, since nothing is remembered.
@@ -113,36 +115,31 @@ impl Rest {
         let mut rows: Vec<PeerRow> = self.cluster.peers();
         rows.retain(|row| !row.is_self && matches!(row.health, PeerHealth::Suspect | PeerHealth::Down));
         rows.sort_by_key(|row| std::cmp::Reverse(row.heard));
-        let alerts: Vec<Value> = rows
-            .iter()
-            .map(|row| {
-                let mut alert = ping(row, false);
-                alert["triggered_at"] = json::time(UnixMillis(row.heard.0.saturating_add(PING_TTL_MS))).into();
-                alert
-            })
-            .collect();
-        json::value(&Value::from(alerts))
+        let alert = |row: &PeerRow| Alert { metric: ping(row, false), triggered_at: UnixMillis(row.heard.0.saturating_add(PING_TTL_MS)).into() };
+        json::value(&rows.iter().map(alert).collect::<Vec<_>>())
     }
 
     pub(super) fn metrics(&self, name: &str) -> Response {
         let mut rows: Vec<PeerRow> = self.cluster.peers().into_iter().filter(|row| row.is_self || is_heard(row.health)).collect();
         rows.sort_by_cached_key(|row| row.peer.to_string());
-        let metrics: Vec<Value> = match name {
+        let metrics: Vec<Metric> = match name {
             "ping" => rows.iter().map(|row| ping(row, true)).collect(),
             "freespace" => rows.iter().filter(|row| row.space_limit != ByteCount::ZERO).map(free_space).collect(),
             _ => Vec::new(),
         };
-        json::value(&Value::from(metrics))
+        json::value(&metrics)
     }
 
     pub(super) async fn collect_garbage(&self) -> Answer {
         let identity = self.cluster.identity().await;
         let freed = self.cluster.own_node().collect_garbage().await;
-        let mut own = json!({ "peer": identity.peer.to_string(), "peername": identity.name, "keys": [] });
-        if let Err(error) = freed {
-            own["error"] = error.to_string().into();
-        }
-        Ok(json::value(&json!({ "peer_map": { identity.peer.to_string(): own } })))
+        let own = RepoGc {
+            peer: identity.peer.to_string(),
+            peername: identity.name,
+            keys: Some(Vec::new()),
+            error: freed.err().map(|error| error.to_string()).unwrap_or_default(),
+        };
+        Ok(json::value(&GlobalRepoGc { peer_map: BTreeMap::from([(own.peer.clone(), own)]) }))
     }
 }
 
@@ -150,73 +147,70 @@ fn is_heard(health: PeerHealth) -> bool {
     matches!(health, PeerHealth::Up | PeerHealth::Draining)
 }
 
-fn id_value(peer: PeerId, name: &str, addresses: Vec<String>, peers: &[String], error: &str, node: Value) -> Value {
-    json!({
-        "id": peer.to_string(),
-        "addresses": addresses,
-        "cluster_peers": peers,
-        "cluster_peers_addresses": [],
-        "version": env!("CARGO_PKG_VERSION"),
-        "commit": "",
-        "rpc_protocol_version": RPC_PROTOCOL,
-        "error": error,
-        "ipfs": node,
-        "peername": name,
-    })
+fn id(peer: PeerId, name: &str, addresses: Vec<String>, peers: &[String], error: String, node: IpfsId) -> Id {
+    Id {
+        id: peer.to_string(),
+        addresses: Some(addresses),
+        cluster_peers: Some(peers.to_vec()),
+        cluster_peers_addresses: Some(Vec::new()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: String::new(),
+        rpc_protocol_version: RPC_PROTOCOL.to_owned(),
+        error,
+        ipfs: Some(node),
+        peername: name.to_owned(),
+    }
 }
 
-fn other_id(row: &PeerRow, peers: &[String]) -> Value {
+fn other_id(row: &PeerRow, peers: &[String]) -> Id {
     let error = match row.health {
         PeerHealth::Up | PeerHealth::Draining => String::new(),
         health => format!("the peer is {}: last heard of {}", health.as_str(), json::time(row.heard)),
     };
-    let node = json!({
-        "id": json::node_id(&row.node_addresses).unwrap_or_default(),
-        "addresses": row.node_addresses,
-        "error": "",
-    });
-    id_value(row.peer, &row.name, Vec::new(), peers, &error, node)
+    let node = IpfsId { id: json::node_id(&row.node_addresses), addresses: Some(row.node_addresses.clone()), error: String::new() };
+    id(row.peer, &row.name, Vec::new(), peers, error, node)
 }
 
-fn metric(name: &str, row: &PeerRow, value: String, weight: i64, is_valid: bool) -> Value {
+fn metric(name: &str, row: &PeerRow, value: String, weight: i64, valid: bool) -> Metric {
     let heard = if row.is_self { wall() } else { row.heard };
-    json!({
-        "name": name,
-        "peer": row.peer.to_string(),
-        "value": value,
-        "expire": nanos(heard.0.saturating_add(PING_TTL_MS)),
-        "valid": is_valid,
-        "weight": weight,
-        "partitionable": false,
-        "received_at": nanos(heard.0),
-    })
+    Metric {
+        name: name.to_owned(),
+        peer: row.peer.to_string(),
+        value,
+        expire: nanos(heard.0.saturating_add(PING_TTL_MS)),
+        valid,
+        weight,
+        partitionable: false,
+        received_at: nanos(heard.0),
+    }
 }
 
 fn nanos(millis: u64) -> i64 {
     i64::try_from(millis.saturating_mul(1_000_000)).unwrap_or(i64::MAX)
 }
 
-fn ping(row: &PeerRow, is_valid: bool) -> Value {
-    let mut value = json!({});
+fn ping(row: &PeerRow, is_valid: bool) -> Metric {
+    let mut value = Map::new();
     if !row.name.is_empty() {
-        value["peer_name"] = row.name.clone().into();
+        value.insert("peer_name".into(), row.name.clone().into());
     }
-    if let Some(id) = json::node_id(&row.node_addresses) {
-        value["ipfs_id"] = id.into();
-        value["ipfs_addresses"] = row.node_addresses.clone().into();
+    let node = json::node_id(&row.node_addresses);
+    if !node.is_empty() {
+        value.insert("ipfs_id".into(), node.into());
+        value.insert("ipfs_addresses".into(), row.node_addresses.clone().into());
     }
-    metric("ping", row, value.to_string(), 0, is_valid)
+    metric("ping", row, Value::Object(value).to_string(), 0, is_valid)
 }
 
-fn free_space(row: &PeerRow) -> Value {
+fn free_space(row: &PeerRow) -> Metric {
     let free = (row.space_limit - row.space_used - row.space_reserved).get();
     metric("freespace", row, free.to_string(), i64::try_from(free).unwrap_or(i64::MAX), true)
 }
 
-struct Once(Option<Vec<u8>>);
+struct Once(Option<String>);
 
 impl Pages for Once {
-    fn next(&mut self) -> Option<Vec<u8>> {
+    fn next(&mut self) -> Option<String> {
         self.0.take()
     }
 }

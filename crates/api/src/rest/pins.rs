@@ -1,19 +1,20 @@
 //! Pins: write, remove, look up, list.
 
-use super::copies::{Filter, StatusPages};
+use super::copies::StatusPages;
 use super::stream::{self, Pages};
 use super::{Answer, Failure, Rest, json, options, parse_cid, wall};
 use crate::message::{Request, no_content};
-use crate::query::Query;
 use peer::Cluster;
 use std::sync::Arc;
 use types::{Cid, Depth, Pin, PinKind, PinOptions};
+use wire::rest::query::{Query, kinds_filter};
+use wire::status::Filter;
 
 /// Pins read at once while a list is streamed.
 pub(super) const PAGE: usize = 1000;
 
 impl Rest {
-    pub(super) async fn pin(&self, cid: Cid, query: &Query<'_>) -> Answer {
+    pub(super) async fn pin(&self, cid: Cid, query: &Query) -> Answer {
         let (mut options, mut depth) = options::pin(query, wall())?;
         if let Some(from) = options.update {
             (options, depth) = self.updated(from, options)?;
@@ -42,50 +43,50 @@ impl Rest {
         Ok(json::pin(&self.cluster.unpin(cid).await?))
     }
 
-    pub(super) async fn status(&self, cid: &str, query: &Query<'_>) -> Answer {
+    pub(super) async fn status(&self, cid: &str, query: &Query) -> Answer {
         let cid = parse_cid(cid)?;
-        Ok(json::raw(self.one_status(&cid, query.is_true("local"))))
+        Ok(json::raw(self.one_status(&cid, is_local(query))))
     }
 
-    fn one_status(&self, cid: &Cid, is_local: bool) -> Vec<u8> {
+    fn one_status(&self, cid: &Cid, is_local: bool) -> String {
         let (pin, rows) = self.cluster.status(cid);
         let facts = json::PeerFacts::of(&*self.cluster);
-        let mut line = Vec::new();
+        let mut line = String::new();
         let rows = rows.into_iter().filter(|row| !is_local || facts.is_self(&row.peer));
         json::push_status(&mut line, cid, pin.as_ref(), rows, &facts);
         line
     }
 
-    pub(super) async fn statuses(&self, query: &Query<'_>, request: Request) -> Answer {
-        let is_local = query.is_true("local");
-        let asked: Vec<&str> = query.list("cids").collect();
+    pub(super) async fn statuses(&self, query: &Query, request: Request) -> Answer {
+        let only_own = is_local(query);
+        let asked = query.list("cids");
         if !asked.is_empty() {
             let cids = asked.into_iter().map(parse_cid).collect::<Result<Vec<_>, _>>()?;
-            let pages = NamedPages { cluster: self.cluster.clone(), cids, next: 0, is_local };
+            let pages = NamedPages { cluster: self.cluster.clone(), cids, next: 0, is_local: only_own };
             return stream::answer(pages, request.trailer).await;
         }
-        let filter = Filter::parse(query.get("filter"))?;
-        stream::answer(StatusPages::new(self.cluster.clone(), filter, is_local), request.trailer).await
+        let filter = Filter::parse(query.get("filter")).ok_or_else(|| Failure::bad("invalid filter value"))?;
+        stream::answer(StatusPages::new(self.cluster.clone(), filter, only_own), request.trailer).await
     }
 
-    pub(super) async fn recover(&self, cid: &str, query: &Query<'_>) -> Answer {
+    pub(super) async fn recover(&self, cid: &str, query: &Query) -> Answer {
         let cid = parse_cid(cid)?;
-        let is_local = query.is_true("local");
-        if is_local && self.cluster.pin_of(&cid).is_none() {
+        let only_own = is_local(query);
+        if only_own && self.cluster.pin_of(&cid).is_none() {
             return Err(Failure::not_pinned());
         }
         match self.cluster.recover(Some(cid)).await {
-            Ok(_) | Err(peer::CommandError::NotPinned) => Ok(json::raw(self.one_status(&cid, is_local))),
+            Ok(_) | Err(peer::CommandError::NotPinned) => Ok(json::raw(self.one_status(&cid, only_own))),
             Err(error) => Err(error.into()),
         }
     }
 
-    pub(super) async fn recover_all(&self, query: &Query<'_>, request: Request) -> Answer {
+    pub(super) async fn recover_all(&self, query: &Query, request: Request) -> Answer {
         let cids = self.cluster.recover(None).await?;
         if cids.is_empty() {
             return Ok(no_content());
         }
-        let pages = NamedPages { cluster: self.cluster.clone(), cids, next: 0, is_local: query.is_true("local") };
+        let pages = NamedPages { cluster: self.cluster.clone(), cids, next: 0, is_local: is_local(query) };
         stream::answer(pages, request.trailer).await
     }
 
@@ -94,51 +95,34 @@ impl Rest {
         Ok(json::pin(&pin))
     }
 
-    pub(super) async fn allocations(&self, query: &Query<'_>, request: Request) -> Answer {
-        let kinds = kinds(query)?;
+    pub(super) async fn allocations(&self, query: &Query, request: Request) -> Answer {
+        let kinds = kinds_filter(query.get("filter")).ok_or_else(|| Failure::bad("invalid filter value"))?;
         let pages = PinPages { cluster: self.cluster.clone(), kinds, after: None, is_over: false };
         stream::answer(pages, request.trailer).await
     }
 }
 
-/// The kinds named by `filter`; none for all. Names that are not known count only when no other is.
-fn kinds(query: &Query<'_>) -> Result<Option<Vec<PinKind>>, Failure> {
-    let mut kinds = Vec::new();
-    let mut is_named = false;
-    for name in query.list("filter") {
-        is_named = true;
-        match name {
-            "all" => return Ok(None),
-            "pin" => kinds.push(PinKind::Data),
-            "meta-pin" => kinds.push(PinKind::Meta),
-            "clusterdag-pin" => kinds.push(PinKind::ClusterDag),
-            "shard-pin" => kinds.push(PinKind::Shard),
-            _ => {}
-        }
-    }
-    match (is_named, kinds.is_empty()) {
-        (false, _) => Ok(None),
-        (true, true) => Err(Failure::bad("invalid filter value")),
-        (true, false) => Ok(Some(kinds)),
-    }
+/// Only the exact word counts.
+fn is_local(query: &Query) -> bool {
+    query.get("local") == "true"
 }
 
 struct PinPages {
     cluster: Arc<dyn Cluster>,
-    kinds: Option<Vec<PinKind>>,
+    kinds: Vec<PinKind>,
     after: Option<Cid>,
     is_over: bool,
 }
 
 impl Pages for PinPages {
-    fn next(&mut self) -> Option<Vec<u8>> {
+    fn next(&mut self) -> Option<String> {
         if self.is_over {
             return None;
         }
         let pins = next_pins(&*self.cluster, &mut self.after, &mut self.is_over);
-        let mut page = Vec::with_capacity(pins.len() * 512);
+        let mut page = String::with_capacity(pins.len() * 512);
         for pin in &pins {
-            if self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&pin.kind)) {
+            if self.kinds.contains(&pin.kind) || (pin.kind == PinKind::Bad && self.kinds.len() == 4) {
                 json::push_pin(&mut page, pin);
             }
         }
@@ -165,7 +149,7 @@ struct NamedPages {
 }
 
 impl Pages for NamedPages {
-    fn next(&mut self) -> Option<Vec<u8>> {
+    fn next(&mut self) -> Option<String> {
         let part = self.cids.get(self.next..)?;
         if part.is_empty() {
             return None;
@@ -173,7 +157,7 @@ impl Pages for NamedPages {
         let part = &part[..part.len().min(100)];
         self.next += part.len();
         let facts = json::PeerFacts::of(&*self.cluster);
-        let mut page = Vec::new();
+        let mut page = String::new();
         for cid in part {
             let (pin, rows) = self.cluster.status(cid);
             let rows = rows.into_iter().filter(|row| !self.is_local || facts.is_self(&row.peer));

@@ -13,7 +13,7 @@ pub(super) const STREAM_ERROR: &str = "X-Stream-Error";
 /// Makes the pages of a list; runs where blocking is allowed.
 pub(super) trait Pages: Send + 'static {
     /// The lines of the next page (may be none, when a filter lets nothing through); `None` at the end.
-    fn next(&mut self) -> Option<Vec<u8>>;
+    fn next(&mut self) -> Option<String>;
 }
 
 /// Streams pages. Nothing at all is 204, as Go answers.
@@ -50,7 +50,7 @@ pub(super) fn streamed(body: Body) -> Response {
 }
 
 /// The next page with something in it.
-async fn filled_page<P: Pages>(mut pages: P) -> Result<Option<(Vec<u8>, P)>, Failure> {
+async fn filled_page<P: Pages>(mut pages: P) -> Result<Option<(String, P)>, Failure> {
     let made = tokio::task::spawn_blocking(move || {
         loop {
             match pages.next() {

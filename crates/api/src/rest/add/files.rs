@@ -3,11 +3,16 @@
 //! What stands at the top is a root of its own (Go pins the last one), unless one directory wraps all. Lines come in Go's
 //! order: files as they are added, then directories, deepest first.
 
-use super::{AddError, Adding, Made};
-use crate::multipart::{PartHead, Piece};
-use dag::import::{DirectoryOptions, FileBuilder, FileRoot, TreeAssembler};
+use super::{AddError, Made, Out};
+use crate::multipart::{PartHead, Parts, Piece};
+use bytes::Bytes;
+use dag::import::{DirectoryOptions, FileOptions, FileRoot, TreeAssembler};
 use dag::unixfs::Stat;
+use futures::{Stream, stream};
+use ipfs::adding::Adder;
+use std::io;
 use types::Cid;
+use wire::rest::query::AddParams;
 
 /// Linux's bound for a target of a symlink.
 const SYMLINK_MAX: usize = 4096;
@@ -20,9 +25,29 @@ struct Group {
     tree: TreeAssembler,
 }
 
-impl Adding {
-    pub(super) async fn add_files(&mut self, first: PartHead) -> Result<Made, AddError> {
-        let wraps = self.options.wraps;
+struct Files<'a, 'b> {
+    parts: &'a mut Parts,
+    options: &'a AddParams,
+    import: &'a FileOptions,
+    adder: &'a mut Adder<'b>,
+    out: &'a mut Out<'a>,
+}
+
+/// Adds the parts, beginning with the one whose head is `first`; the root that is to be pinned.
+pub(super) async fn add<'a>(
+    parts: &'a mut Parts,
+    first: PartHead,
+    options: &'a AddParams,
+    import: &'a FileOptions,
+    adder: &'a mut Adder<'_>,
+    out: &'a mut Out<'a>,
+) -> Result<Made, AddError> {
+    Files { parts, options, import, adder, out }.run(first).await
+}
+
+impl Files<'_, '_> {
+    async fn run(&mut self, first: PartHead) -> Result<Made, AddError> {
+        let wraps = self.options.wrap;
         let mut group: Option<Group> = if wraps { Some(self.open_group(String::new())?) } else { None };
         let mut made = None;
         let mut next = Some(first);
@@ -39,15 +64,10 @@ impl Adding {
                     group = Some(self.open_group(top.to_owned())?);
                 }
             }
-            if is_directory {
-                self.skip_content().await?;
-            }
-            let added = if is_directory {
-                None
-            } else if head.content_type == "application/symlink" {
-                Some(self.add_symlink(&path).await?)
-            } else {
-                Some(self.add_file(progress_name(&path, wraps)).await?)
+            let added = match head.content_type.as_str() {
+                "application/x-directory" => self.skip_content().await?,
+                "application/symlink" => Some(self.add_symlink(&path).await?),
+                _ => Some(self.add_file(progress_name(&path, wraps)).await?),
             };
             match (&mut group, &added) {
                 (Some(group), Some(root)) => group.tree.add(path.as_bytes(), root)?,
@@ -66,28 +86,32 @@ impl Adding {
         if let Some(group) = group {
             made = self.close_group(group).await?;
         }
-        made.ok_or_else(|| AddError::Import(dag::import::ImportError::BadPath { path: String::new(), reason: "nothing was added" }))
+        made.ok_or(AddError::Nothing)
     }
 
     fn open_group(&self, top: String) -> Result<Group, AddError> {
-        Ok(Group { top, tree: TreeAssembler::new(DirectoryOptions::from(&self.import), self.options.wraps)? })
+        Ok(Group { top, tree: TreeAssembler::new(DirectoryOptions::from(self.import), self.options.wrap)? })
     }
 
     async fn close_group(&mut self, group: Group) -> Result<Option<Made>, AddError> {
-        let assembled = group.tree.finish(&mut |block| self.out.take(block))?;
-        self.out.flush().await?;
-        let mut sizes: Option<(Cid, u64)> = None;
+        let mut blocks = Vec::new();
+        let assembled = group.tree.finish(&mut |block| blocks.push(block))?;
+        for block in blocks {
+            self.adder.push(block).await?;
+        }
+        let mut last: Option<(Cid, u64)> = None;
         for directory in &assembled.directories {
             self.out.line(&String::from_utf8_lossy(&directory.path), &directory.cid, 0, directory.dag_size).await?;
-            sizes = Some((directory.cid, directory.dag_size));
+            last = Some((directory.cid, directory.dag_size));
         }
-        let root = assembled.roots.last();
-        Ok(root.map(|root| Made { root: *root, size: sizes.filter(|(cid, _)| cid == root).map_or(0, |(_, size)| size) }))
+        let size_of = |root: &Cid| last.filter(|(cid, _)| cid == root).map_or(0, |(_, size)| size);
+        Ok(assembled.roots.last().map(|root| Made { root: *root, size: size_of(root) }))
     }
 
-    async fn skip_content(&mut self) -> Result<(), AddError> {
+    /// Directories have no content.
+    async fn skip_content(&mut self) -> Result<Option<FileRoot>, AddError> {
         while let Piece::Data(_) = self.parts.next().await? {}
-        Ok(())
+        Ok(None)
     }
 
     async fn add_symlink(&mut self, path: &str) -> Result<FileRoot, AddError> {
@@ -98,31 +122,38 @@ impl Adding {
             }
             target.extend_from_slice(&data);
         }
-        let (block, root) = dag::import::symlink(&target, &self.import)?;
-        self.out.take(block);
-        self.out.pass_on().await?;
+        let (block, root) = dag::import::symlink(&target, self.import)?;
+        self.adder.push(block).await?;
         Ok(root)
     }
 
     async fn add_file(&mut self, name: &str) -> Result<FileRoot, AddError> {
-        let mut file = FileBuilder::new(self.import.clone())?;
-        let (mut read, mut told) = (0u64, 0u64);
-        while let Piece::Data(data) = self.parts.next().await? {
-            read += data.len() as u64;
-            file.push(data, &mut |block| self.out.take(block))?;
-            self.out.pass_on().await?;
-            if self.options.has_progress && read - told >= PROGRESS_BYTES {
-                told = read;
-                self.out.lines.progress(name, read).await?;
+        let has_progress = self.options.progress;
+        let mut told = 0;
+        let mut progress = |bytes: u64| {
+            if has_progress && bytes >= told + PROGRESS_BYTES {
+                told = bytes;
+                self.out.lines.progress_if_read(name, bytes);
             }
-        }
-        let root = file.finish(&mut |block| self.out.take(block))?;
-        self.out.pass_on().await?;
-        if self.options.has_progress {
-            self.out.lines.progress(name, read).await?;
+        };
+        let root = self.adder.add_file(content(self.parts), self.import, &mut progress).await?;
+        if has_progress && (root.size == 0 || told != root.size) {
+            self.out.lines.progress(name, root.size).await?;
         }
         Ok(root)
     }
+}
+
+/// The content of the part whose head was just read, up to its end.
+fn content(parts: &mut Parts) -> impl Stream<Item = io::Result<Bytes>> + Send + '_ {
+    stream::unfold(Some(parts), |parts| async move {
+        let parts = parts?;
+        match parts.next().await {
+            Ok(Piece::Data(data)) => Some((Ok(data), Some(parts))),
+            Ok(_) => None,
+            Err(error) => Some((Err(io::Error::other(error)), None)),
+        }
+    })
 }
 
 /// A path without empty parts, `.` and `..`; `..` never leads above the top.

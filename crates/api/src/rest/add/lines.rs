@@ -1,14 +1,14 @@
 //! What the client of an add reads: Go's `AddedOutput`, as lines or as one array.
 
 use super::AddError;
-use crate::message::Broken;
+use crate::message::{Broken, line_of};
 use bytes::Bytes;
 use futures::Stream;
-use serde_json::{Map, Value};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 use types::{Cid, PeerId};
+use wire::rest::AddedOutput;
 
 /// Lines that may wait for a slow reader.
 const LINES_MAX: usize = 256;
@@ -37,41 +37,29 @@ impl Lines {
 
     /// A finished file, directory or root.
     pub async fn node(&mut self, name: &str, cid: &Cid, bytes: u64, size: u64, holders: &[PeerId]) -> Result<(), AddError> {
-        let mut line = Map::new();
-        line.insert("name".into(), name.into());
-        line.insert("cid".into(), cid.to_string().into());
-        if bytes > 0 {
-            line.insert("bytes".into(), bytes.into());
-        }
-        if size > 0 {
-            line.insert("size".into(), size.into());
-        }
-        if !holders.is_empty() {
-            line.insert("allocations".into(), holders.iter().map(PeerId::to_string).collect::<Vec<_>>().into());
-        }
-        self.push(Value::Object(line)).await
+        let allocations = holders.iter().map(PeerId::to_string).collect();
+        self.push(line_of(&AddedOutput { name: name.to_owned(), cid: Some(cid.to_string()), bytes, size, allocations })).await
     }
 
     /// How far a file is.
     pub async fn progress(&mut self, name: &str, bytes: u64) -> Result<(), AddError> {
-        let mut line = Map::new();
-        line.insert("name".into(), name.into());
-        line.insert("cid".into(), Value::Null);
-        if bytes > 0 {
-            line.insert("bytes".into(), bytes.into());
-        }
-        self.push(Value::Object(line)).await
+        self.push(progress_text(name, bytes)).await
     }
 
-    async fn push(&mut self, line: Value) -> Result<(), AddError> {
-        let mut text = Vec::new();
-        super::json::push_value(&mut text, &line);
+    /// The same, left out when the client is slow to read.
+    pub fn progress_if_read(&mut self, name: &str, bytes: u64) {
+        let text = progress_text(name, bytes);
+        match self {
+            Lines::Stream(sender) => drop(sender.try_send(text.into())),
+            Lines::Array(lines) => push_item(lines, &text),
+        }
+    }
+
+    async fn push(&mut self, text: String) -> Result<(), AddError> {
         match self {
             Lines::Stream(sender) => sender.send(text.into()).await.map_err(|_| AddError::Gone),
             Lines::Array(lines) => {
-                text.pop();
-                lines.push(if lines.is_empty() { b'[' } else { b',' });
-                lines.extend_from_slice(&text);
+                push_item(lines, &text);
                 Ok(())
             }
         }
@@ -88,4 +76,13 @@ impl Lines {
             }
         }
     }
+}
+
+fn progress_text(name: &str, bytes: u64) -> String {
+    line_of(&AddedOutput { name: name.to_owned(), bytes, ..AddedOutput::default() })
+}
+
+fn push_item(lines: &mut Vec<u8>, text: &str) {
+    lines.push(if lines.is_empty() { b'[' } else { b',' });
+    lines.extend_from_slice(text.trim_end().as_bytes());
 }

@@ -1,0 +1,232 @@
+//! The cluster of a door in memory: three peers of which two hold everything that is pinned, one node for all of them.
+
+use async_trait::async_trait;
+use cluster::{CopyRow, Explanation, Missing, PeerHealth, PeerRow};
+use ipfs::memory::MemoryNode;
+use ipfs::{Block, Blocks, IpfsNode};
+use peer::{AddSession, Cluster, CommandError, Identity, Live, Totals};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::broadcast;
+use types::{Because, ByteCount, Cid, Depth, Owner, PeerId, Pin, PinKind, PinOptions, PinState, Replicas, UnixMillis};
+
+/// When everything happens: 2023-11-14T22:13:20Z.
+pub const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+pub struct Twin {
+    /// Holds everything that is added; the cluster as a node.
+    pub node: Arc<MemoryNode>,
+    /// The node of this peer alone; empty unless a test fills it.
+    pub own: Arc<MemoryNode>,
+    pub pins: Mutex<BTreeMap<Cid, Pin>>,
+    pub live: broadcast::Sender<Live>,
+    /// Pins that wait on the second peer, with the reason.
+    pub waiting: Mutex<BTreeMap<Cid, Because>>,
+    pub health: Mutex<[PeerHealth; 3]>,
+    pub limit: Mutex<Option<ByteCount>>,
+    pub adds: AtomicU64,
+}
+
+pub fn peer(number: u8) -> PeerId {
+    PeerId::from_ed25519(&[number; 32])
+}
+
+impl Twin {
+    pub fn new() -> Arc<Twin> {
+        Arc::new(Twin {
+            node: MemoryNode::new(),
+            own: MemoryNode::new(),
+            pins: Mutex::default(),
+            live: broadcast::channel(64).0,
+            waiting: Mutex::default(),
+            health: Mutex::new([PeerHealth::Up; 3]),
+            limit: Mutex::default(),
+            adds: AtomicU64::new(1),
+        })
+    }
+
+    fn names() -> [(&'static str, PeerId); 3] {
+        [("alice", peer(1)), ("bob", peer(2)), ("carol", peer(3))]
+    }
+
+    pub fn placed(&self, options: &PinOptions) -> Vec<PeerId> {
+        if options.replicas == Replicas::Everywhere { Vec::new() } else { vec![peer(1), peer(2)] }
+    }
+
+    pub fn write(&self, cid: Cid, options: PinOptions, depth: Depth) -> Pin {
+        let placement = self.placed(&options);
+        let pin = Pin { cid, kind: PinKind::Data, options, placement, depth, reference: None, created: NOW };
+        self.pins.lock().unwrap().insert(cid, pin.clone());
+        let _ = self.live.send(Live::Pin(cid));
+        pin
+    }
+
+    fn rows(&self, cid: &Cid, pin: Option<&Pin>) -> Vec<CopyRow> {
+        let health = *self.health.lock().unwrap();
+        let row = |(at, (name, peer)): (usize, (&str, PeerId))| {
+            let is_placed = pin.is_some_and(|pin| pin.is_for(&peer));
+            let because = self.waiting.lock().unwrap().get(cid).filter(|_| at == 1).cloned();
+            let state = match (pin, is_placed, &because) {
+                (None, ..) => PinState::Unpinned,
+                (Some(_), false, _) => PinState::Remote,
+                (Some(_), true, None) => PinState::Pinned,
+                (Some(_), true, Some(Because::Failed { .. })) => PinState::PinError,
+                (Some(_), true, Some(_)) => PinState::PinQueued,
+            };
+            CopyRow {
+                peer,
+                name: name.into(),
+                state,
+                because,
+                next_try: None,
+                tries: 0,
+                since: NOW,
+                as_of: NOW,
+                is_live: health[at] == PeerHealth::Up,
+                progress: None,
+                is_placed,
+            }
+        };
+        Twin::names().into_iter().enumerate().map(row).collect()
+    }
+}
+
+#[async_trait]
+impl Cluster for Twin {
+    async fn identity(&self) -> Identity {
+        Identity {
+            peer: peer(1),
+            name: "alice".into(),
+            cluster: "twins".into(),
+            addresses: vec![format!("/ip4/127.0.0.1/tcp/9096/p2p/{}", peer(1))],
+            node: Some(peer(11)),
+            node_addresses: vec![format!("/ip4/127.0.0.1/tcp/4001/p2p/{}", peer(11))],
+            started: NOW,
+        }
+    }
+
+    fn peers(&self) -> Vec<PeerRow> {
+        let health = *self.health.lock().unwrap();
+        let row = |(at, (name, id)): (usize, (&str, PeerId))| PeerRow {
+            peer: id,
+            name: name.into(),
+            is_self: at == 0,
+            health: health[at],
+            heard: NOW,
+            node_addresses: vec![format!("/ip4/10.0.0.{at}/tcp/4001/p2p/{}", peer(11 + at as u8))],
+            gateway: None,
+            api: None,
+            space_limit: ByteCount(1000),
+            space_used: ByteCount(400),
+            space_reserved: ByteCount(100),
+            exceptions: 0,
+        };
+        Twin::names().into_iter().enumerate().map(row).collect()
+    }
+
+    fn totals(&self) -> Totals {
+        Totals { pins: self.pins.lock().unwrap().len() as u64, short: 0, waiting: self.waiting.lock().unwrap().len() as u64 }
+    }
+
+    async fn pin(&self, cid: Cid, options: PinOptions, depth: Depth) -> Result<Pin, CommandError> {
+        if let Replicas::Between { least, most } = options.replicas
+            && least.get() > 3
+        {
+            return Err(Missing::NotEnoughPeers { needed: least.get(), wanted: most.get(), candidates: 3, detail: "See logs for more info.".into() }.into());
+        }
+        Ok(self.write(cid, options, depth))
+    }
+
+    async fn unpin(&self, cid: Cid) -> Result<Pin, CommandError> {
+        let removed = self.pins.lock().unwrap().remove(&cid);
+        let _ = self.live.send(Live::Pin(cid));
+        removed.ok_or(CommandError::NotPinned)
+    }
+
+    async fn recover(&self, cid: Option<Cid>) -> Result<Vec<Cid>, CommandError> {
+        let mut waiting = self.waiting.lock().unwrap();
+        let again: Vec<Cid> = waiting.keys().filter(|own| cid.is_none_or(|cid| cid == **own)).copied().collect();
+        for cid in &again {
+            waiting.remove(cid);
+        }
+        Ok(again)
+    }
+
+    async fn add(&self, options: PinOptions, _size: Option<ByteCount>, _local: bool) -> Result<Box<dyn AddSession>, CommandError> {
+        if let Replicas::Between { least, most } = options.replicas
+            && least.get() > 3
+        {
+            return Err(Missing::NotEnoughPeers { needed: least.get(), wanted: most.get(), candidates: 3, detail: String::new() }.into());
+        }
+        let number = self.adds.fetch_add(1, Ordering::Relaxed);
+        let holders = vec![peer(1), peer(2)];
+        Ok(Box::new(TwinAdd { node: self.node.clone(), owner: Owner::Adding(number), holders, left: *self.limit.lock().unwrap(), done: Done(self) .seal() }))
+    }
+
+    fn pin_of(&self, cid: &Cid) -> Option<Pin> {
+        self.pins.lock().unwrap().get(cid).cloned()
+    }
+
+    fn pins(&self, after: Option<&Cid>, limit: usize) -> Vec<Pin> {
+        let pins = self.pins.lock().unwrap();
+        pins.values().filter(|pin| after.is_none_or(|after| pin.cid > *after)).take(limit).cloned().collect()
+    }
+
+    fn status(&self, cid: &Cid) -> (Option<Pin>, Vec<CopyRow>) {
+        let pin = self.pin_of(cid);
+        let rows = self.rows(cid, pin.as_ref());
+        (pin, rows)
+    }
+
+    fn status_page(&self, pins: &[Pin]) -> Vec<Vec<CopyRow>> {
+        pins.iter().map(|pin| self.rows(&pin.cid, Some(pin))).collect()
+    }
+
+    fn why(&self, cid: &Cid) -> Option<Explanation> {
+        let pin = self.pin_of(cid)?;
+        let peers = self.rows(cid, Some(&pin)).into_iter().map(|row| (row, "most free space".to_owned())).collect();
+        Some(Explanation {
+            cid: *cid,
+            class: "default: 2 copies".into(),
+            wished: Some((2, 2)),
+            confirmed: 2,
+            summary: "safe: 2 of 2 copies".into(),
+            peers,
+            next: vec![("nothing".into(), None)],
+        })
+    }
+
+    async fn wait_copies(&self, cid: &Cid, copies: u32, limit: Duration) -> u32 {
+        let have = self.rows(cid, self.pin_of(cid).as_ref()).iter().filter(|row| row.state == PinState::Pinned).count() as u32;
+        if have < copies {
+            tokio::time::sleep(limit.min(Duration::from_millis(50))).await;
+        }
+        have
+    }
+
+    fn live(&self) -> broadcast::Receiver<Live> {
+        self.live.subscribe()
+    }
+
+    async fn invite(&self, ttl: Duration) -> Result<String, CommandError> {
+        Ok(format!("invite-for-{}s", ttl.as_secs()))
+    }
+
+    async fn leave(&self, purge: bool) -> Result<u64, CommandError> {
+        if purge { Err(CommandError::Stopping) } else { Ok(7) }
+    }
+
+    async fn approve_removals(&self) -> Result<(), CommandError> {
+        Ok(())
+    }
+
+    fn node(&self) -> Arc<dyn IpfsNode> {
+        self.node.clone()
+    }
+
+    fn own_node(&self) -> Arc<dyn IpfsNode> {
+        self.own.clone()
+    }
+}
