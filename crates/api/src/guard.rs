@@ -82,9 +82,10 @@ impl Refusal {
                 StatusCode::FORBIDDEN,
                 &format!("{host:?} is not a name of this peer: call it by IP address or localhost, or add the name to its configuration"),
             ),
-            Refusal::Origin(origin) => {
-                error_json(StatusCode::FORBIDDEN, &format!("pages of {origin} may not change this cluster: add the origin to the configuration to allow it"))
-            }
+            Refusal::Origin(origin) => error_json(
+                StatusCode::FORBIDDEN,
+                &format!("pages of {origin} may not change this cluster: add the origin to the configuration to allow it"),
+            ),
             Refusal::NoCredentials => {
                 let mut response = error_json(StatusCode::UNAUTHORIZED, "unauthorized: no auth provided");
                 response.headers_mut().append(header::WWW_AUTHENTICATE, basic_challenge());
@@ -165,7 +166,9 @@ impl Guard {
         headers.append(header::VARY, HeaderValue::from_static("Origin"));
         headers.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("Content-Type, Content-Range, Content-Length, ETag, X-Ipfs-Path, X-Ipfs-Roots, X-Stream-Error, X-Chunked-Output"),
+            HeaderValue::from_static(
+                "Content-Type, Content-Range, Content-Length, ETag, X-Ipfs-Path, X-Ipfs-Roots, X-Stream-Error, X-Chunked-Output",
+            ),
         );
     }
 

@@ -12,6 +12,7 @@ pub mod guard;
 pub mod rest;
 pub mod server;
 
+mod linger;
 mod message;
 mod multipart;
 mod page;

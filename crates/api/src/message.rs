@@ -80,17 +80,6 @@ impl RequestBody {
         }
         Ok(whole)
     }
-
-    /// Reads on for a while, so that a client that is still sending gets to read the answer.
-    pub async fn discard(&mut self, limit: usize) {
-        let mut read = 0;
-        while read < limit {
-            match self.next().await {
-                Ok(Some(data)) => read += data.len(),
-                _ => return,
-            }
-        }
-    }
 }
 
 /// The body of an answer: known, or streamed.
@@ -101,7 +90,7 @@ pub(crate) struct Body {
 
 enum Content {
     Whole(Bytes),
-    Stream { stream: BoxStream<'static, Result<Bytes, Broken>>, length: Option<u64> },
+    Stream(BoxStream<'static, Result<Bytes, Broken>>),
 }
 
 impl Body {
@@ -114,12 +103,7 @@ impl Body {
     }
 
     pub fn stream(stream: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static) -> Body {
-        Body { content: Content::Stream { stream: Box::pin(stream), length: None }, permit: None }
-    }
-
-    /// A stream of known length.
-    pub fn sized(stream: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static, length: u64) -> Body {
-        Body { content: Content::Stream { stream: Box::pin(stream), length: Some(length) }, permit: None }
+        Body { content: Content::Stream(Box::pin(stream)), permit: None }
     }
 
     /// Keeps `permit` until the body has been sent.
@@ -137,7 +121,7 @@ impl hyper::body::Body for Body {
         match &mut self.content {
             Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Content::Stream { stream, .. } => stream.as_mut().poll_next(cx).map(|next| next.map(|data| data.map(Frame::data))),
+            Content::Stream(stream) => stream.as_mut().poll_next(cx).map(|next| next.map(|data| data.map(Frame::data))),
         }
     }
 
@@ -148,8 +132,7 @@ impl hyper::body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Stream { length: Some(length), .. } => SizeHint::with_exact(*length),
-            Content::Stream { length: None, .. } => SizeHint::default(),
+            Content::Stream(_) => SizeHint::default(),
         }
     }
 }

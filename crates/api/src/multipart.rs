@@ -66,7 +66,9 @@ fn parameter(text: &str, wanted: &str) -> Option<String> {
     loop {
         rest = rest.trim_start_matches([' ', '\t', ';', '\r', '\n']);
         let (name, after) = rest.split_once('=')?;
-        let (value, after) = if let Some(quoted) = after.strip_prefix('"') { unquote(quoted)? } else {
+        let (value, after) = if let Some(quoted) = after.strip_prefix('"') {
+            unquote(quoted)?
+        } else {
             let end = after.find(';').unwrap_or(after.len());
             (after[..end].trim().to_owned(), &after[end..])
         };
@@ -267,7 +269,8 @@ fn parse_head(lines: &[u8]) -> Result<PartHead, MultipartError> {
             head.content_type = media.trim().to_ascii_lowercase();
         } else if name.eq_ignore_ascii_case("content-disposition") {
             let parameters = value.split_once(';').map_or("", |(_, parameters)| parameters);
-            head.file_name = parameter(parameters, "filename").map(|name| crate::query::decode_percent(&name.replace('+', " ")).into_owned());
+            head.file_name =
+                parameter(parameters, "filename").map(|name| crate::query::decode_percent(&name.replace('+', " ")).into_owned());
         }
     }
     Ok(head)
@@ -296,11 +299,6 @@ impl Parts {
                 None => self.splitter.finish(),
             }
         }
-    }
-
-    /// Reads on for a while, so that a client that is still sending gets to read the answer.
-    pub async fn discard(&mut self, limit: usize) {
-        self.body.discard(limit).await;
     }
 }
 
@@ -339,7 +337,8 @@ mod tests {
 
     #[test]
     fn parts_come_out_however_the_bytes_arrive() {
-        const F: &str = "Content-Disposition: form-data; name=\"file\"; filename=\"a%20b%2Fc\"\r\nContent-Type: Application/X-Directory; x=y\r\n";
+        const F: &str =
+            "Content-Disposition: form-data; name=\"file\"; filename=\"a%20b%2Fc\"\r\nContent-Type: Application/X-Directory; x=y\r\n";
         check(&format!("--XX\r\n{F}\r\n\r\n--XX--\r\n"), Ok(&["application/x-directory:a b/c=."]));
         check(&format!("--XX\r\n{F}\r\n--XX--"), Ok(&["application/x-directory:a b/c=."]));
         check(&format!("--XX\r\n{F}\r\nab\r\n-c\r\n--XX\r\n\r\nd\r\n--XX--"), Ok(&["application/x-directory:a b/c=ab\r\n-c.", ":-=d."]));
@@ -368,7 +367,24 @@ mod tests {
             state ^= state << 17;
             state
         };
-        const ALPHABET: &[&[u8]] = &[b"\r", b"\n", b"--XX", b"\r\n--XX", b"-", b"--", b":", b"=", b"\"", b"filename=", b"Content-Disposition: ", b";", b"%", b"\\", b"\xff", b"a"];
+        const ALPHABET: &[&[u8]] = &[
+            b"\r",
+            b"\n",
+            b"--XX",
+            b"\r\n--XX",
+            b"-",
+            b"--",
+            b":",
+            b"=",
+            b"\"",
+            b"filename=",
+            b"Content-Disposition: ",
+            b";",
+            b"%",
+            b"\\",
+            b"\xff",
+            b"a",
+        ];
         for _ in 0..20_000 {
             let length = random() % 24;
             let body: Vec<u8> = (0..length).flat_map(|_| ALPHABET[(random() % ALPHABET.len() as u64) as usize].to_vec()).collect();

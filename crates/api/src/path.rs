@@ -65,7 +65,12 @@ pub(crate) async fn child(node: &dyn IpfsNode, parent: Cid, name: &str, source: 
         match cid.codec() {
             codec::DAG_PB => {}
             codec::RAW => return Err(no_link()),
-            other => return Err(PathError::NoDirectory { cid, reason: format!("its codec is 0x{other:x}, only UnixFS directories have names") }),
+            other => {
+                return Err(PathError::NoDirectory {
+                    cid,
+                    reason: format!("its codec is 0x{other:x}, only UnixFS directories have names"),
+                });
+            }
         }
         let data = block(node, &cid, source).await?;
         let links = Node::decode(&data).map_err(malformed(cid))?;
@@ -75,7 +80,9 @@ pub(crate) async fn child(node: &dyn IpfsNode, parent: Cid, name: &str, source: 
             _ => return links.links.iter().find(|link| link.name == name.as_bytes()).map(|link| link.cid).ok_or_else(no_link),
         };
         let prefix = shape.prefix(shape.slot(hash, depth).ok_or_else(no_link)?);
-        let in_slot = links.links.iter().find(|link| link.name.starts_with(&prefix) && (link.name.len() == prefix.len() || &link.name[prefix.len()..] == name.as_bytes()));
+        let in_slot = links.links.iter().find(|link| {
+            link.name.starts_with(&prefix) && (link.name.len() == prefix.len() || &link.name[prefix.len()..] == name.as_bytes())
+        });
         let link = in_slot.ok_or_else(no_link)?;
         if link.name.len() > prefix.len() {
             return Ok(link.cid);

@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn segments_are_decoded_and_encoded() {
-        for (text, decoded) in [("a%20b", "a b"), ("a+b", "a+b"), ("%E2%82%AC", "€"), ("%zz%4", "%zz%4"), ("%", "%"), ("%ff", "\u{fffd}")] {
+        for (text, decoded) in [("a%20b", "a b"), ("a+b", "a+b"), ("%E2%82%AC", "€"), ("%zz%4", "%zz%4"), ("%", "%"), ("%ff", "\u{fffd}")]
+        {
             assert_eq!(decode_percent(text), decoded, "{text}");
         }
         for name in ["plain.txt", "a b/c?d#e", "€ \"<>", "100%"] {

@@ -74,7 +74,9 @@ impl From<CommandError> for Failure {
     fn from(error: CommandError) -> Failure {
         let status = match &error {
             CommandError::NotPinned => StatusCode::NOT_FOUND,
-            CommandError::Refused(cluster::Missing::Busy | cluster::Missing::Leaving) | CommandError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            CommandError::Refused(cluster::Missing::Busy | cluster::Missing::Leaving) | CommandError::Stopping => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Failure { status, message: error.to_string() }
@@ -105,7 +107,8 @@ impl Rest {
         let query = Query::parse(uri.query().unwrap_or_default());
         let segments: Vec<Cow<'_, str>> = path.split('/').skip(1).map(decode_percent).collect();
         let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
-        let (get, post, delete) = (request.head.method == Method::GET, request.head.method == Method::POST, request.head.method == Method::DELETE);
+        let (get, post, delete) =
+            (request.head.method == Method::GET, request.head.method == Method::POST, request.head.method == Method::DELETE);
         match segments.as_slice() {
             ["pins", "recover"] if post => self.recover_all(&query, request).await,
             ["pins", cid, "recover"] if post => self.recover(cid, &query).await,
@@ -150,13 +153,17 @@ impl Rest {
 
 /// Whether a path exists with another method.
 fn is_known(segments: &[&str]) -> bool {
-    match segments {
-        ["pins" | "allocations" | "id" | "version" | "health" | "peers" | "token" | ""] => true,
-        ["pins" | "allocations" | "peers", _] => true,
-        ["pins", _, "recover"] | ["pins", "ipfs" | "ipns" | "ipld", _, ..] => true,
-        ["health", "graph" | "alerts" | "bandwidth"] | ["monitor", "metrics"] | ["monitor", "metrics", _] | ["ipfs", "gc"] => true,
-        _ => false,
-    }
+    matches!(
+        segments,
+        ["pins" | "allocations" | "id" | "version" | "health" | "peers" | "token" | ""]
+            | ["pins" | "allocations" | "peers", _]
+            | ["pins", _, "recover"]
+            | ["pins", "ipfs" | "ipns" | "ipld", _, ..]
+            | ["health", "graph" | "alerts" | "bandwidth"]
+            | ["monitor", "metrics"]
+            | ["monitor", "metrics", _]
+            | ["ipfs", "gc"]
+    )
 }
 
 pub(crate) fn not_found() -> Response {

@@ -1,6 +1,7 @@
 //! Accepts connections, keeps the limits, asks the guard, hands requests to a door, drains on stop.
 
 use crate::guard::{Credentials, Guard};
+use crate::linger::Linger;
 use crate::message::{Body, Request, RequestBody, Response, error_json};
 use crate::trailer::{TrailerIo, TrailerSlot};
 use hyper::body::Incoming;
@@ -45,7 +46,7 @@ pub struct Limits {
     pub connections: usize,
     /// Requests being answered, streams included; further ones get 503.
     pub requests: usize,
-    /// Bytes of a request's head; more gets 431. It is also the most that is read at once of a body.
+    /// Bytes of a request's head; more gets 431.
     pub head_bytes: usize,
     /// How long a connection may be silent between requests, or take to send a head.
     pub idle: Duration,
@@ -58,11 +59,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            connections: 4096,                     // about 100 KB each at worst
-            requests: 1024,                        // more at once only add to each other's latency
-            head_bytes: 128 << 10,                 // `GET /pins?cids=` with 2,000 CIDs
-            idle: Duration::from_secs(120),        // Go's default
-            body_idle: Duration::from_secs(120),   // a client that packs a tree may think for a while
+            connections: 4096,                   // about 100 KB each at worst
+            requests: 1024,                      // more at once only add to each other's latency
+            head_bytes: 96 << 10,                // a URI has at most 64 KiB: `GET /pins?cids=` with 1,000 CIDs
+            idle: Duration::from_secs(120),      // Go's default
+            body_idle: Duration::from_secs(120), // a client that packs a tree may think for a while
             drain: Duration::from_secs(10),
         }
     }
@@ -134,7 +135,7 @@ async fn next_stream(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(T
 async fn serve_connection<D: Door>(stream: TcpStream, shared: Arc<Shared<D>>, stop: CancellationToken) {
     let _ = stream.set_nodelay(true);
     let slot = TrailerSlot::default();
-    let io = TokioIo::new(TrailerIo::new(stream, slot.clone()));
+    let io = TokioIo::new(TrailerIo::new(Linger::new(stream), slot.clone()));
     let limits = shared.limits;
     let service = service_fn(move |request| {
         let (shared, slot) = (shared.clone(), slot.clone());
@@ -143,8 +144,7 @@ async fn serve_connection<D: Door>(stream: TcpStream, shared: Arc<Shared<D>>, st
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.idle)
-        .max_buf_size(limits.head_bytes.max(8 << 10))
-        .pipeline_flush(true)
+        .max_header_size(limits.head_bytes)
         .serve_connection(io, service);
     tokio::pin!(connection);
     let ended = tokio::select! {

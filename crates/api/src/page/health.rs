@@ -58,7 +58,8 @@ impl Health {
                 add(Level::Warn, format!("{} is {percent} % full", name(row)));
             }
         }
-        let on_their_way = if totals.waiting > 0 { format!("{} on the way", count(totals.waiting, "copy is", "copies are")) } else { String::new() };
+        let on_their_way =
+            if totals.waiting > 0 { format!("{} on the way", count(totals.waiting, "copy is", "copies are")) } else { String::new() };
         let sentence = match (level, totals.short) {
             (_, short) if short > 0 => format!("{} short of copies", count(short, "pin is", "pins are")),
             (Level::Good, _) if totals.pins == 0 => "Nothing is pinned yet".to_owned(),
@@ -128,9 +129,9 @@ mod tests {
             assert_eq!(health.reasons, reasons);
         };
         let up = row("a", PeerHealth::Up, 10);
-        check(&[up.clone()], 0, 0, 0, Level::Good, "Nothing is pinned yet.", &[]);
-        check(&[up.clone()], 5, 0, 0, Level::Good, "Everything that is pinned has its copies.", &[]);
-        check(&[up.clone()], 5, 0, 1, Level::Good, "Everything that is pinned has its copies; 1 copy is on the way.", &[]);
+        check(std::slice::from_ref(&up), 0, 0, 0, Level::Good, "Nothing is pinned yet.", &[]);
+        check(std::slice::from_ref(&up), 5, 0, 0, Level::Good, "Everything that is pinned has its copies.", &[]);
+        check(std::slice::from_ref(&up), 5, 0, 1, Level::Good, "Everything that is pinned has its copies; 1 copy is on the way.", &[]);
         check(
             &[up.clone(), row("b", PeerHealth::Down, 95)],
             2000,

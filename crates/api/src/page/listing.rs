@@ -37,7 +37,9 @@ impl Wanted {
     }
 
     fn lets(&self, pin: &Pin) -> bool {
-        self.text.is_empty() || pin.options.name.to_lowercase().contains(&self.text) || pin.cid.to_string().to_lowercase().contains(&self.text)
+        self.text.is_empty()
+            || pin.options.name.to_lowercase().contains(&self.text)
+            || pin.cid.to_string().to_lowercase().contains(&self.text)
     }
 }
 

@@ -274,7 +274,14 @@ mod tests {
     #[test]
     fn distances_read_naturally() {
         let now = UnixMillis(1_000_000_000_000);
-        for (offset, text) in [(0i64, "now"), (-5_000, "5 s ago"), (-600_000, "10 min ago"), (-86_400_000, "24 h ago"), (-864_000_000, "10 days ago"), (90_000, "in 90 s")] {
+        for (offset, text) in [
+            (0i64, "now"),
+            (-5_000, "5 s ago"),
+            (-600_000, "10 min ago"),
+            (-86_400_000, "24 h ago"),
+            (-864_000_000, "10 days ago"),
+            (90_000, "in 90 s"),
+        ] {
             assert_eq!(distance(UnixMillis(now.0.saturating_add_signed(offset)), now), text);
         }
     }

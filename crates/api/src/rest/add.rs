@@ -26,8 +26,6 @@ use std::time::Duration;
 use types::{ByteCount, Cid, PeerId};
 use wire::rest::query::{AddFormat, AddLayout, AddParams, Query};
 
-/// How much of a refused upload is read, so that its client gets to read why.
-const DISCARD_MAX: usize = 1 << 20;
 /// How long `wait=` waits for holders.
 const WAIT_LIMIT: Duration = Duration::from_secs(600);
 
@@ -47,13 +45,7 @@ impl Rest {
             Ok(_) => return Err(Failure::bad("nothing to add: the request has no parts")),
             Err(error) => return Err(Failure::bad(format!("reading the request: {error}"))),
         };
-        let session = match self.cluster.add(options.params.options.clone(), size, options.params.local).await {
-            Ok(session) => session,
-            Err(error) => {
-                parts.discard(DISCARD_MAX).await;
-                return Err(error.into());
-            }
-        };
+        let session = self.cluster.add(options.params.options.clone(), size, options.params.local).await?;
         let is_streamed = options.params.stream_channels;
         let (lines, seen) = Lines::new(is_streamed);
         let adding = Adding { cluster: self.cluster.clone(), options, import, parts, session, lines };
@@ -161,18 +153,10 @@ impl Adding {
         let holders = Holders::new(session.holders());
         let mut sink = Spread { session, holders: holders.clone() };
         let mut adder = Adder::new(&mut sink);
-        let made = files::add(&mut parts, first, &options.params, &import, &mut adder, &mut Out { lines: &mut lines, holders: &holders }).await;
-        let made = match made {
-            Ok(made) => adder.finish().await.map(|()| made).map_err(AddError::from),
-            Err(error) => Err(error),
-        };
-        let made = match made {
-            Ok(made) => made,
-            Err(error) => {
-                parts.discard(DISCARD_MAX).await;
-                return Err(error);
-            }
-        };
+        let made =
+            files::add(&mut parts, first, &options.params, &import, &mut adder, &mut Out { lines: &mut lines, holders: &holders }).await;
+        let made = made?;
+        adder.finish().await?;
         sink.session.finish(made.root, options.params.options, ByteCount(made.size), pins).await?;
         if options.wait > 0 && pins {
             let have = cluster.wait_copies(&made.root, options.wait, WAIT_LIMIT).await;

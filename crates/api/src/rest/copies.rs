@@ -1,8 +1,8 @@
 //! The status of all pins, a page at a time.
 
+use super::json;
 use super::pins::next_pins;
 use super::stream::Pages;
-use super::json;
 use peer::Cluster;
 use std::sync::Arc;
 use types::Cid;
@@ -33,7 +33,8 @@ impl Pages for StatusPages {
         let facts = json::PeerFacts::of(&*self.cluster);
         let mut page = String::with_capacity(pins.len() * 1024);
         for (pin, rows) in pins.iter().zip(copies) {
-            let mut rows = rows.into_iter().filter(|row| self.filter.has(row.state) && (!self.is_local || facts.is_self(&row.peer))).peekable();
+            let mut rows =
+                rows.into_iter().filter(|row| self.filter.has(row.state) && (!self.is_local || facts.is_self(&row.peer))).peekable();
             if rows.peek().is_some() {
                 json::push_status(&mut page, &pin.cid, Some(pin), rows, &facts);
             }

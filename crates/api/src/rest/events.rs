@@ -28,7 +28,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 impl Rest {
     pub(super) fn events(&self, _request: Request) -> Answer {
         let Ok(permit) = self.event_streams.clone().try_acquire_owned() else {
-            return Err(Failure { status: StatusCode::SERVICE_UNAVAILABLE, message: "too many live streams at once: try again later".into() });
+            return Err(Failure {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                message: "too many live streams at once: try again later".into(),
+            });
         };
         let first = stream::once(async { Ok(Bytes::from_static(b"retry: 2000\nevent: refresh\ndata: {}\n\n")) });
         let later = stream::unfold((self.cluster.live(), permit), |(mut live, permit)| async move {

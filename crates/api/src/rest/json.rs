@@ -77,7 +77,12 @@ fn public(addresses: Vec<String>) -> Vec<String> {
 
 /// Appends one line: Go's `GlobalPinInfo`. A CID that is not pinned has an empty list of placements and was made now, as in Go.
 pub(super) fn push_status(out: &mut String, cid: &Cid, pin: Option<&Pin>, rows: impl Iterator<Item = CopyRow>, facts: &PeerFacts) {
-    let unknown = || GlobalPinInfo { cid: Some(cid.to_string()), allocations: Some(Vec::new()), created: super::wall().into(), ..GlobalPinInfo::default() };
+    let unknown = || GlobalPinInfo {
+        cid: Some(cid.to_string()),
+        allocations: Some(Vec::new()),
+        created: super::wall().into(),
+        ..GlobalPinInfo::default()
+    };
     let mut info = pin.map_or_else(unknown, GlobalPinInfo::of_pin);
     info.peer_map = rows.map(|row| (row.peer.to_string(), facts.copy(&row))).collect();
     out.push_str(&line_of(&info));

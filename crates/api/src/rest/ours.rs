@@ -41,9 +41,9 @@ impl Rest {
             }
             ["page.js"] if get => Ok(page::script()),
             ["page.css"] if get => Ok(page::style()),
-            ["why" | "wait", _] | ["peers" | "status" | "events" | "invite" | "leave" | "page.js" | "page.css"] | ["removals", "approve"] => {
-                Ok(bare(StatusCode::METHOD_NOT_ALLOWED))
-            }
+            ["why" | "wait", _]
+            | ["peers" | "status" | "events" | "invite" | "leave" | "page.js" | "page.css"]
+            | ["removals", "approve"] => Ok(bare(StatusCode::METHOD_NOT_ALLOWED)),
             _ => Ok(not_found()),
         }
     }
@@ -94,7 +94,9 @@ fn copies(query: &Query) -> Result<u32, Failure> {
 fn span(query: &Query, name: &str, default: Duration) -> Result<Duration, Failure> {
     match query.get(name) {
         "" => Ok(default),
-        text => go_duration(text).ok_or_else(|| Failure::bad(format!("parameter {name} invalid: {text:?} is no duration like 10s or 1h30m"))),
+        text => {
+            go_duration(text).ok_or_else(|| Failure::bad(format!("parameter {name} invalid: {text:?} is no duration like 10s or 1h30m")))
+        }
     }
 }
 

@@ -85,7 +85,11 @@ impl Rest {
             let is_seen = row.is_self || is_heard(row.health);
             if is_seen {
                 names.insert(id.clone(), row.name.clone());
-                let node = if row.is_self { identity.node.map(|node| node.to_string()).unwrap_or_default() } else { json::node_id(&row.node_addresses) };
+                let node = if row.is_self {
+                    identity.node.map(|node| node.to_string()).unwrap_or_default()
+                } else {
+                    json::node_id(&row.node_addresses)
+                };
                 if !node.is_empty() {
                     nodes.insert(id.clone(), node);
                 }
@@ -115,7 +119,8 @@ impl Rest {
         let mut rows: Vec<PeerRow> = self.cluster.peers();
         rows.retain(|row| !row.is_self && matches!(row.health, PeerHealth::Suspect | PeerHealth::Down));
         rows.sort_by_key(|row| std::cmp::Reverse(row.heard));
-        let alert = |row: &PeerRow| Alert { metric: ping(row, false), triggered_at: UnixMillis(row.heard.0.saturating_add(PING_TTL_MS)).into() };
+        let alert =
+            |row: &PeerRow| Alert { metric: ping(row, false), triggered_at: UnixMillis(row.heard.0.saturating_add(PING_TTL_MS)).into() };
         json::value(&rows.iter().map(alert).collect::<Vec<_>>())
     }
 

@@ -37,7 +37,9 @@ impl Rest {
     pub(super) async fn unpin(&self, cid: Cid) -> Answer {
         match self.cluster.pin_of(&cid).map(|pin| pin.kind) {
             Some(PinKind::Shard) => return Err(Failure::internal("cannot unpin a shard directly. Unpin content root CID instead")),
-            Some(PinKind::ClusterDag) => return Err(Failure::internal("cannot unpin a Cluster DAG directly. Unpin content root CID instead")),
+            Some(PinKind::ClusterDag) => {
+                return Err(Failure::internal("cannot unpin a Cluster DAG directly. Unpin content root CID instead"));
+            }
             _ => {}
         }
         Ok(json::pin(&self.cluster.unpin(cid).await?))

@@ -20,7 +20,7 @@ pub struct Twin {
     pub node: Arc<MemoryNode>,
     /// The node of this peer alone; empty unless a test fills it.
     pub own: Arc<MemoryNode>,
-    pub pins: Mutex<BTreeMap<Cid, Pin>>,
+    pub pins: Arc<Mutex<BTreeMap<Cid, Pin>>>,
     pub live: broadcast::Sender<Live>,
     /// Pins that wait on the second peer, with the reason.
     pub waiting: Mutex<BTreeMap<Cid, Because>>,
@@ -38,7 +38,7 @@ impl Twin {
         Arc::new(Twin {
             node: MemoryNode::new(),
             own: MemoryNode::new(),
-            pins: Mutex::default(),
+            pins: Arc::default(),
             live: broadcast::channel(64).0,
             waiting: Mutex::default(),
             health: Mutex::new([PeerHealth::Up; 3]),
@@ -51,16 +51,8 @@ impl Twin {
         [("alice", peer(1)), ("bob", peer(2)), ("carol", peer(3))]
     }
 
-    pub fn placed(&self, options: &PinOptions) -> Vec<PeerId> {
-        if options.replicas == Replicas::Everywhere { Vec::new() } else { vec![peer(1), peer(2)] }
-    }
-
     pub fn write(&self, cid: Cid, options: PinOptions, depth: Depth) -> Pin {
-        let placement = self.placed(&options);
-        let pin = Pin { cid, kind: PinKind::Data, options, placement, depth, reference: None, created: NOW };
-        self.pins.lock().unwrap().insert(cid, pin.clone());
-        let _ = self.live.send(Live::Pin(cid));
-        pin
+        write(&self.pins, &self.live, cid, options, depth)
     }
 
     fn rows(&self, cid: &Cid, pin: Option<&Pin>) -> Vec<CopyRow> {
@@ -134,7 +126,13 @@ impl Cluster for Twin {
         if let Replicas::Between { least, most } = options.replicas
             && least.get() > 3
         {
-            return Err(Missing::NotEnoughPeers { needed: least.get(), wanted: most.get(), candidates: 3, detail: "See logs for more info.".into() }.into());
+            return Err(Missing::NotEnoughPeers {
+                needed: least.get(),
+                wanted: most.get(),
+                candidates: 3,
+                detail: "See logs for more info.".into(),
+            }
+            .into());
         }
         Ok(self.write(cid, options, depth))
     }
@@ -161,8 +159,13 @@ impl Cluster for Twin {
             return Err(Missing::NotEnoughPeers { needed: least.get(), wanted: most.get(), candidates: 3, detail: String::new() }.into());
         }
         let number = self.adds.fetch_add(1, Ordering::Relaxed);
-        let holders = vec![peer(1), peer(2)];
-        Ok(Box::new(TwinAdd { node: self.node.clone(), owner: Owner::Adding(number), holders, left: *self.limit.lock().unwrap(), done: Done(self) .seal() }))
+        Ok(Box::new(TwinAdd {
+            node: self.node.clone(),
+            owner: Owner::Adding(number),
+            left: self.limit.lock().unwrap().unwrap_or(ByteCount(u64::MAX)),
+            pins: self.pins.clone(),
+            live: self.live.clone(),
+        }))
     }
 
     fn pin_of(&self, cid: &Cid) -> Option<Pin> {
@@ -228,5 +231,47 @@ impl Cluster for Twin {
 
     fn own_node(&self) -> Arc<dyn IpfsNode> {
         self.own.clone()
+    }
+}
+
+fn write(pins: &Mutex<BTreeMap<Cid, Pin>>, live: &broadcast::Sender<Live>, cid: Cid, options: PinOptions, depth: Depth) -> Pin {
+    let placement = if options.replicas == Replicas::Everywhere { Vec::new() } else { vec![peer(1), peer(2)] };
+    let pin = Pin { cid, kind: PinKind::Data, options, placement, depth, reference: None, created: NOW };
+    pins.lock().unwrap().insert(cid, pin.clone());
+    let _ = live.send(Live::Pin(cid));
+    pin
+}
+
+/// An add into the one node.
+struct TwinAdd {
+    node: Arc<MemoryNode>,
+    owner: Owner,
+    left: ByteCount,
+    pins: Arc<Mutex<BTreeMap<Cid, Pin>>>,
+    live: broadcast::Sender<Live>,
+}
+
+#[async_trait]
+impl AddSession for TwinAdd {
+    fn holders(&self) -> Vec<PeerId> {
+        vec![peer(1), peer(2)]
+    }
+
+    async fn put(&mut self, blocks: Vec<Block>) -> Result<(), CommandError> {
+        for block in &blocks {
+            if self.left.get() < block.data.len() as u64 {
+                return Err(CommandError::Failed("no room on any holder".into()));
+            }
+            self.left = self.left - ByteCount(block.data.len() as u64);
+        }
+        self.node.put(&self.owner, blocks).await.map_err(|error| CommandError::Failed(error.to_string()))
+    }
+
+    async fn finish(self: Box<Self>, root: Cid, options: PinOptions, _size: ByteCount, pin: bool) -> Result<Pin, CommandError> {
+        if pin {
+            return Ok(write(&self.pins, &self.live, root, options, Depth::Recursive));
+        }
+        let pins = Mutex::default();
+        Ok(write(&pins, &self.live, root, options, Depth::Recursive))
     }
 }
