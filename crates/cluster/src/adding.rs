@@ -185,7 +185,7 @@ impl Adding {
         let answer = if question.is_grow && !question.has_replaced {
             Answer::Done
         } else {
-            Answer::Placed { lease, holders: add.granted.clone(), options: add.options.clone() }
+            Answer::Placed { lease, holders: add.granted.clone(), options: Box::new(add.options.clone()) }
         };
         ctx.effects.push(Effect::Answer(question.request, answer));
     }

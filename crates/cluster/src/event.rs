@@ -170,7 +170,7 @@ pub enum Answer {
         /// Who takes the blocks.
         holders: Vec<PeerId>,
         /// What was resolved of the wish (default class applied).
-        options: PinOptions,
+        options: Box<PinOptions>,
     },
     /// How many waiting operations were put back in the queue, and which (at most 1,000).
     Recovered(Vec<Cid>),

@@ -1,7 +1,29 @@
 //! The shell around the machine: waits for events, performs effects, and gives doors one handle.
 //!
-//! It decides nothing; `cluster` does. Start with [`handle`] (what doors see).
+//! It decides nothing; `cluster` does.
+//!
+//! ```text
+//!   doors ──► handle::Cluster ──► Peer ──► core (one machine behind a lock) ──► perform (own node)
+//!                                            │    ▲                        └──► consensus
+//!   other members ◄── links (messages) ◄─────┘    └── hints, links, space, clock
+//! ```
+//! Start with [`handle`] (what doors see), then [`core`] (how the machine is fed), then [`links`].
 
+pub mod core;
+pub mod crdt_network;
 pub mod handle;
+pub mod join;
+pub mod links;
+mod node;
+mod peer;
+mod perform;
+pub mod records;
+mod spread;
+pub mod trust;
+pub mod view;
+mod words;
 
 pub use handle::{AddSession, Cluster, CommandError, Identity, Live, Totals};
+pub use node::ClusterNode;
+pub use peer::{Ending, Inbound, Parts, Peer, Protocols};
+pub use trust::Trust;

@@ -87,10 +87,10 @@ impl FromStr for PeerId {
     /// Reads base58 (`12D3Koo…`, `Qm…`) and the CIDv1 `libp2p-key` form.
     fn from_str(text: &str) -> Result<PeerId, BadPeerId> {
         const LIBP2P_KEY: u64 = 0x72;
-        if let Ok(cid) = cid::Cid::try_from(text) {
-            if cid.codec() == LIBP2P_KEY {
-                return PeerId::from_bytes(&cid.hash().to_bytes());
-            }
+        if let Ok(cid) = cid::Cid::try_from(text)
+            && cid.codec() == LIBP2P_KEY
+        {
+            return PeerId::from_bytes(&cid.hash().to_bytes());
         }
         let raw = bs58::decode(text).into_vec().map_err(|_| BadPeerId::NotBase58(text.to_owned()))?;
         PeerId::from_bytes(&raw)

@@ -1,0 +1,313 @@
+//! The event loop's heart: one machine behind a lock, fed from many tasks, its effects performed in order.
+//!
+//! There is no queue in front of the machine: whoever has an event takes the lock, lets the machine decide, and starts the
+//! effects before letting go (starting never waits: it spawns or enqueues). So a command costs no task switch, and effects of
+//! one event are performed before those of the next.
+
+use crate::links::Links;
+use crate::records;
+use crate::trust::Trust;
+use crate::view::View;
+use cluster::{Answer, Change, Command, Effect, Event, Machine, Missing, NodeOp, Notice, OpId, RequestId, SubmitId};
+use consensus::{Consensus, Write};
+use ipfs::IpfsNode;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use store::{Area, Batch, Durability, Store};
+use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::task::AbortHandle;
+use types::{Millis, Now, Owner, UnixMillis};
+
+use crate::handle::Live;
+
+/// Live events kept for a slow reader before it is told that it lagged.
+const LIVE_QUEUE: usize = 4096;
+/// Notices kept for pages and `/health/alerts`.
+const NOTICES: usize = 1000;
+
+/// The shared middle of a peer.
+pub struct Core {
+    machine: Mutex<Machine>,
+    pub(crate) consensus: Arc<dyn Consensus>,
+    pub(crate) node: Arc<dyn IpfsNode>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) trust: Trust,
+    pub(crate) owner: Owner,
+    links: OnceLock<Arc<Links>>,
+    answers: Mutex<Waiting>,
+    operations: Mutex<HashMap<OpId, AbortHandle>>,
+    live: broadcast::Sender<Live>,
+    notices: Mutex<VecDeque<(UnixMillis, Notice, String)>>,
+    wake: Notify,
+    started: Instant,
+    own: Weak<Core>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    next: u64,
+    answers: HashMap<RequestId, oneshot::Sender<Answer>>,
+}
+
+/// Both clocks of a core that started then.
+fn clocks(started: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_millis() as u64);
+    Now { mono: Millis(started.elapsed().as_millis() as u64), wall: UnixMillis(wall) }
+}
+
+impl Core {
+    /// Puts the parts together; nothing runs yet.
+    pub fn new(
+        options: cluster::Options,
+        consensus: Arc<dyn Consensus>,
+        node: Arc<dyn IpfsNode>,
+        store: Arc<dyn Store>,
+        trust: Trust,
+        owner: Owner,
+    ) -> Arc<Core> {
+        let started = Instant::now();
+        let machine = Machine::new(options, clocks(started));
+        trust.set_members(machine.trusted());
+        Arc::new_cyclic(|own| Core {
+            machine: Mutex::new(machine),
+            consensus,
+            node,
+            store,
+            trust,
+            owner,
+            links: OnceLock::new(),
+            answers: Mutex::new(Waiting::default()),
+            operations: Mutex::new(HashMap::new()),
+            live: broadcast::channel(LIVE_QUEUE).0,
+            notices: Mutex::new(VecDeque::new()),
+            wake: Notify::new(),
+            started,
+            own: own.clone(),
+        })
+    }
+
+    /// Gives the core its way to other peers; once.
+    pub(crate) fn set_links(&self, links: Arc<Links>) {
+        self.links.set(links).ok();
+    }
+
+    pub(crate) fn links(&self) -> Option<&Arc<Links>> {
+        self.links.get()
+    }
+
+    /// Both clocks.
+    pub fn now(&self) -> Now {
+        clocks(self.started)
+    }
+
+    /// Live events.
+    pub fn live(&self) -> broadcast::Receiver<Live> {
+        self.live.subscribe()
+    }
+
+    /// Tells live readers something that is no effect of the machine.
+    pub(crate) fn tell_live(&self, live: Live) {
+        // No reader is no error.
+        self.live.send(live).ok();
+    }
+
+    /// Notices so far, oldest first.
+    pub fn notices(&self) -> Vec<(UnixMillis, Notice, String)> {
+        self.notices.lock().iter().cloned().collect()
+    }
+
+    /// Looks into the machine between events.
+    pub fn read<T>(&self, look: impl FnOnce(&Machine, Now) -> T) -> T {
+        let machine = self.machine.lock();
+        look(&machine, self.now())
+    }
+
+    /// Lets the machine handle one event and performs what it wants.
+    pub fn feed(&self, event: Event) {
+        let view = View::new(self.consensus.as_ref(), self.store.as_ref());
+        let mut effects = Vec::new();
+        let mut machine = self.machine.lock();
+        machine.handle(event, self.now(), &view, &mut effects);
+        self.perform(effects);
+        drop(machine);
+        self.wake.notify_one();
+    }
+
+    /// Asks the machine and waits for its answer; `None` when the peer stops meanwhile.
+    pub async fn command(&self, command: Command) -> Option<Answer> {
+        let (answer, waiting) = oneshot::channel();
+        let request = {
+            /// Questions that may wait at once; a door beyond it is told to try again.
+            const MOST: usize = 100_000;
+            let mut answers = self.answers.lock();
+            if answers.answers.len() >= MOST {
+                return Some(Answer::Refused(Missing::Busy));
+            }
+            answers.next += 1;
+            let request = RequestId(answers.next);
+            answers.answers.insert(request, answer);
+            request
+        };
+        self.feed(Event::Command(request, command));
+        waiting.await.ok()
+    }
+
+    /// Wakes the machine when it wants to be; runs until dropped.
+    pub async fn run_clock(self: Arc<Core>) {
+        loop {
+            let next = self.machine.lock().next_wake();
+            let sleep = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until((self.started + std::time::Duration::from_millis(at.0)).into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = sleep => self.wake_machine(),
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    fn wake_machine(&self) {
+        let view = View::new(self.consensus.as_ref(), self.store.as_ref());
+        let mut effects = Vec::new();
+        let mut machine = self.machine.lock();
+        machine.wake(self.now(), &view, &mut effects);
+        self.perform(effects);
+    }
+
+    /// Ends running operations; the machine hears nothing of it, since it ends too.
+    pub(crate) fn stop_operations(&self) {
+        for (_, operation) in self.operations.lock().drain() {
+            operation.abort();
+        }
+        self.answers.lock().answers.clear();
+    }
+
+    fn perform(&self, effects: Vec<Effect>) {
+        let mut ledger = Batch::new();
+        for effect in effects {
+            match effect {
+                Effect::Ledger { cid, ours: true } => {
+                    ledger.put(Area::Ledger, cid.to_bytes(), Vec::new());
+                }
+                Effect::Ledger { cid, ours: false } => {
+                    ledger.delete(Area::Ledger, cid.to_bytes());
+                }
+                other => {
+                    // The ledger is entered before whatever follows it.
+                    self.write_ledger(std::mem::take(&mut ledger));
+                    self.perform_one(other);
+                }
+            }
+        }
+        self.write_ledger(ledger);
+    }
+
+    fn write_ledger(&self, batch: Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        // Buffered is enough: an entry lost with the power only means that something is kept which could have gone.
+        if let Err(error) = self.store.commit(batch, Durability::Buffered) {
+            tracing::error!(%error, "writing the ledger of held pins");
+        }
+    }
+
+    fn perform_one(&self, effect: Effect) {
+        match effect {
+            Effect::Submit(id, changes) => self.submit(id, changes),
+            Effect::Node(id, operation) => self.start_operation(id, operation),
+            Effect::Cancel(id) => self.cancel(id),
+            Effect::Tell(peer, message) => {
+                if let Some(links) = self.links() {
+                    links.tell(&peer, message);
+                }
+            }
+            Effect::TellAll(message) => {
+                if let Some(links) = self.links() {
+                    links.tell_all(&message);
+                }
+            }
+            Effect::Answer(request, answer) => {
+                if let Some(waiting) = self.answers.lock().answers.remove(&request) {
+                    // A door that gave up waits no more.
+                    waiting.send(answer).ok();
+                }
+            }
+            Effect::Ledger { .. } => {}
+            Effect::Record(record) => {
+                if let Err(error) = records::keep(self.store.as_ref(), &record) {
+                    tracing::error!(%error, "keeping a record");
+                }
+            }
+            Effect::Trusted(members) => {
+                self.trust.set_members(members);
+                if let Some(links) = self.links() {
+                    links.members_changed();
+                }
+                self.tell_live(Live::Peers);
+            }
+            Effect::Note(notice) => self.note(notice),
+            Effect::Changed(cid) => self.tell_live(Live::Pin(cid)),
+        }
+    }
+
+    fn note(&self, notice: Notice) {
+        let text = crate::words::notice(&notice, &|peer| self.name_of(peer));
+        tracing::info!("{text}");
+        let at = self.now().wall;
+        let mut notices = self.notices.lock();
+        if notices.len() >= NOTICES {
+            notices.pop_front();
+        }
+        notices.push_back((at, notice.clone(), text.clone()));
+        drop(notices);
+        self.tell_live(Live::Notice(at, notice, text));
+    }
+
+    fn name_of(&self, peer: &types::PeerId) -> String {
+        self.links().and_then(|links| links.name_of(peer)).unwrap_or_else(|| peer.short())
+    }
+
+    fn submit(&self, id: SubmitId, changes: Vec<Change>) {
+        let writes = changes
+            .into_iter()
+            .map(|change| match change {
+                Change::Put(pin) => Write { key: pin.cid.to_bytes(), value: Some(wire::pin::encode_pin(&pin).into()), expect: None },
+                Change::Remove(cid) => Write { key: cid.to_bytes(), value: None, expect: None },
+            })
+            .collect();
+        let Some(core) = self.own.upgrade() else { return };
+        tokio::spawn(async move {
+            let outcome = core.consensus.submit(writes).await.map(|_| ()).map_err(|error| error.to_string());
+            core.feed(Event::Submitted(id, outcome));
+        });
+    }
+
+    fn start_operation(&self, id: OpId, operation: NodeOp) {
+        let Some(core) = self.own.upgrade() else { return };
+        // Held over the spawn, so that a quick operation does not look for its entry before it is there.
+        let mut operations = self.operations.lock();
+        let task = tokio::spawn(async move {
+            let outcome = crate::perform::run(&core, id, operation).await;
+            // Whoever removes the entry reports: a cancelled operation is reported by `cancel`.
+            let is_mine = core.operations.lock().remove(&id).is_some();
+            if is_mine {
+                core.feed(Event::Node(id, outcome));
+            }
+        });
+        operations.insert(id, task.abort_handle());
+    }
+
+    fn cancel(&self, id: OpId) {
+        let Some(operation) = self.operations.lock().remove(&id) else { return };
+        operation.abort();
+        let Some(core) = self.own.upgrade() else { return };
+        // Not from here: the machine's lock is held while effects are performed.
+        tokio::spawn(async move { core.feed(Event::Node(id, cluster::NodeOutcome::Cancelled)) });
+    }
+}

@@ -1,0 +1,493 @@
+//! A running peer: the parts put together, started in order, stopped backwards.
+
+use crate::core::Core;
+use crate::handle::{AddSession, Cluster, CommandError, Identity, Live, Totals};
+use crate::join::{JOIN, Joining};
+use crate::links::{BOOK, Links, MESSAGES, OwnFacts};
+use crate::node::ClusterNode;
+use crate::spread::Spread;
+use crate::trust::Trust;
+use crate::view;
+use async_trait::async_trait;
+use cluster::{Answer, Command, CopyRow, Event, Explanation, PeerRow, SharedChange};
+use consensus::{Consensus, Hint};
+use ed25519_dalek::SigningKey;
+use ipfs::IpfsNode;
+use net::{Host, HostEvent, HostEvents, Incoming, MessageLimits, Messages, OpenError};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use store::{Area, Store};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+use types::{ByteCount, Cid, Depth, Owner, PeerId, Pin, PinOptions, UnixMillis};
+use wire::join::Known;
+
+/// How often the own node's space is measured.
+const SPACE_EVERY: Duration = Duration::from_secs(2);
+/// Totals are counted at most this often.
+const TOTALS_FRESH: Duration = Duration::from_secs(1);
+/// Streams of joins and address books answered at once.
+const ANSWERS_AT_ONCE: usize = 64;
+
+/// What takes gossip and connections for the consensus (the CRDT driver).
+pub trait Inbound: Send + Sync + 'static {
+    /// A gossip message of the consensus' topic.
+    fn gossip(&self, from: PeerId, data: Vec<u8>);
+    /// A trusted peer connected.
+    fn connected(&self, peer: PeerId);
+}
+
+/// What a peer answers on its cluster host. Registered before anybody is dialled, so that no peer finds a protocol missing.
+pub struct Protocols {
+    messages: Messages,
+    received: mpsc::Receiver<(PeerId, Vec<u8>)>,
+    joins: Incoming,
+    books: Incoming,
+}
+
+impl Protocols {
+    /// Registers all of them.
+    pub fn register(host: &Host) -> Result<Protocols, OpenError> {
+        let (messages, received) = Messages::start(host, MESSAGES, MessageLimits::default())?;
+        Ok(Protocols { messages, received, joins: host.accept(&[JOIN])?, books: host.accept(&[BOOK])? })
+    }
+}
+
+/// Everything a peer is made of; made by the binary, which alone knows the implementers.
+pub struct Parts {
+    /// Identity key of the cluster host.
+    pub key: SigningKey,
+    /// Key of the private network, for invites.
+    pub secret: [u8; 32],
+    /// The cluster's name.
+    pub cluster: String,
+    /// What this peer says of itself.
+    pub own: OwnFacts,
+    /// What the machine is told: identity, records of this disk, class, limits.
+    pub machine: cluster::Options,
+    /// Who is trusted; shared with gossip filters and lanes.
+    pub trust: Trust,
+    /// State of this disk.
+    pub store: Arc<dyn Store>,
+    /// The shared wish.
+    pub consensus: Arc<dyn Consensus>,
+    /// Takes gossip for it.
+    pub inbound: Arc<dyn Inbound>,
+    /// The own node.
+    pub node: Arc<dyn IpfsNode>,
+    /// The node's host, for lanes; none without a network.
+    pub node_host: Option<Host>,
+    /// The cluster host.
+    pub host: Host,
+    /// Its events.
+    pub host_events: HostEvents,
+    /// What it answers.
+    pub protocols: Protocols,
+    /// Members named by a welcome, when this start is a join.
+    pub welcome: Vec<Known>,
+}
+
+/// Why and how a peer was asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It runs.
+    Running,
+    /// It left its cluster and should stop; `purge`: free the disk too.
+    Left {
+        /// Free the disk too.
+        purge: bool,
+    },
+}
+
+/// A running peer.
+pub struct Peer {
+    core: Arc<Core>,
+    links: Arc<Links>,
+    joining: Arc<Joining>,
+    node_host: Option<Host>,
+    cluster: String,
+    started: UnixMillis,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    totals: Mutex<Option<(Instant, Totals)>>,
+    ending: watch::Sender<Ending>,
+}
+
+impl Peer {
+    /// Starts all tasks (see [`crate::tasks`]); ready when it returns.
+    pub async fn start(parts: Parts) -> Result<Arc<Peer>, String> {
+        let owner = Owner::Cluster(parts.cluster.clone());
+        let core = Core::new(parts.machine, parts.consensus, parts.node, parts.store, parts.trust, owner);
+        let Protocols { messages, received, joins, books } = parts.protocols;
+        let links = Links::new(parts.host.clone(), messages, &core, parts.own);
+        let joining = Joining::new(core.clone(), links.clone(), parts.key, parts.secret, parts.cluster.clone());
+        let peer = Arc::new(Peer {
+            started: core.now().wall,
+            core: core.clone(),
+            links: links.clone(),
+            joining: joining.clone(),
+            node_host: parts.node_host,
+            cluster: parts.cluster,
+            tasks: Mutex::new(Vec::new()),
+            totals: Mutex::new(None),
+            ending: watch::Sender::new(Ending::Running),
+        });
+        links.set_node_addresses(core.node.addresses().await);
+        peer.measure_space().await;
+
+        let mut tasks = vec![
+            tokio::spawn(take_hints(core.clone())),
+            tokio::spawn(core.clone().run_clock()),
+            tokio::spawn(take_host_events(links.clone(), parts.inbound, parts.host_events, core.trust.clone())),
+            tokio::spawn(take_messages(links.clone(), received)),
+            tokio::spawn(answer_joins(joining.clone(), joins)),
+            tokio::spawn(answer_books(links.clone(), books)),
+        ];
+        let measured = Arc::downgrade(&peer);
+        tasks.push(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SPACE_EVERY).await;
+                let Some(peer) = measured.upgrade() else { return };
+                peer.measure_space().await;
+            }
+        }));
+        peer.tasks.lock().extend(tasks);
+        core.feed(Event::Shared(SharedChange::View(view_state(core.consensus.state()))));
+        if !parts.welcome.is_empty() {
+            joining.welcomed(&parts.welcome).await?;
+        }
+        for connected in parts.host.connected() {
+            links.connected(connected);
+        }
+        links.keep_connections().await;
+        Ok(peer)
+    }
+
+    /// How it is to end; changes once.
+    pub fn ending(&self) -> watch::Receiver<Ending> {
+        self.ending.subscribe()
+    }
+
+    /// The recent notices, oldest first.
+    pub fn notices(&self) -> Vec<(UnixMillis, cluster::Notice, String)> {
+        self.core.notices()
+    }
+
+    /// Stops: the machine issues nothing more, operations end, then the tasks. Doors are stopped before, stores after.
+    pub async fn stop(&self) {
+        let tasks: Vec<JoinHandle<()>> = std::mem::take(&mut *self.tasks.lock());
+        for task in &tasks {
+            task.abort();
+        }
+        for task in tasks {
+            // Aborted tasks answer with an error that says so.
+            task.await.ok();
+        }
+        self.core.stop_operations();
+        self.core.consensus.stop().await;
+    }
+
+    async fn measure_space(&self) {
+        match self.core.node.space().await {
+            Ok(space) => self.core.feed(Event::Space { limit: space.limit, used: space.used }),
+            Err(error) => tracing::warn!(%error, "measuring the node's space"),
+        }
+        self.links.set_node_addresses(self.core.node.addresses().await);
+    }
+
+    fn pin_with_version(&self, cid: &Cid) -> Option<(Pin, u64)> {
+        let key = cid.to_bytes();
+        let stored = self.core.consensus.view().get(Area::Pins, &key).ok()??;
+        view::read_pin(&key, &stored)
+    }
+
+    fn count_totals(&self) -> Totals {
+        const PAGE: usize = 1000;
+        let wish = self.core.consensus.view();
+        let mut totals = Totals::default();
+        let mut after = None;
+        loop {
+            let page = view::pins_after(wish.as_ref(), after.as_ref(), PAGE);
+            totals.pins += page.len() as u64;
+            if page.len() < PAGE {
+                break;
+            }
+            after = page.last().map(|(pin, _)| pin.cid);
+        }
+        (totals.waiting, totals.short) = self.core.read(|machine, _| (machine.exceptions_count(), machine.short_count()));
+        totals
+    }
+}
+
+fn view_state(state: consensus::ViewState) -> cluster::ViewState {
+    match state {
+        consensus::ViewState::Unknown => cluster::ViewState::Unknown,
+        consensus::ViewState::CatchingUp => cluster::ViewState::CatchingUp,
+        consensus::ViewState::Current => cluster::ViewState::Current,
+    }
+}
+
+async fn take_hints(core: Arc<Core>) {
+    let mut hints = core.consensus.hints();
+    while let Some(hint) = hints.next().await {
+        let change = match hint {
+            Hint::Changes(changes) => SharedChange::Pins(changes.into_iter().filter_map(pin_change).collect()),
+            Hint::Lagged => SharedChange::Lagged,
+            Hint::State(state) => SharedChange::View(view_state(state)),
+        };
+        core.feed(Event::Shared(change));
+    }
+}
+
+fn pin_change(change: consensus::Change) -> Option<cluster::PinChange> {
+    let cid = Cid::try_from(change.key.as_slice()).ok()?;
+    let read = |stored: Option<::bytes::Bytes>| stored.and_then(|stored| view::read_pin(&change.key, &stored));
+    let is_removal = change.after.is_none();
+    let after = read(change.after.clone());
+    // A value that does not read is no removal: nothing is let go because of it.
+    if after.is_none() && !is_removal {
+        return None;
+    }
+    Some(cluster::PinChange { cid, before: read(change.before.clone()).map(|(pin, _)| pin), after })
+}
+
+async fn take_host_events(links: Arc<Links>, inbound: Arc<dyn Inbound>, mut events: HostEvents, trust: Trust) {
+    while let Some(event) = events.next().await {
+        match event {
+            HostEvent::Connected(peer, _) => {
+                links.connected(peer);
+                if trust.is_member(&peer) {
+                    inbound.connected(peer);
+                }
+            }
+            HostEvent::Disconnected(peer) => links.disconnected(peer),
+            HostEvent::Gossip { from, data, .. } => inbound.gossip(from, data),
+            HostEvent::ListenChanged => {}
+        }
+    }
+}
+
+async fn take_messages(links: Arc<Links>, mut received: mpsc::Receiver<(PeerId, Vec<u8>)>) {
+    while let Some((peer, bytes)) = received.recv().await {
+        links.received(peer, &bytes).await;
+    }
+}
+
+async fn answer_joins(joining: Arc<Joining>, mut joins: Incoming) {
+    let places = Arc::new(tokio::sync::Semaphore::new(ANSWERS_AT_ONCE));
+    while let Some((peer, _, stream)) = joins.next().await {
+        let (joining, places) = (joining.clone(), places.clone());
+        let Ok(place) = places.acquire_owned().await else { return };
+        tokio::spawn(async move {
+            joining.answer(peer, stream).await;
+            drop(place);
+        });
+    }
+}
+
+async fn answer_books(links: Arc<Links>, mut books: Incoming) {
+    let places = Arc::new(tokio::sync::Semaphore::new(ANSWERS_AT_ONCE));
+    while let Some((_, _, stream)) = books.next().await {
+        let (links, places) = (links.clone(), places.clone());
+        let Ok(place) = places.acquire_owned().await else { return };
+        tokio::spawn(async move {
+            links.answer_book(stream).await;
+            drop(place);
+        });
+    }
+}
+
+fn unexpected() -> CommandError {
+    CommandError::Failed("the machine gave an answer of another kind".to_owned())
+}
+
+#[async_trait]
+impl Cluster for Peer {
+    async fn identity(&self) -> Identity {
+        Identity {
+            peer: self.links.host().id(),
+            name: self.links.own().name.clone(),
+            cluster: self.cluster.clone(),
+            addresses: self.links.host().addresses(),
+            node: self.core.node.id(),
+            node_addresses: self.core.node.addresses().await,
+            started: self.started,
+        }
+    }
+
+    fn peers(&self) -> Vec<PeerRow> {
+        let mut rows = self.core.read(|machine, now| machine.peers(now));
+        for row in &mut rows {
+            if let Some(name) = self.links.name_of(&row.peer).filter(|_| row.name.is_empty()) {
+                row.name = name;
+            }
+            if row.is_self {
+                let own = self.links.own();
+                (row.gateway, row.api) = (own.gateway.clone(), own.api.clone());
+            }
+        }
+        rows
+    }
+
+    fn totals(&self) -> Totals {
+        let mut cached = self.totals.lock();
+        match &*cached {
+            Some((at, totals)) if at.elapsed() < TOTALS_FRESH => *totals,
+            _ => {
+                let totals = self.count_totals();
+                *cached = Some((Instant::now(), totals));
+                totals
+            }
+        }
+    }
+
+    async fn pin(&self, cid: Cid, options: PinOptions, depth: Depth) -> Result<Pin, CommandError> {
+        match self.core.command(Command::Pin { cid, options, depth, size: None, lease: None }).await {
+            Some(Answer::Pinned(pin)) => Ok(*pin),
+            Some(Answer::NotPinned) => Err(CommandError::NotPinned),
+            Some(Answer::Refused(why)) => Err(why.into()),
+            Some(_) => Err(unexpected()),
+            None => Err(CommandError::Stopping),
+        }
+    }
+
+    async fn unpin(&self, cid: Cid) -> Result<Pin, CommandError> {
+        match self.core.command(Command::Unpin { cid }).await {
+            Some(Answer::Unpinned(pin)) => Ok(*pin),
+            Some(Answer::NotPinned) => Err(CommandError::NotPinned),
+            Some(Answer::Refused(why)) => Err(why.into()),
+            Some(_) => Err(unexpected()),
+            None => Err(CommandError::Stopping),
+        }
+    }
+
+    async fn recover(&self, cid: Option<Cid>) -> Result<Vec<Cid>, CommandError> {
+        match self.core.command(Command::Recover { cid }).await {
+            Some(Answer::Recovered(cids)) => Ok(cids),
+            Some(Answer::Refused(why)) => Err(why.into()),
+            Some(_) => Err(unexpected()),
+            None => Err(CommandError::Stopping),
+        }
+    }
+
+    async fn add(&self, mut options: PinOptions, size: Option<ByteCount>, local: bool) -> Result<Box<dyn AddSession>, CommandError> {
+        if local && options.prefer.is_empty() {
+            options.prefer.push(self.links.host().id());
+        }
+        let spread = Spread::begin(self.core.clone(), self.node_host.clone(), options, size).await?;
+        Ok(Box::new(spread))
+    }
+
+    fn pin_of(&self, cid: &Cid) -> Option<Pin> {
+        self.pin_with_version(cid).map(|(pin, _)| pin)
+    }
+
+    fn pins(&self, after: Option<&Cid>, limit: usize) -> Vec<Pin> {
+        view::pins_after(self.core.consensus.view().as_ref(), after, limit).into_iter().map(|(pin, _)| pin).collect()
+    }
+
+    fn status(&self, cid: &Cid) -> (Option<Pin>, Vec<CopyRow>) {
+        let pin = self.pin_with_version(cid);
+        let known = pin.as_ref().map(|(pin, version)| (pin, *version));
+        let rows = self.core.read(|machine, now| machine.status_of(known, cid, now));
+        (pin.map(|(pin, _)| pin), self.named(rows))
+    }
+
+    fn status_page(&self, pins: &[Pin]) -> Vec<Vec<CopyRow>> {
+        let rows: Vec<Vec<CopyRow>> = self.core.read(|machine, now| {
+            let of = |pin: &Pin| machine.status_of(Some((pin, wire::pin::pin_version(&wire::pin::encode_pin(pin)))), &pin.cid, now);
+            pins.iter().map(of).collect()
+        });
+        rows.into_iter().map(|rows| self.named(rows)).collect()
+    }
+
+    fn why(&self, cid: &Cid) -> Option<Explanation> {
+        let (pin, version) = self.pin_with_version(cid)?;
+        let mut why = self.core.read(|machine, now| machine.explain(&pin, version, now));
+        for (row, _) in &mut why.peers {
+            if let Some(name) = self.links.name_of(&row.peer).filter(|_| row.name.is_empty()) {
+                row.name = name;
+            }
+        }
+        Some(why)
+    }
+
+    async fn wait_copies(&self, cid: &Cid, copies: u32, limit: Duration) -> u32 {
+        let mut live = self.core.live();
+        let deadline = tokio::time::Instant::now() + limit;
+        loop {
+            let (_, rows) = self.status(cid);
+            let confirmed = rows.iter().filter(|row| row.is_live && row.state == types::PinState::Pinned).count() as u32;
+            if confirmed >= copies {
+                return confirmed;
+            }
+            // Looks again when the pin changes, and now and then in case a hint was lost.
+            let changed = async {
+                loop {
+                    match live.recv().await {
+                        Ok(Live::Pin(changed)) if changed == *cid => return,
+                        Ok(_) => {}
+                        Err(_) => return,
+                    }
+                }
+            };
+            let nudge = deadline.min(tokio::time::Instant::now() + Duration::from_millis(500));
+            // Whether it changed or time passed, the state itself is looked at.
+            tokio::time::timeout_at(nudge, changed).await.ok();
+            if tokio::time::Instant::now() >= deadline {
+                return confirmed;
+            }
+        }
+    }
+
+    fn live(&self) -> broadcast::Receiver<Live> {
+        self.core.live()
+    }
+
+    async fn invite(&self, ttl: Duration) -> Result<String, CommandError> {
+        self.joining.invite(ttl).map_err(CommandError::Failed)
+    }
+
+    async fn leave(&self, purge: bool) -> Result<u64, CommandError> {
+        match self.core.command(Command::Leave).await {
+            Some(Answer::Left { stranded }) => {
+                // The answer should reach the one who asked before the doors close.
+                let ending = self.ending.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    ending.send_replace(Ending::Left { purge });
+                });
+                Ok(stranded)
+            }
+            Some(Answer::Refused(why)) => Err(why.into()),
+            Some(_) => Err(unexpected()),
+            None => Err(CommandError::Stopping),
+        }
+    }
+
+    async fn approve_removals(&self) -> Result<(), CommandError> {
+        match self.core.command(Command::ApproveRemovals).await {
+            Some(_) => Ok(()),
+            None => Err(CommandError::Stopping),
+        }
+    }
+
+    fn node(&self) -> Arc<dyn IpfsNode> {
+        Arc::new(ClusterNode::new(self.core.clone()))
+    }
+
+    fn own_node(&self) -> Arc<dyn IpfsNode> {
+        self.core.node.clone()
+    }
+}
+
+impl Peer {
+    fn named(&self, mut rows: Vec<CopyRow>) -> Vec<CopyRow> {
+        for row in &mut rows {
+            if let Some(name) = self.links.name_of(&row.peer).filter(|_| row.name.is_empty()) {
+                row.name = name;
+            }
+        }
+        rows
+    }
+}

@@ -1,0 +1,85 @@
+//! Operations on the own node, as the machine asked for them: each a task that ends with an outcome.
+
+use crate::core::Core;
+use cluster::{Event, NodeFailure, NodeOp, NodeOutcome, OpId};
+use ipfs::{HeldPin, PinError, PinProgress, PinTask, Source};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use types::{Cid, Owner, PeerId};
+
+/// How often a running pin tells the machine how far it is.
+const PROGRESS: Duration = Duration::from_millis(500);
+
+/// Runs one operation to its end.
+pub async fn run(core: &Arc<Core>, id: OpId, operation: NodeOp) -> NodeOutcome {
+    match operation {
+        NodeOp::Pin { cid, depth, holders } => {
+            let source = Source { local_only: false, holders: nodes_of(core, &holders) };
+            let task = PinTask { owner: core.owner.clone(), cid, depth, source };
+            pin(core, id, task).await
+        }
+        NodeOp::Unpin { cid } => match core.node.unpin(&core.owner, &cid).await {
+            Ok(()) => NodeOutcome::Unpinned,
+            Err(error) => NodeOutcome::Failed(failure(error)),
+        },
+        NodeOp::ListHeld { after, limit } => match held(core, after, limit).await {
+            Ok(page) => NodeOutcome::Held(page),
+            Err(error) => NodeOutcome::Failed(failure(error)),
+        },
+    }
+}
+
+/// The nodes of cluster peers, in the same order.
+pub fn nodes_of(core: &Core, holders: &[PeerId]) -> Vec<PeerId> {
+    holders.iter().flat_map(|peer| core.trust.nodes_of(peer)).collect()
+}
+
+async fn pin(core: &Arc<Core>, id: OpId, task: PinTask) -> NodeOutcome {
+    let (progress, mut watched) = watch::channel(PinProgress::default());
+    let pinning = core.node.pin(task, Arc::new(progress));
+    tokio::pin!(pinning);
+    let mut tick = tokio::time::interval(PROGRESS);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tick.tick().await;
+    loop {
+        tokio::select! {
+            outcome = &mut pinning => return match outcome {
+                Ok(pinned) => NodeOutcome::Pinned { bytes: pinned.bytes },
+                Err(error) => NodeOutcome::Failed(failure(error)),
+            },
+            _ = tick.tick() => {
+                if watched.has_changed().unwrap_or(false) {
+                    let now = *watched.borrow_and_update();
+                    core.feed(Event::Node(id, NodeOutcome::Progress { blocks: now.blocks, bytes: now.bytes, missing: now.missing }));
+                }
+            }
+        }
+    }
+}
+
+/// A page of what the node keeps for this cluster: other owners' pins are skipped without ending the page early.
+async fn held(core: &Core, after: Option<Cid>, limit: usize) -> Result<Vec<Cid>, PinError> {
+    let is_ours = |pin: &HeldPin| pin.owners.iter().any(|(owner, _, _): &(Owner, _, _)| *owner == core.owner);
+    let mut cursor = after;
+    let mut found = Vec::new();
+    while found.len() < limit {
+        let asked = limit - found.len();
+        let page = core.node.pins(cursor, asked).await?;
+        found.extend(page.iter().filter(|pin| is_ours(pin)).map(|pin| pin.cid));
+        if page.len() < asked {
+            break;
+        }
+        cursor = page.last().map(|pin| pin.cid);
+    }
+    Ok(found)
+}
+
+fn failure(error: PinError) -> NodeFailure {
+    match error {
+        PinError::Missing { missing, .. } => NodeFailure::Missing { missing: missing.len() as u64, first: missing.first().copied() },
+        PinError::NoRoom { needed, free, .. } => NodeFailure::NoRoom { needed, free },
+        PinError::Malformed { reason, .. } => NodeFailure::Malformed(reason),
+        PinError::Storage(error) => NodeFailure::Node(error),
+    }
+}

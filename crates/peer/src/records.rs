@@ -1,0 +1,89 @@
+//! Records on disk, their signing and checking: the machine decides which are taken.
+
+use cluster::MemberDocument;
+use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
+use store::{Area, Batch, Durability, Store, StoreError};
+use types::{PeerId, RecordKey, RecordKind, SignedRecord, UnixMillis};
+
+/// Signs a member record: `author` trusts `peer`, or (with `trusted` false) expels it.
+pub fn member(key: &SigningKey, author: PeerId, peer: &PeerId, version: u64, written: UnixMillis, trusted: bool) -> SignedRecord {
+    let document = if trusted { MemberDocument::Trusted } else { MemberDocument::Expelled };
+    let register = RecordKey { kind: RecordKind::Member, key: peer.as_bytes().to_vec(), author };
+    let mut record = SignedRecord { key: register, version, written, value: Some(document.encode()), signature: Vec::new() };
+    record.signature = key.sign(&wire::record::signing_bytes(&record)).to_bytes().to_vec();
+    record
+}
+
+/// Whether the author really signed it. Authors without an ed25519 id cannot write records.
+pub fn verify(record: &SignedRecord) -> bool {
+    let key = record.key.author.ed25519().and_then(|key| VerifyingKey::from_bytes(&key).ok());
+    let signature = Signature::from_slice(&record.signature).ok();
+    match (key, signature) {
+        (Some(key), Some(signature)) => key.verify(&wire::record::signing_bytes(record), &signature).is_ok(),
+        _ => false,
+    }
+}
+
+fn storage_key(key: &RecordKey) -> Vec<u8> {
+    let kind = wire::record::kind_number(key.kind);
+    let author = key.author.as_bytes();
+    [&kind.to_be_bytes()[..], &(key.key.len() as u16).to_be_bytes(), &key.key, author].concat()
+}
+
+/// Writes a record durably.
+pub fn keep(store: &dyn Store, record: &SignedRecord) -> Result<(), StoreError> {
+    let mut batch = Batch::new();
+    batch.put(Area::Records, storage_key(&record.key), wire::record::encode_record(record));
+    store.commit(batch, Durability::Synced)
+}
+
+/// All records of this disk; those that do not read are left out and logged.
+pub fn load(store: &dyn Store) -> Result<Vec<SignedRecord>, StoreError> {
+    const PAGE: usize = 1000;
+    let snapshot = store.snapshot();
+    let mut records = Vec::new();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = snapshot.scan(Area::Records, after.as_deref(), &[], PAGE)?;
+        for (_, value) in &page {
+            match wire::record::decode_record(value) {
+                Ok(record) => records.push(record),
+                Err(error) => tracing::warn!(%error, "a kept record does not read"),
+            }
+        }
+        if page.len() < PAGE {
+            return Ok(records);
+        }
+        after = page.last().map(|(key, _)| key.to_vec());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_record_fails_its_check() {
+        let key = SigningKey::from_bytes(&[5; 32]);
+        let author = PeerId::from_ed25519(&key.verifying_key().to_bytes());
+        let other = PeerId::from_ed25519(&[6; 32]);
+        let record = member(&key, author, &other, 1, UnixMillis(7), true);
+        assert!(verify(&record));
+        let changed = [
+            SignedRecord { version: 2, ..record.clone() },
+            SignedRecord { value: None, ..record.clone() },
+            SignedRecord { key: RecordKey { author: other, ..record.key.clone() }, ..record.clone() },
+        ];
+        assert!(changed.iter().all(|record| !verify(record)));
+    }
+
+    #[test]
+    fn records_are_kept() {
+        let store = store::MemoryStore::new();
+        let key = SigningKey::from_bytes(&[5; 32]);
+        let author = PeerId::from_ed25519(&key.verifying_key().to_bytes());
+        let record = member(&key, author, &author, 1, UnixMillis(7), true);
+        keep(&store, &record).expect("kept");
+        assert_eq!(load(&store).expect("loaded"), vec![record]);
+    }
+}

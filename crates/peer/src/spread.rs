@@ -1,0 +1,297 @@
+//! An add in flight: every block goes to all holders while it is made.
+//!
+//! One lane per holder, each a task with a bounded queue; the slowest sets the pace within its bound. A lane that breaks is
+//! replaced by placement: the new holder gets what is still to come and fetches the rest from the others once it is pinned.
+
+use crate::core::Core;
+use crate::handle::{AddSession, CommandError};
+use async_trait::async_trait;
+use cluster::{Answer, Command};
+use ipfs::{Block, IpfsNode};
+use net::{BlockLane, Host, LaneHeader, LaneKind};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use types::{ByteCount, Cid, Depth, Owner, PeerId, Pin, PinOptions};
+
+/// Bytes gathered before they go to the lanes: small files share a batch.
+const BATCH: usize = 1 << 20;
+/// Blocks gathered at most.
+const BATCH_BLOCKS: usize = 2048;
+/// Batches that may wait for a lane.
+const QUEUE: usize = 8;
+/// Room is reserved this far ahead of what was sent.
+const HEADROOM: ByteCount = ByteCount(64 << 20);
+
+type Batch = Arc<Vec<Block>>;
+
+/// A running add.
+pub struct Spread {
+    core: Arc<Core>,
+    node_host: Option<Host>,
+    lease: u64,
+    options: PinOptions,
+    lanes: Vec<Lane>,
+    gathered: Vec<Block>,
+    gathered_bytes: usize,
+    sent: ByteCount,
+    reserved: ByteCount,
+    is_finished: bool,
+}
+
+struct Lane {
+    holder: PeerId,
+    queue: Option<mpsc::Sender<Batch>>,
+    task: JoinHandle<Result<(), String>>,
+    /// Whether it was there from the first block.
+    is_whole: bool,
+}
+
+impl Spread {
+    /// Asks for holders and opens a lane to each.
+    pub async fn begin(
+        core: Arc<Core>,
+        node_host: Option<Host>,
+        options: PinOptions,
+        size: Option<ByteCount>,
+    ) -> Result<Spread, CommandError> {
+        match core.command(Command::Place { options, size }).await {
+            Some(Answer::Placed { lease, holders, options }) => {
+                let mut spread = Spread {
+                    core,
+                    node_host,
+                    lease,
+                    options: *options,
+                    lanes: Vec::new(),
+                    gathered: Vec::new(),
+                    gathered_bytes: 0,
+                    sent: ByteCount::ZERO,
+                    reserved: size.unwrap_or(ByteCount::ZERO) + HEADROOM,
+                    is_finished: false,
+                };
+                for holder in holders {
+                    spread.open_lane(holder, true);
+                }
+                Ok(spread)
+            }
+            Some(Answer::Refused(why)) => Err(why.into()),
+            Some(_) => Err(CommandError::Failed("the placement gave no answer".to_owned())),
+            None => Err(CommandError::Stopping),
+        }
+    }
+
+    fn open_lane(&mut self, holder: PeerId, is_whole: bool) {
+        let (queue, batches) = mpsc::channel(QUEUE);
+        let links = self.core.links().map(|links| links.host().id());
+        let task = if links == Some(holder) {
+            tokio::spawn(fill_own(self.core.node.clone(), Owner::Adding(self.lease), batches))
+        } else {
+            let node = self.core.trust.nodes_of(&holder).first().copied();
+            tokio::spawn(fill_remote(self.node_host.clone(), node, self.lease, links, batches))
+        };
+        self.lanes.push(Lane { holder, queue: Some(queue), task, is_whole });
+    }
+
+    async fn flush(&mut self) -> Result<(), CommandError> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let batch: Batch = Arc::new(std::mem::take(&mut self.gathered));
+        self.sent += ByteCount(self.gathered_bytes as u64);
+        self.gathered_bytes = 0;
+        self.grow();
+        let mut broken = Vec::new();
+        for lane in &mut self.lanes {
+            let Some(queue) = &lane.queue else { continue };
+            if queue.send(batch.clone()).await.is_err() {
+                lane.queue = None;
+                broken.push(lane.holder);
+            }
+        }
+        for holder in broken {
+            self.replace(holder).await?;
+        }
+        Ok(())
+    }
+
+    fn grow(&mut self) {
+        let needed = self.sent + HEADROOM;
+        if self.sent + ByteCount(HEADROOM.0 / 2) > self.reserved {
+            self.reserved = needed;
+            let (core, lease) = (self.core.clone(), self.lease);
+            // The answer says only that it was asked: a holder without room refuses the blocks themselves.
+            tokio::spawn(async move { core.command(Command::Grow { lease, bytes: needed }).await });
+        }
+    }
+
+    /// A lane ended before its time: say why, and let placement choose another holder.
+    async fn replace(&mut self, broken: PeerId) -> Result<(), CommandError> {
+        let Some(index) = self.lanes.iter().position(|lane| lane.holder == broken) else { return Ok(()) };
+        let lane = self.lanes.remove(index);
+        let why = match lane.task.await {
+            Ok(Err(why)) => why,
+            Ok(Ok(())) => "it ended early".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(peer = %broken, why, "a holder of an add broke off");
+        match self.core.command(Command::Replace { lease: self.lease, broken }).await {
+            Some(Answer::Placed { holders, .. }) => {
+                for holder in holders {
+                    if !self.lanes.iter().any(|lane| lane.holder == holder) {
+                        self.open_lane(holder, false);
+                    }
+                }
+            }
+            Some(Answer::Refused(refused)) => tracing::warn!(%refused, "no other holder for an add"),
+            Some(_) => {}
+            None => return Err(CommandError::Stopping),
+        }
+        if self.lanes.iter().any(|lane| lane.is_whole) {
+            return Ok(());
+        }
+        Err(CommandError::Failed(format!("no holder took all of it; the last said: {why}")))
+    }
+}
+
+#[async_trait]
+impl AddSession for Spread {
+    fn holders(&self) -> Vec<PeerId> {
+        self.lanes.iter().map(|lane| lane.holder).collect()
+    }
+
+    async fn put(&mut self, blocks: Vec<Block>) -> Result<(), CommandError> {
+        for block in blocks {
+            self.gathered_bytes += block.data.len();
+            self.gathered.push(block);
+            if self.gathered_bytes >= BATCH || self.gathered.len() >= BATCH_BLOCKS {
+                self.flush().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>, root: Cid, mut options: PinOptions, size: ByteCount, pin: bool) -> Result<Pin, CommandError> {
+        self.flush().await?;
+        for lane in &mut self.lanes {
+            lane.queue = None;
+        }
+        let mut whole = 0;
+        let mut why = String::new();
+        let mut broken = Vec::new();
+        for lane in &mut self.lanes {
+            match (&mut lane.task).await {
+                Ok(Ok(())) => whole += usize::from(lane.is_whole),
+                Ok(Err(error)) => {
+                    tracing::warn!(peer = %lane.holder, error, "a holder of an add broke off at its end");
+                    broken.push(lane.holder);
+                    why = error;
+                }
+                Err(error) => why = error.to_string(),
+            }
+        }
+        if whole == 0 {
+            return Err(CommandError::Failed(format!("no holder took all of it; the last said: {why}")));
+        }
+        // A holder that broke off at the very end stays out of the placement where another can be found; else it fetches later.
+        for broken in broken {
+            self.core.command(Command::Replace { lease: self.lease, broken }).await;
+        }
+        // What was asked for again by the caller wins; what placement resolved fills the rest.
+        if options.replicas == types::Replicas::Unset {
+            options.replicas = self.options.replicas;
+        }
+        if !pin {
+            let holders = self.holders();
+            return Ok(unpinned(root, options, holders, self.core.now().wall));
+        }
+        let command = Command::Pin { cid: root, options, depth: Depth::Recursive, size: Some(size), lease: Some(self.lease) };
+        match self.core.command(command).await {
+            Some(Answer::Pinned(pin)) => {
+                self.is_finished = true;
+                release_when_pinned(self.core.clone(), self.lease, root);
+                Ok(*pin)
+            }
+            Some(Answer::Refused(why)) => Err(why.into()),
+            Some(_) => Err(CommandError::Failed("the pin gave no answer".to_owned())),
+            None => Err(CommandError::Stopping),
+        }
+    }
+}
+
+fn unpinned(cid: Cid, options: PinOptions, placement: Vec<PeerId>, created: types::UnixMillis) -> Pin {
+    Pin { cid, kind: types::PinKind::Data, options, placement, depth: Depth::Recursive, reference: None, created }
+}
+
+/// The own blocks stay safe from garbage collection until the tracker has pinned them.
+fn release_when_pinned(core: Arc<Core>, lease: u64, root: Cid) {
+    tokio::spawn(async move {
+        const STEP: std::time::Duration = std::time::Duration::from_millis(500);
+        const STEPS: usize = 1200;
+        for _ in 0..STEPS {
+            let held = core.node.pin_of(&root).await.ok().flatten();
+            if held.is_some_and(|held| held.owners.iter().any(|(owner, _, _)| *owner == core.owner)) {
+                break;
+            }
+            tokio::time::sleep(STEP).await;
+        }
+        core.node.release(&Owner::Adding(lease)).await.ok();
+    });
+}
+
+impl Drop for Spread {
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        for lane in &self.lanes {
+            lane.task.abort();
+        }
+        let (core, lease) = (self.core.clone(), self.lease);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                core.command(Command::Release { lease }).await;
+                core.node.release(&Owner::Adding(lease)).await.ok();
+            });
+        }
+    }
+}
+
+/// Takes a batch and whatever else waits, up to so many bytes: one group sync for all of it.
+async fn next_group(batches: &mut mpsc::Receiver<Batch>) -> Option<Vec<Block>> {
+    const GROUP: usize = 16 << 20;
+    let mut group: Vec<Block> = batches.recv().await?.as_ref().clone();
+    let mut bytes: usize = group.iter().map(|block| block.data.len()).sum();
+    while bytes < GROUP {
+        let Ok(more) = batches.try_recv() else { break };
+        bytes += more.iter().map(|block| block.data.len()).sum::<usize>();
+        group.extend(more.iter().cloned());
+    }
+    Some(group)
+}
+
+async fn fill_own(node: Arc<dyn IpfsNode>, owner: Owner, mut batches: mpsc::Receiver<Batch>) -> Result<(), String> {
+    while let Some(group) = next_group(&mut batches).await {
+        node.put(&owner, group).await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+async fn fill_remote(
+    host: Option<Host>,
+    node: Option<PeerId>,
+    lease: u64,
+    own: Option<PeerId>,
+    mut batches: mpsc::Receiver<Batch>,
+) -> Result<(), String> {
+    let (Some(host), Some(node), Some(own)) = (host, node, own) else {
+        return Err("its node is not known yet".to_owned());
+    };
+    let header = LaneHeader { lease, cluster_peer: own, kind: LaneKind::Add };
+    let lane = BlockLane::open(&host, node, header).await.map_err(|error| error.to_string())?;
+    while let Some(batch) = batches.recv().await {
+        for block in batch.iter() {
+            lane.send(block.cid, block.data.clone()).await.map_err(|error| error.to_string())?;
+        }
+    }
+    lane.finish().await.map_err(|error| error.to_string())
+}

@@ -1,0 +1,24 @@
+//! Notices in words, for logs, pages and alerts.
+
+use cluster::Notice;
+use types::PeerId;
+
+/// One sentence about a notice; `name` gives a peer's name for people.
+pub fn notice(notice: &Notice, name: &dyn Fn(&PeerId) -> String) -> String {
+    let names = |peers: &[PeerId]| peers.iter().map(name).collect::<Vec<_>>().join(", ");
+    match notice {
+        Notice::PeerSuspect(peer) => format!("{} is silent; its copies are replaced when its grace is over", name(peer)),
+        Notice::PeerDown(peer) => format!("{} is taken for lost: its copies are being replaced", name(peer)),
+        Notice::PeerBack(peer) => format!("{} is back", name(peer)),
+        Notice::Repairing { cid, lost, gained } if gained.is_empty() => format!("{cid} lost its copies on {}", names(lost)),
+        Notice::Repairing { cid, lost, gained } => format!("{cid} lost its copies on {}: new ones on {}", names(lost), names(gained)),
+        Notice::Repaired { cid } => format!("{cid} has enough copies again"),
+        Notice::PinFailed { cid, why } => format!("{cid} could not be copied: {why}"),
+        Notice::RemovalsBraked { removals, held } => {
+            format!("{removals} of {held} held pins would go at once: held back until `pinfold removals approve`")
+        }
+        Notice::Membership { peer, by, trusted: true } => format!("{} trusts {} from now on", name(by), name(peer)),
+        Notice::Membership { peer, by, trusted: false } => format!("{} expelled {}", name(by), name(peer)),
+        Notice::RecordRefused { key, why } => format!("a record of {} was refused: {why}", name(&key.author)),
+    }
+}
