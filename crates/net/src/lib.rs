@@ -21,6 +21,7 @@
 pub mod bitswap;
 pub mod blockstream;
 pub mod frame;
+pub mod gorpc;
 pub mod host;
 pub mod messages;
 mod peer;
