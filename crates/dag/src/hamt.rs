@@ -63,11 +63,14 @@ impl Shape {
         if shard.hash_type != Some(MURMUR3) {
             return Err(DecodeError::malformed(WHAT, "hash function other than murmur3"));
         }
-        let fanout = shard.fanout.unwrap_or_default();
-        if !fanout.is_power_of_two() || !(8..=FANOUT_MAX).contains(&fanout) {
-            return Err(DecodeError::malformed(WHAT, "width that is no power of two from 8 to 1024"));
-        }
-        Ok(Shape { bits: fanout.trailing_zeros() })
+        let shape = Shape::of_width(shard.fanout.unwrap_or_default());
+        shape.ok_or_else(|| DecodeError::malformed(WHAT, "width that is no power of two from 8 to 1024"))
+    }
+
+    /// The shape with nodes of `width` slots: a power of two from 8 to 1024.
+    pub fn of_width(width: u64) -> Option<Shape> {
+        let is_valid = width.is_power_of_two() && (8..=FANOUT_MAX).contains(&width);
+        is_valid.then_some(Shape { bits: width.trailing_zeros() })
     }
 
     /// How many slots a node has.

@@ -12,16 +12,18 @@ mod directory;
 mod file;
 mod leaf;
 mod options;
+mod profile;
 mod tree;
 
 pub use assemble::{AddedDirectory, Assembled, TreeAssembler};
-pub use directory::{DirectoryBuilder, DirectoryOptions, DirectoryRoot, SHARDING_SIZE};
+pub use directory::{DirectoryBuilder, DirectoryOptions, DirectoryRoot, NAME_MAX, SHARDING_SIZE, SizeEstimate};
 pub use file::{FileBuilder, import_bytes};
 pub use leaf::{Leaf, leaf, sole_leaf, symlink};
-pub use options::{FileOptions, Layout};
+pub use options::{CidForm, FileOptions, Layout, WIDTH};
+pub use profile::{Profile, ProfileUnknown};
 pub use tree::{Child, FileRoot, TreeBuilder};
 
-use crate::hash::HashError;
+use crate::hash::{DIGEST_MAX, HashError};
 
 /// Why something could not be imported.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +31,12 @@ pub enum ImportError {
     /// CIDs of version 0 know one hash function. (Kubo's words, which clients show.)
     #[error("invalid cid: invalid v0 prefix")]
     V0WithOtherHash,
+    /// More than a CID has room for. (Kubo allows 128 bytes; CIDs here hold 64.)
+    #[error("inline-limit {limit} exceeds maximum allowed size of {DIGEST_MAX} bytes")]
+    InlineLimit {
+        /// The limit that was wanted.
+        limit: usize,
+    },
     /// The digest cannot be computed.
     #[error("hashing a block")]
     Hash(#[from] HashError),

@@ -7,8 +7,10 @@
 
 use bytes::Bytes;
 use dag::chunk::Cutter;
+use dag::hamt::Shape;
 use dag::import::{
-    Child, DirectoryOptions, FileBuilder, FileOptions, FileRoot, Layout, TreeAssembler, TreeBuilder, import_bytes, leaf, sole_leaf, symlink,
+    Child, DirectoryOptions, FileBuilder, FileOptions, FileRoot, Layout, Profile, TreeAssembler, TreeBuilder, import_bytes, leaf,
+    sole_leaf, symlink,
 };
 use dag::unixfs::{Mtime, Stat};
 use dag::walk::Walker;
@@ -47,10 +49,21 @@ fn cases(kind: &str) -> Vec<Case<'static>> {
     lines.filter_map(case).collect()
 }
 
-/// Kubo's command line as options; also whether `-w` is among them.
-fn options(arguments: &str) -> (FileOptions, bool) {
-    let mut options = FileOptions::default();
+/// Kubo's command line as options.
+struct Arguments {
+    file: FileOptions,
+    directory: DirectoryOptions,
+    wraps: bool,
+}
+
+/// Reads a command line; `--profile` stands for a repository made with it.
+fn options(arguments: &str) -> Arguments {
+    let profile = arguments.split_whitespace().find_map(|argument| argument.strip_prefix("--profile="));
+    let profile = profile.map(|name| name.parse::<Profile>().unwrap());
+    let mut options = profile.map_or_else(FileOptions::default, Profile::file_options);
+    let mut directory = profile.map_or_else(DirectoryOptions::default, Profile::directory_options);
     let (mut raw_leaves, mut wraps, mut nanos) = (None, false, 0);
+    let (mut is_inline, mut inline_limit) = (false, 32);
     for argument in arguments.split_whitespace() {
         match argument.split_once('=').unwrap_or((argument, "")) {
             ("--cid-version", "1") => options.cid_version = cid::Version::V1,
@@ -62,15 +75,22 @@ fn options(arguments: &str) -> (FileOptions, bool) {
             ("--mtime", value) => options.stat.mtime = Some(Mtime { seconds: value.parse().unwrap(), nanos: 0 }),
             ("--mtime-nsecs", value) => nanos = value.parse().unwrap(),
             ("-w", "") => wraps = true,
+            ("--profile", _) => {}
+            ("--inline", "") => is_inline = true,
+            ("--inline-limit", value) => inline_limit = value.parse().unwrap(),
+            ("--max-file-links", value) => options.width = value.parse().unwrap(),
+            ("--max-directory-links", value) => directory.links_max = value.parse().unwrap(),
+            ("--max-hamt-fanout", value) => directory.shape = Shape::of_width(value.parse().unwrap()).unwrap(),
             other => panic!("{other:?}"),
         }
     }
     if let Some(mtime) = &mut options.stat.mtime {
         mtime.nanos = nanos;
     }
+    options.inline_limit = if is_inline { inline_limit } else { 0 };
     let is_v1 = options.cid_version == cid::Version::V1;
     options.raw_leaves = raw_leaves.unwrap_or(is_v1 && options.stat.is_empty());
-    (options, wraps)
+    Arguments { directory: directory.with_form(options.form()), file: options, wraps }
 }
 
 fn verified(block: &Block) {
@@ -109,7 +129,7 @@ fn import_split(data: Bytes, options: &FileOptions) -> FileRoot {
 fn files_have_the_cids_of_kubo() {
     let mut wrong = Vec::new();
     for case in cases("file") {
-        let (options, wraps) = options(case.arguments);
+        let Arguments { file: options, wraps, .. } = options(case.arguments);
         let length: usize = case.input.parse().unwrap();
         let data = STREAM.slice(..length);
         let is_small = length < 2_000_000;
@@ -195,8 +215,8 @@ fn entries(input: &str) -> Vec<(Vec<u8>, Entry)> {
 fn directories_have_the_cids_of_kubo() {
     let mut wrong = Vec::new();
     for case in cases("dir") {
-        let (options, wraps) = options(case.arguments);
-        let mut tree = TreeAssembler::new(DirectoryOptions::from(&options), wraps).unwrap();
+        let Arguments { file: options, directory, wraps } = options(case.arguments);
+        let mut tree = TreeAssembler::new(directory, wraps).unwrap();
         tree.add_directory(b"tree", Stat::default()).unwrap();
         for (path, entry) in entries(case.input) {
             let path = [b"tree/", &path[..]].concat();

@@ -1,8 +1,9 @@
 //! One directory: entries in, one node or a hash trie out.
 
 use super::ImportError;
-use super::options::{FileOptions, check_version, node_block};
-use crate::hamt::{FANOUT, MURMUR3, Shape, bit_field, hash_name};
+use super::options::{CidForm, FileOptions, hand_out};
+use crate::hamt::{MURMUR3, Shape, bit_field, hash_name};
+use crate::pb::wire::{bytes_field_length, varint_length};
 use crate::unixfs::{Kind, Stat, UnixFs};
 use crate::{Block, HashFn, pb};
 use cid::Version;
@@ -20,20 +21,82 @@ pub struct DirectoryOptions {
     pub cid_version: Version,
     /// The hash function; other than sha2-256 needs version 1.
     pub hash: HashFn,
-    /// The size from which (and not at which) a directory becomes a trie: the sum of all names and CIDs in bytes. 0: never.
+    /// The size from which (and not at which) a directory becomes a trie, as `size_estimate` counts it. 0: never.
     pub sharding_size: usize,
+    /// How the size is counted.
+    pub size_estimate: SizeEstimate,
+    /// With more entries than this a directory becomes a trie whatever its size (unless `sharding_size` is 0); 0: no such bound.
+    pub links_max: usize,
+    /// How wide the nodes of tries are.
+    pub shape: Shape,
+    /// Nodes of so many bytes and less live inside their CIDs; 0: none.
+    pub inline_limit: usize,
+}
+
+/// How the size of a directory is counted to decide whether it becomes a trie. The names are those of Kubo's configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SizeEstimate {
+    /// Names and CIDs (`links`).
+    #[default]
+    Links,
+    /// The exact size of the block (`block`).
+    Block,
+    /// Not at all: only the number of entries counts (`disabled`).
+    Disabled,
+}
+
+impl SizeEstimate {
+    /// What one entry adds.
+    pub(crate) fn of_entry(self, name_length: usize, cid_length: usize, tsize: u64) -> usize {
+        match self {
+            SizeEstimate::Links => name_length + cid_length,
+            SizeEstimate::Block => {
+                let link = bytes_field_length(cid_length) + bytes_field_length(name_length) + 1 + varint_length(tsize);
+                bytes_field_length(link)
+            }
+            SizeEstimate::Disabled => 0,
+        }
+    }
+
+    /// What there is without entries.
+    pub(crate) fn of_empty(self, stat: Stat) -> usize {
+        match self {
+            SizeEstimate::Block => bytes_field_length(UnixFs { stat, ..UnixFs::new(Kind::Directory) }.encode().len()),
+            SizeEstimate::Links | SizeEstimate::Disabled => 0,
+        }
+    }
 }
 
 impl Default for DirectoryOptions {
     fn default() -> DirectoryOptions {
-        DirectoryOptions { cid_version: Version::V0, hash: HashFn::SHA2_256, sharding_size: SHARDING_SIZE }
+        DirectoryOptions {
+            cid_version: Version::V0,
+            hash: HashFn::SHA2_256,
+            sharding_size: SHARDING_SIZE,
+            size_estimate: SizeEstimate::Links,
+            links_max: 0,
+            shape: Shape::DEFAULT,
+            inline_limit: 0,
+        }
     }
 }
 
 impl From<&FileOptions> for DirectoryOptions {
     /// The directories around files imported with `options`.
     fn from(options: &FileOptions) -> DirectoryOptions {
-        DirectoryOptions { cid_version: options.cid_version, hash: options.hash, ..DirectoryOptions::default() }
+        DirectoryOptions::default().with_form(options.form())
+    }
+}
+
+impl DirectoryOptions {
+    /// How the CIDs of its blocks are made.
+    pub fn form(&self) -> CidForm {
+        CidForm { version: self.cid_version, hash: self.hash, inline_limit: self.inline_limit }
+    }
+
+    /// The same with CIDs of another form.
+    pub fn with_form(self, form: CidForm) -> DirectoryOptions {
+        DirectoryOptions { cid_version: form.version, hash: form.hash, inline_limit: form.inline_limit, ..self }
     }
 }
 
@@ -55,6 +118,8 @@ pub struct DirectoryBuilder {
     entries: Vec<Entry>,
     /// Name and CID of each entry, one after the other.
     text: Vec<u8>,
+    /// The size of the entries, as the options count it.
+    size: usize,
 }
 
 struct Entry {
@@ -67,8 +132,8 @@ struct Entry {
 impl DirectoryBuilder {
     /// An empty directory.
     pub fn new(options: DirectoryOptions) -> Result<DirectoryBuilder, ImportError> {
-        check_version(options.cid_version, options.hash)?;
-        Ok(DirectoryBuilder { options, stat: Stat::default(), entries: Vec::new(), text: Vec::new() })
+        options.form().check()?;
+        Ok(DirectoryBuilder { options, stat: Stat::default(), entries: Vec::new(), text: Vec::new(), size: 0 })
     }
 
     /// Sets mode and time.
@@ -85,6 +150,7 @@ impl DirectoryBuilder {
         self.text.extend_from_slice(name);
         pb::put_cid(&mut self.text, cid);
         let cid_length = (self.text.len() - start - name.len()) as u32;
+        self.size += self.options.size_estimate.of_entry(name.len(), cid_length as usize, tsize);
         self.entries.push(Entry { start, name_length: name.len() as u32, cid_length, tsize });
         Ok(())
     }
@@ -101,7 +167,10 @@ impl DirectoryBuilder {
 
     /// Whether it is so large that it becomes a trie.
     pub fn is_sharded(&self) -> bool {
-        self.options.sharding_size > 0 && self.text.len() > self.options.sharding_size
+        let options = &self.options;
+        let is_wide = options.links_max > 0 && self.entries.len() > options.links_max;
+        let size = self.size + options.size_estimate.of_empty(self.stat);
+        options.sharding_size > 0 && (is_wide || size > options.sharding_size)
     }
 
     /// Writes the directory; the root comes out last.
@@ -131,8 +200,8 @@ impl DirectoryBuilder {
 
     /// Writes the shard of `hashed`, which agree in all bits above `depth`. Goes no deeper than a hash has bits.
     fn write_shard(&self, hashed: &[(u64, &Entry)], depth: u32, out: &mut impl FnMut(Block)) -> Result<DirectoryRoot, ImportError> {
-        let shape = Shape::DEFAULT;
-        let mut children = Vec::with_capacity(hashed.len().min(FANOUT));
+        let shape = self.options.shape;
+        let mut children = Vec::with_capacity(hashed.len().min(shape.width()));
         for group in hashed.chunk_by(|(a, _), (b, _)| shape.slot(*a, depth) == shape.slot(*b, depth)) {
             let slot = shape.slot(group[0].0, depth).ok_or(ImportError::TooDeep)?;
             let child = match group {
@@ -154,9 +223,9 @@ impl DirectoryBuilder {
         let below = links.iter().fold(0u64, |sum, link| sum.saturating_add(link.tsize));
         let node = pb::Node { links, data: Some(message) }.encode();
         let dag_size = below.saturating_add(node.len() as u64);
-        let block = node_block(self.options.cid_version, self.options.hash, node)?;
+        let block = self.options.form().node(node)?;
         let cid = block.cid;
-        out(block);
+        hand_out(block, out);
         Ok(DirectoryRoot { cid, dag_size })
     }
 }

@@ -1,5 +1,6 @@
 //! One file from a stream of bytes, on one core.
 
+use super::options::hand_out;
 use super::{FileOptions, FileRoot, ImportError, TreeBuilder, leaf, sole_leaf};
 use crate::Block;
 use crate::chunk::Cutter;
@@ -43,7 +44,7 @@ impl FileBuilder {
         if let Some(chunk) = self.first.take() {
             let only = sole_leaf(chunk, &self.options)?;
             self.tree.push_leaf(only.child(), out)?;
-            out(only.block);
+            hand_out(only.block, out);
         }
         self.tree.finish(out)
     }
@@ -70,7 +71,7 @@ impl FileBuilder {
     fn add_leaf(&mut self, chunk: Bytes, out: &mut impl FnMut(Block)) -> Result<(), ImportError> {
         let leaf = leaf(chunk, &self.options)?;
         let child = leaf.child();
-        out(leaf.block);
+        hand_out(leaf.block, out);
         self.tree.push_leaf(child, out)
     }
 }

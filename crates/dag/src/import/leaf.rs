@@ -1,9 +1,9 @@
 //! Leaves: chunks made into blocks. Pure and independent of each other, so that they can be hashed on any core.
 
-use super::options::{FileOptions, Layout, node_block};
+use super::options::{FileOptions, Layout};
 use super::{Child, FileRoot, ImportError};
 use crate::unixfs::{Kind, Stat, UnixFs, leaf_block};
-use crate::{Block, MAX_BLOCK, codec, pb};
+use crate::{Block, pb};
 use bytes::Bytes;
 
 /// A chunk as a block.
@@ -43,22 +43,15 @@ pub fn symlink(target: &[u8], options: &FileOptions) -> Result<(Block, FileRoot)
     let stat = Stat { mode: None, mtime: options.stat.mtime };
     let message = UnixFs { data: Some(target), stat, ..UnixFs::new(Kind::Symlink) }.encode();
     let node = pb::Node { links: Vec::new(), data: Some(&message) }.encode();
-    let block = node_block(options.cid_version, options.hash, node)?;
+    let block = options.form().node(node)?;
     let root = FileRoot { cid: block.cid, size: target.len() as u64, dag_size: block.data.len() as u64 };
     Ok((block, root))
 }
 
 fn build(chunk: Bytes, kind: Kind, stat: Stat, options: &FileOptions) -> Result<Leaf, ImportError> {
-    if chunk.len() > MAX_BLOCK {
-        return Err(ImportError::NodeTooBig { length: chunk.len() });
-    }
     let file_size = chunk.len() as u64;
-    let block = if options.raw_leaves {
-        options.check()?;
-        Block::new(codec::RAW, options.hash, chunk)?
-    } else {
-        node_block(options.cid_version, options.hash, leaf_block(kind, &chunk, stat))?
-    };
+    let form = options.form();
+    let block = if options.raw_leaves { form.raw(chunk)? } else { form.node(leaf_block(kind, &chunk, stat))? };
     let dag_size = block.data.len() as u64;
     Ok(Leaf { block, file_size, dag_size })
 }

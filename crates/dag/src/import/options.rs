@@ -2,10 +2,12 @@
 
 use super::ImportError;
 use crate::chunk::Chunker;
+use crate::hash::DIGEST_MAX;
 use crate::unixfs::Stat;
 use crate::{Block, HashFn, MAX_BLOCK, codec};
 use bytes::Bytes;
 use cid::Version;
+use types::Cid;
 
 /// Links of an inner node of a file.
 pub const WIDTH: usize = 174;
@@ -37,6 +39,8 @@ pub struct FileOptions {
     pub width: usize,
     /// Mode and time, kept in the root; lost when the root is a raw leaf.
     pub stat: Stat,
+    /// Blocks of so many bytes and less live inside their CIDs (`--inline --inline-limit`), at most [`crate::hash::DIGEST_MAX`]; 0: none.
+    pub inline_limit: usize,
 }
 
 impl Default for FileOptions {
@@ -49,6 +53,7 @@ impl Default for FileOptions {
             layout: Layout::default(),
             width: WIDTH,
             stat: Stat::default(),
+            inline_limit: 0,
         }
     }
 }
@@ -61,20 +66,71 @@ impl FileOptions {
 
     /// Checks that the options fit together.
     pub fn check(&self) -> Result<(), ImportError> {
-        check_version(self.cid_version, self.hash)
+        self.form().check()
+    }
+
+    /// How the CIDs of its blocks are made.
+    pub fn form(&self) -> CidForm {
+        CidForm { version: self.cid_version, hash: self.hash, inline_limit: self.inline_limit }
     }
 }
 
-pub(super) fn check_version(version: Version, hash: HashFn) -> Result<(), ImportError> {
-    if version == Version::V0 && hash != HashFn::SHA2_256 { Err(ImportError::V0WithOtherHash) } else { Ok(()) }
+/// How CIDs are made of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CidForm {
+    /// The version; raw and inline blocks are version 1 in any case.
+    pub version: Version,
+    /// The hash function; other than sha2-256 needs version 1.
+    pub hash: HashFn,
+    /// Blocks of so many bytes and less live inside their CIDs; 0: none.
+    pub inline_limit: usize,
 }
 
-/// Hashes a dag-pb node into a block with a CID of `version`.
-pub(super) fn node_block(version: Version, hash: HashFn, node: Vec<u8>) -> Result<Block, ImportError> {
-    if node.len() > MAX_BLOCK {
-        return Err(ImportError::NodeTooBig { length: node.len() });
+impl CidForm {
+    /// The form of an existing CID, for nodes that take its place. What lived inside its CID goes on so while it is small.
+    pub fn of(cid: &Cid) -> CidForm {
+        let hash = HashFn::from_code(cid.hash().code()).unwrap_or(HashFn::SHA2_256);
+        if hash == HashFn::IDENTITY {
+            return CidForm { version: Version::V1, hash: HashFn::SHA2_256, inline_limit: DIGEST_MAX };
+        }
+        CidForm { version: cid.version(), hash, inline_limit: 0 }
     }
-    check_version(version, hash)?;
-    let data = Bytes::from(node);
-    Ok(if version == Version::V0 { Block::new_v0(data)? } else { Block::new(codec::DAG_PB, hash, data)? })
+
+    /// Checks that version, function and limit fit together.
+    pub fn check(&self) -> Result<(), ImportError> {
+        if self.inline_limit > DIGEST_MAX {
+            return Err(ImportError::InlineLimit { limit: self.inline_limit });
+        }
+        if self.version == Version::V0 && self.hash != HashFn::SHA2_256 { Err(ImportError::V0WithOtherHash) } else { Ok(()) }
+    }
+
+    /// Hashes a dag-pb node.
+    pub fn node(&self, node: Vec<u8>) -> Result<Block, ImportError> {
+        self.block(codec::DAG_PB, Bytes::from(node))
+    }
+
+    /// Hashes a leaf of plain bytes.
+    pub fn raw(&self, data: Bytes) -> Result<Block, ImportError> {
+        self.block(codec::RAW, data)
+    }
+
+    fn block(&self, codec: u64, data: Bytes) -> Result<Block, ImportError> {
+        if data.len() > MAX_BLOCK {
+            return Err(ImportError::NodeTooBig { length: data.len() });
+        }
+        self.check()?;
+        let is_inline = self.inline_limit > 0 && data.len() <= self.inline_limit;
+        Ok(match self.version {
+            _ if is_inline => Block::new(codec, HashFn::IDENTITY, data)?,
+            Version::V0 if codec == codec::DAG_PB => Block::new_v0(data)?,
+            _ => Block::new(codec, self.hash, data)?,
+        })
+    }
+}
+
+/// Hands a block on unless it lives inside its CID, which nobody needs to store.
+pub(crate) fn hand_out(block: Block, out: &mut impl FnMut(Block)) {
+    if block.cid.hash().code() != HashFn::IDENTITY.code() {
+        out(block);
+    }
 }

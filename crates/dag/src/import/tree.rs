@@ -1,6 +1,6 @@
 //! Inner nodes of files: leaves in order in, the nodes above them out.
 
-use super::options::{FileOptions, Layout, node_block};
+use super::options::{FileOptions, Layout, hand_out};
 use super::{ImportError, sole_leaf};
 use crate::unixfs::{Kind, Stat, UnixFs};
 use crate::{Block, pb};
@@ -85,7 +85,7 @@ impl TreeBuilder {
             State::Balanced(_) if self.leaves == 0 => {
                 let leaf = sole_leaf(Bytes::new(), &self.options)?;
                 let root = leaf.child();
-                out(leaf.block);
+                hand_out(leaf.block, out);
                 root
             }
             State::Balanced(levels) => finish_balanced(levels, &self.options, out)?,
@@ -185,8 +185,8 @@ fn close(children: &[Child], stat: Stat, options: &FileOptions, out: &mut impl F
     let node = pb::Node { links, data: Some(&message) }.encode();
     let below: u64 = children.iter().map(|child| child.dag_size).sum();
     let dag_size = below + node.len() as u64;
-    let block = node_block(options.cid_version, options.hash, node)?;
+    let block = options.form().node(node)?;
     let cid = block.cid;
-    out(block);
+    hand_out(block, out);
     Ok(Child { cid, file_size, dag_size })
 }
