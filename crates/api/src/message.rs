@@ -90,7 +90,7 @@ pub(crate) struct Body {
 
 enum Content {
     Whole(Bytes),
-    Stream(BoxStream<'static, Result<Bytes, Broken>>),
+    Stream { stream: BoxStream<'static, Result<Bytes, Broken>>, length: Option<u64> },
 }
 
 impl Body {
@@ -103,7 +103,12 @@ impl Body {
     }
 
     pub fn stream(stream: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static) -> Body {
-        Body { content: Content::Stream(Box::pin(stream)), permit: None }
+        Body { content: Content::Stream { stream: Box::pin(stream), length: None }, permit: None }
+    }
+
+    /// A stream of known length.
+    pub fn sized(stream: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static, length: u64) -> Body {
+        Body { content: Content::Stream { stream: Box::pin(stream), length: Some(length) }, permit: None }
     }
 
     /// Keeps `permit` until the body has been sent.
@@ -121,7 +126,7 @@ impl hyper::body::Body for Body {
         match &mut self.content {
             Content::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Content::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Content::Stream(stream) => stream.as_mut().poll_next(cx).map(|next| next.map(|data| data.map(Frame::data))),
+            Content::Stream { stream, .. } => stream.as_mut().poll_next(cx).map(|next| next.map(|data| data.map(Frame::data))),
         }
     }
 
@@ -132,7 +137,8 @@ impl hyper::body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Stream(_) => SizeHint::default(),
+            Content::Stream { length: Some(length), .. } => SizeHint::with_exact(*length),
+            Content::Stream { length: None, .. } => SizeHint::default(),
         }
     }
 }

@@ -9,6 +9,11 @@ pub(crate) fn decode_percent(text: &str) -> Cow<'_, str> {
 }
 
 fn decode(text: &str) -> String {
+    String::from_utf8(decode_bytes(text)).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+/// The same for names that need not be text.
+pub(crate) fn decode_bytes(text: &str) -> Vec<u8> {
     let bytes = text.as_bytes();
     let digit = |at: usize| bytes.get(at).and_then(|byte| (*byte as char).to_digit(16));
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -25,7 +30,7 @@ fn decode(text: &str) -> String {
             }
         }
     }
-    String::from_utf8(decoded).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    decoded
 }
 
 /// Escapes one path segment for a link.

@@ -1,9 +1,10 @@
 //! `POST /add`: a multipart stream in, blocks to the holders, lines out.
 //!
 //! Nothing is whole in memory: parts arrive in pieces, files are cut and hashed as they come, blocks leave in batches, and the
-//! slowest holder sets the pace. [`files`] makes DAGs of files and folders, [`lines`] is what the client reads
+//! slowest holder sets the pace. [`files`] makes DAGs of files and folders, [`car`] takes one that is made already, [`lines`] is what the client reads
 //! meanwhile.
 
+mod car;
 mod files;
 mod lines;
 
@@ -153,8 +154,12 @@ impl Adding {
         let holders = Holders::new(session.holders());
         let mut sink = Spread { session, holders: holders.clone() };
         let mut adder = Adder::new(&mut sink);
-        let made =
-            files::add(&mut parts, first, &options.params, &import, &mut adder, &mut Out { lines: &mut lines, holders: &holders }).await;
+        let mut out = Out { lines: &mut lines, holders: &holders };
+        let made = if options.params.format == AddFormat::Car {
+            car::add(&mut parts, first, pins, &mut adder, &mut out).await
+        } else {
+            files::add(&mut parts, first, &options.params, &import, &mut adder, &mut out).await
+        };
         let made = made?;
         adder.finish().await?;
         sink.session.finish(made.root, options.params.options, ByteCount(made.size), pins).await?;

@@ -24,7 +24,9 @@ impl Rest {
             return Ok(root);
         }
         let node = self.cluster.node();
-        match tokio::time::timeout(RESOLVE_LIMIT, path::resolve(&*node, root, rest, &Source::default())).await {
+        match tokio::time::timeout(RESOLVE_LIMIT, path::resolve(&*node, root, rest.join("/").as_bytes(), &Source::default(), |_, _| {}))
+            .await
+        {
             Ok(Ok(found)) => Ok(found.cid),
             Ok(Err(error @ PathError::NoLink { .. })) => Err(Failure::internal(error.to_string())),
             Ok(Err(error)) => Err(Failure::internal(format!("resolving the path: {error}"))),

@@ -73,6 +73,13 @@ impl Client {
         }
     }
 
+    /// What comes until the connection ends.
+    pub async fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        let _ = self.stream.read_to_end(&mut rest).await;
+        rest
+    }
+
     /// The answer to a request with method `method`.
     pub async fn answer(&mut self, method: &str) -> Answer {
         let mut answer = self.head().await;
