@@ -1,0 +1,354 @@
+//! What the machine decides: what it tells and when, what it fetches, what it refuses, how complete it says it is.
+
+use consensus::conformance::key;
+use consensus::crdt::{BlockId, Effect, Event, Machine, MachineOptions};
+use consensus::{SubmitError, Version, ViewState, Write};
+use bytes::Bytes;
+use store::{Area, MemoryStore, Store};
+use types::{Cid, Millis, PeerId};
+use wire::delta::{Delta, Element, block_cid, decode_node, encode_node, pin_key};
+
+struct Peer {
+    store: MemoryStore,
+    machine: Machine,
+    now: u64,
+    wake: Option<Millis>,
+}
+
+impl Peer {
+    fn new() -> Peer {
+        Peer::over(MemoryStore::new())
+    }
+
+    fn over(store: MemoryStore) -> Peer {
+        let options = MachineOptions {
+            spacing: Millis(10),
+            spacing_with_others: Millis(200),
+            rebroadcast: Millis(60_000),
+            alone: false,
+            seed: 1,
+            signer: None,
+        };
+        let machine = Machine::open(options, Millis(0), store.snapshot()).expect("opens");
+        Peer { store, machine, now: 0, wake: None }
+    }
+
+    fn step(&mut self, events: Vec<Event>) -> Vec<Effect> {
+        let step = self.machine.step(events, Millis(self.now), self.store.snapshot()).expect("steps");
+        self.store.commit(step.batch, step.durability).expect("commits");
+        self.wake = step.next_wake;
+        step.effects
+    }
+
+    fn at(&mut self, now: u64, events: Vec<Event>) -> Vec<Effect> {
+        self.now = now;
+        self.step(events)
+    }
+
+    fn value(&self, number: u32) -> Option<Bytes> {
+        self.store.get(Area::Pins, &key(number)).expect("reads")
+    }
+}
+
+fn someone(number: u8) -> PeerId {
+    PeerId::from_ed25519(&[number; 32])
+}
+
+fn submit(writes: Vec<Write>) -> Vec<Event> {
+    vec![Event::Submit { ticket: 1, writes }]
+}
+
+fn put(number: u32, value: &str) -> Vec<Event> {
+    submit(vec![Write::put(key(number), value.to_owned())])
+}
+
+fn heads(heads: &[Cid]) -> Event {
+    Event::Heads { from: someone(9), heads: heads.to_vec() }
+}
+
+fn block(links: &[Cid], priority: u64, number: u32, value: &str) -> (Cid, Vec<u8>) {
+    let key = pin_key(&Cid::try_from(key(number)).expect("a CID"));
+    encode_node(links, &Delta { elements: vec![Element { key, id: String::new(), value: value.into() }], priority, ..Delta::default() })
+}
+
+fn came((cid, bytes): &(Cid, Vec<u8>)) -> Event {
+    Event::Block { cid: *cid, bytes: bytes.clone().into() }
+}
+
+fn fetched(effects: &[Effect]) -> Vec<Cid> {
+    effects.iter().filter_map(|effect| if let Effect::Fetch { cid, .. } = effect { Some(*cid) } else { None }).collect()
+}
+
+fn told(effects: &[Effect]) -> Vec<Cid> {
+    effects.iter().flat_map(|effect| if let Effect::Broadcast(heads) = effect { heads.clone() } else { Vec::new() }).collect()
+}
+
+fn is_accepted(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::Accepted { ticket: 1 }))
+}
+
+#[test]
+fn the_first_write_after_a_pause_is_told_at_once_and_the_next_ones_together() {
+    let mut peer = Peer::new();
+    assert_eq!(told(&peer.at(100, put(1, "a"))), peer.machine.heads());
+    for (now, number) in [(101, 2), (103, 3), (109, 4)] {
+        let effects = peer.at(now, put(number, "a"));
+        assert!(is_accepted(&effects) && told(&effects).is_empty());
+        assert_eq!(peer.value(number).as_deref(), Some(&b"a"[..]), "visible before it is told");
+        assert_eq!(peer.wake, Some(Millis(110)));
+    }
+    let head = told(&peer.at(110, Vec::new()));
+    assert_eq!(head, peer.machine.heads());
+    let bytes = peer.store.get(Area::DagBlocks, &BlockId::of_cid(&head[0]).expect("a block").0).expect("reads").expect("stored");
+    let node = decode_node(&bytes).expect("a block");
+    assert_eq!((node.delta.elements.len(), node.delta.priority, node.links.len()), (3, 2, 1));
+    assert_eq!(told(&peer.at(500, put(5, "a"))).len(), 1);
+}
+
+#[test]
+fn beside_go_peers_blocks_keep_their_distance_and_a_burst_ends_with_the_heads() {
+    let mut peer = Peer::new();
+    peer.at(0, vec![Event::Connected { peer: someone(1), is_pinfold: false }]);
+    assert_eq!(told(&peer.at(2_000, put(1, "a"))).len(), 1);
+    assert!(told(&peer.at(2_001, put(2, "a"))).is_empty());
+    assert_eq!(peer.wake, Some(Millis(2_200)));
+    assert_eq!(told(&peer.at(2_200, Vec::new())).len(), 1);
+    assert_eq!(peer.wake, Some(Millis(5_200)));
+    assert_eq!(told(&peer.at(5_200, Vec::new())), peer.machine.heads());
+}
+
+#[test]
+fn no_key_stands_twice_in_a_block_and_what_came_to_nothing_is_not_told() {
+    let mut peer = Peer::new();
+    peer.at(0, put(9, "x"));
+    let writes = ["z", "y", "a"].map(|value| Write::put(key(1), value)).to_vec();
+    peer.at(1, submit(writes));
+    peer.at(2, submit(vec![Write::put(key(2), "short"), Write::remove(key(2)), Write::remove(key(3))]));
+    let head = told(&peer.at(20, Vec::new()));
+    let bytes = peer.store.get(Area::DagBlocks, &BlockId::of_cid(&head[0]).expect("a block").0).expect("reads").expect("stored");
+    let delta = decode_node(&bytes).expect("a block").delta;
+    let values: Vec<_> = delta.elements.iter().map(|element| &element.value[..]).collect();
+    assert_eq!((values, delta.tombstones.len()), (vec![&b"a"[..]], 0));
+    assert_eq!((peer.value(1).as_deref(), peer.value(2)), (Some(&b"a"[..]), None));
+    // A removal of what is not there makes no block at all.
+    assert!(told(&peer.at(100, submit(vec![Write::remove(key(3))]))).is_empty());
+    peer.at(200, submit(vec![Write::put(key(2), "short"), Write::remove(key(2))]));
+    assert!(told(&peer.at(300, Vec::new())).is_empty());
+    assert_eq!(peer.store.snapshot().count(Area::Intents).expect("counts"), 0);
+}
+
+#[test]
+fn a_pending_wish_shows_whatever_is_merged_meanwhile_and_wins_when_told() {
+    for own in [Some("own"), None] {
+        let mut peer = Peer::new();
+        let base = block(&[], 1, 1, "base");
+        peer.at(0, vec![heads(&[base.0]), came(&base)]);
+        peer.at(1, put(2, "opens the pause"));
+        peer.at(2, submit(vec![Write { key: key(1), value: own.map(Bytes::from), expect: None }]));
+        let other = block(&[base.0], 50, 1, "zzz of somebody else");
+        peer.at(3, vec![heads(&[other.0]), came(&other)]);
+        assert_eq!(peer.value(1), own.map(Bytes::from));
+        let effects = peer.at(30, Vec::new());
+        assert_eq!(told(&effects).len(), 1);
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::Changed(_))), "nothing changes when it is told");
+        assert_eq!(peer.value(1), own.map(Bytes::from));
+        assert_eq!(peer.machine.height(), 51);
+    }
+}
+
+#[test]
+fn an_add_that_the_remover_did_not_know_survives() {
+    let mut remover = Peer::new();
+    let base = block(&[], 1, 1, "base");
+    let unknown = block(&[base.0], 2, 1, "unknown");
+    remover.at(0, vec![heads(&[base.0]), came(&base)]);
+    let removal = told(&remover.at(50, submit(vec![Write::remove(key(1))])));
+    assert_eq!((removal.len(), remover.value(1)), (1, None));
+    remover.at(60, vec![heads(&[unknown.0]), came(&unknown)]);
+    assert_eq!(remover.value(1).as_deref(), Some(&b"unknown"[..]));
+    let mut both = removal;
+    both.push(unknown.0);
+    both.sort_by_key(Cid::to_bytes);
+    assert_eq!(remover.machine.heads(), both);
+}
+
+#[test]
+fn what_is_acknowledged_and_not_told_is_told_after_a_crash() {
+    let mut peer = Peer::new();
+    peer.at(0, submit(vec![Write::put(key(1), "old")]));
+    peer.at(1, submit(vec![Write::put(key(2), "kept"), Write::remove(key(1))]));
+    assert_eq!(peer.machine.pending(), 2);
+    let mut again = Peer::over(peer.store.crash());
+    assert_eq!((again.machine.pending(), again.value(1), again.value(2).as_deref()), (2, None, Some(&b"kept"[..])));
+    assert_eq!(told(&again.step(Vec::new())).len(), 1);
+    // The block is not synced: a second crash brings the wishes back, and the same block is made again.
+    let first = again.machine.heads();
+    let mut third = Peer::over(again.store.crash());
+    third.step(Vec::new());
+    assert_eq!(third.machine.heads(), first);
+    assert_eq!((third.machine.pending(), third.value(1), third.value(2).as_deref()), (0, None, Some(&b"kept"[..])));
+}
+
+#[test]
+fn an_own_block_that_a_crash_took_is_not_doubled_when_others_tell_of_it() {
+    let mut peer = Peer::new();
+    peer.at(0, put(1, "a"));
+    peer.at(1, put(2, "b"));
+    let crashed = peer.store.crash();
+    let lost = told(&peer.at(20, Vec::new()));
+    let mut again = Peer::over(crashed);
+    again.step(vec![heads(&lost)]);
+    assert_eq!(again.machine.heads(), lost, "the same wishes over the same heads are the same block");
+    assert!(fetched(&again.step(Vec::new())).is_empty());
+    assert_eq!(again.machine.state(), ViewState::Current);
+}
+
+#[test]
+fn the_view_says_how_complete_it_is() {
+    let mut peer = Peer::new();
+    assert_eq!(peer.machine.state(), ViewState::Unknown);
+    let below = block(&[], 1, 1, "a");
+    let top = block(&[below.0], 2, 2, "b");
+    let effects = peer.at(10, vec![heads(&[top.0])]);
+    assert_eq!(fetched(&effects), [top.0]);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::State(ViewState::CatchingUp))));
+    let merged = |peer: &Peer, head: &Cid| Machine::has_merged(&*peer.store.snapshot(), &[*head]).expect("reads");
+    assert_eq!(fetched(&peer.at(11, vec![came(&top)])), [below.0]);
+    assert_eq!((peer.machine.state(), merged(&peer, &top.0)), (ViewState::CatchingUp, false));
+    let effects = peer.at(12, vec![came(&below)]);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::State(ViewState::Current))));
+    assert!(merged(&peer, &top.0) && merged(&peer, &below.0) && !merged(&peer, &block(&[], 1, 3, "c").0));
+    // A single block of news does not make the view incomplete, unless it does not come.
+    let news = block(&[top.0], 3, 3, "c");
+    peer.at(20, vec![heads(&[news.0])]);
+    assert_eq!(peer.machine.state(), ViewState::Current);
+    assert_eq!(peer.wake, Some(Millis(520)));
+    peer.at(520, Vec::new());
+    assert_eq!(peer.machine.state(), ViewState::CatchingUp);
+}
+
+#[test]
+fn missing_history_is_fetched_again_after_a_restart() {
+    let mut peer = Peer::new();
+    let below = block(&[], 1, 1, "a");
+    let top = block(&[below.0], 2, 2, "b");
+    peer.at(10, vec![heads(&[top.0]), came(&top)]);
+    let mut again = Peer::over(peer.store.clone());
+    assert_eq!(again.machine.state(), ViewState::CatchingUp);
+    assert_eq!(fetched(&again.step(Vec::new())), [below.0]);
+    again.step(vec![came(&below)]);
+    assert_eq!((again.machine.state(), again.machine.heads()), (ViewState::Current, vec![top.0]));
+}
+
+#[test]
+fn a_block_that_cannot_be_read_is_refused_once_and_the_rest_goes_on() {
+    let mut peer = Peer::new();
+    let damaged = (block_cid(b"\x0a\xff"), b"\x0a\xff".to_vec());
+    let greedy = block(&[], u64::MAX, 5, "x");
+    let top = block(&[damaged.0, greedy.0], 2, 1, "good");
+    let effects = peer.at(0, vec![heads(&[top.0]), came(&top), came(&damaged), came(&greedy)]);
+    assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::BlockRefused { .. })).count(), 2);
+    assert_eq!((peer.value(1).as_deref(), peer.value(5)), (Some(&b"good"[..]), None));
+    assert_eq!((peer.machine.state(), peer.machine.height()), (ViewState::Current, 2));
+    // Told again, also after a restart, it is not fetched again.
+    for mut peer in [Peer::over(peer.store.clone()), peer] {
+        assert!(fetched(&peer.step(vec![heads(&[damaged.0, greedy.0])])).is_empty());
+        assert_eq!(peer.machine.heads(), [top.0]);
+    }
+}
+
+#[test]
+fn blocks_nobody_asked_for_are_not_merged() {
+    let mut peer = Peer::new();
+    peer.at(0, vec![came(&block(&[], 1, 1, "a"))]);
+    assert_eq!(peer.value(1), None);
+}
+
+#[test]
+fn many_links_are_fetched_at_once_within_the_bound() {
+    let mut peer = Peer::new();
+    let parents: Vec<_> = (0..1000).map(|number| block(&[], 1, number, "x")).collect();
+    let links: Vec<Cid> = parents.iter().map(|(cid, _)| *cid).collect();
+    let top = block(&links, 2, 5000, "top");
+    let effects = peer.at(0, vec![heads(&[top.0]), came(&top)]);
+    assert_eq!(fetched(&effects).len(), 256);
+    let under_way = fetched(&effects);
+    assert!(fetched(&peer.at(1, Vec::new())).is_empty());
+    let arrived = parents.iter().find(|(cid, _)| *cid == under_way[1]).map(came).expect("one of them");
+    let next = fetched(&peer.at(2, vec![Event::FetchFailed { cid: under_way[0] }, arrived]));
+    assert_eq!(next.len(), 2, "one for each that ended");
+    // Big blocks: fewer at once.
+    let big = "v".repeat(400_000);
+    let mut peer = Peer::new();
+    let bigs: Vec<_> = (0..40).map(|number| block(&[], 1, number, &big)).collect();
+    peer.at(0, vec![heads(&bigs.iter().map(|(cid, _)| *cid).collect::<Vec<_>>())]);
+    peer.at(1, bigs.iter().map(came).collect());
+    let at_once = fetched(&peer.at(2, vec![heads(&[top.0]), came(&top)])).len();
+    assert!((80..100).contains(&at_once), "about 32 MiB: {at_once}");
+}
+
+#[test]
+fn heads_are_told_to_those_who_come_and_again_when_nobody_listened() {
+    let mut peer = Peer::new();
+    let head = told(&peer.at(0, put(1, "a")));
+    peer.at(1, vec![Event::Broadcast { is_sent: false }]);
+    assert!(peer.wake.is_some_and(|wake| wake.0 > 40_000), "with nobody connected there is nobody to tell: {:?}", peer.wake);
+    let effects = peer.at(100, vec![Event::Connected { peer: someone(1), is_pinfold: true }]);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::AskHeads(peer) if *peer == someone(1))));
+    assert_eq!(told(&peer.at(1_100, Vec::new())), head);
+    peer.at(1_110, vec![Event::Broadcast { is_sent: false }]);
+    assert_eq!(told(&peer.at(2_110, Vec::new())), head);
+    peer.at(2_120, vec![Event::Broadcast { is_sent: true }]);
+    assert!(peer.wake.is_some_and(|wake| wake.0 > 40_000));
+    // A peer that does not tell its heads is asked again, not for ever.
+    let (mut asked, mut failed) = (0, vec![Event::AskFailed { peer: someone(1) }]);
+    for now in (3_000..100_000).step_by(500) {
+        let effects = peer.at(now, std::mem::take(&mut failed));
+        if effects.iter().any(|effect| matches!(effect, Effect::AskHeads(_))) {
+            asked += 1;
+            failed.push(Event::AskFailed { peer: someone(1) });
+        }
+    }
+    assert_eq!(asked, 4);
+}
+
+#[test]
+fn heads_that_others_told_are_not_told_again_in_that_round() {
+    let mut peer = Peer::new();
+    let one = block(&[], 1, 1, "a");
+    let two = block(&[], 1, 2, "b");
+    peer.at(0, vec![heads(&[one.0, two.0]), came(&one), came(&two)]);
+    peer.at(10, vec![heads(&[one.0])]);
+    let round = peer.wake.expect("a round").0;
+    assert!((42_000..78_010).contains(&round), "{round}");
+    assert_eq!(told(&peer.at(round, Vec::new())), [two.0]);
+    let next = peer.wake.expect("a round").0;
+    assert_eq!(told(&peer.at(next, Vec::new())).len(), 2);
+    peer.at(next + 10, vec![heads(&[one.0, two.0])]);
+    let last = peer.wake.expect("a round").0;
+    assert!(told(&peer.at(last, Vec::new())).is_empty());
+}
+
+#[test]
+fn expectations_are_refused_with_all_writes_beside_them() {
+    let mut peer = Peer::new();
+    let writes = vec![Write::put(key(1), "a"), Write { expect: Some(Version(0)), ..Write::put(key(2), "b") }];
+    let effects = peer.step(submit(writes));
+    assert!(matches!(effects[..], [Effect::Refused { ticket: 1, error: SubmitError::NotLinearizable }]));
+    assert_eq!(peer.value(1), None);
+}
+
+#[test]
+fn a_block_stays_within_its_size_and_the_rest_follows() {
+    let mut peer = Peer::new();
+    let value = "v".repeat(300_000);
+    peer.step(submit((0..10).map(|number| Write::put(key(number), value.clone())).collect()));
+    let mut blocks = 1;
+    while peer.machine.pending() > 0 {
+        peer.now += 10;
+        blocks += told(&peer.step(Vec::new())).len();
+    }
+    assert_eq!(blocks, 4, "three values of 300 kB in each");
+    let sizes = peer.store.snapshot().scan(Area::DagBlocks, None, b"", 10).expect("scans");
+    assert!(sizes.iter().all(|(_, block)| block.len() <= 1 << 20));
+}
