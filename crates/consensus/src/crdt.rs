@@ -18,8 +18,9 @@
 //!
 //! What differs from Go, on purpose: heads move when a block is merged, not when a walk reaches the bottom; the last of equal keys
 //! in one block counts on every peer (in Go it depends on what came before); a block that cannot be read is refused once and does
-//! not stop the walk; history is fetched many blocks at a time. A chain in which each block links only the one before still costs
-//! a round trip for each block, since a link is known only from the block above it.
+//! not stop the walk; history is fetched many blocks at a time. A link is known only from the block above it, so a chain in which
+//! each block links only the one before costs a round trip for each block among Go peers; Pinfold peers give stretches of it
+//! (`ancestors`).
 
 pub mod block;
 pub mod driver;
@@ -28,6 +29,7 @@ pub mod id;
 pub mod machine;
 
 mod alive;
+mod ancestors;
 mod draft;
 mod journal;
 mod merge;

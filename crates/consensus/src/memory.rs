@@ -38,6 +38,7 @@ struct State {
     links: BTreeSet<(PeerId, PeerId)>,
     fetches: u64,
     broadcasts: u64,
+    gives_stretches: bool,
 }
 
 /// One peer's side of it.
@@ -50,7 +51,8 @@ impl MemoryNetwork {
     /// A network without peers.
     pub fn new(weather: Weather) -> Arc<MemoryNetwork> {
         let random = weather.seed | 1;
-        let state = State { weather, random, peers: BTreeMap::new(), links: BTreeSet::new(), fetches: 0, broadcasts: 0 };
+        let state =
+            State { weather, random, peers: BTreeMap::new(), links: BTreeSet::new(), fetches: 0, broadcasts: 0, gives_stretches: true };
         Arc::new(MemoryNetwork { state: Mutex::new(state) })
     }
 
@@ -76,6 +78,11 @@ impl MemoryNetwork {
         if self.state.lock().links.remove(&(a.min(b), a.max(b))) {
             self.tell_both(a, b, |crdt, other| crdt.peer_disconnected(other));
         }
+    }
+
+    /// From here on history is walked link by link, as among Go peers.
+    pub fn refuse_stretches(&self) {
+        self.state.lock().gives_stretches = false;
     }
 
     /// Changes the weather.
@@ -165,6 +172,13 @@ impl CrdtNetwork for MemoryLink {
 
     async fn ask_heads(&self, peer: PeerId) -> Result<Vec<u8>, String> {
         self.network.call(self.me, peer, Crdt::heads_message).await
+    }
+
+    async fn ask_stretch(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, String> {
+        if !self.network.state.lock().gives_stretches {
+            return Err("not offered".to_owned());
+        }
+        self.network.call(self.me, peer, |crdt| crdt.stretch(&question)).await
     }
 }
 

@@ -103,8 +103,12 @@ fn made() -> impl Strategy<Value = Made> {
     let links = prop::collection::vec(0usize..1000, 0..3);
     let elements = prop::collection::vec((0u32..4, 0u8..4), 0..4);
     let tombstones = prop::collection::vec((0u32..4, 0usize..1000), 0..5);
-    (links, elements, tombstones, prop::option::weighted(0.1, 1u64..6))
-        .prop_map(|(links, elements, tombstones, odd_priority)| Made { links, elements, tombstones, odd_priority })
+    (links, elements, tombstones, prop::option::weighted(0.1, 1u64..6)).prop_map(|(links, elements, tombstones, odd_priority)| Made {
+        links,
+        elements,
+        tombstones,
+        odd_priority,
+    })
 }
 
 fn build(history: &[Made]) -> Vec<(Cid, Vec<u8>)> {

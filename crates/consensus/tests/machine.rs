@@ -1,9 +1,9 @@
 //! What the machine decides: what it tells and when, what it fetches, what it refuses, how complete it says it is.
 
+use bytes::Bytes;
 use consensus::conformance::key;
 use consensus::crdt::{BlockId, Effect, Event, Machine, MachineOptions};
 use consensus::{SubmitError, Version, ViewState, Write};
-use bytes::Bytes;
 use store::{Area, MemoryStore, Store};
 use types::{Cid, Millis, PeerId};
 use wire::delta::{Delta, Element, block_cid, decode_node, encode_node, pin_key};

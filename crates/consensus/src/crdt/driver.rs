@@ -3,9 +3,9 @@
 //! Everything that waits while a step is under way goes into the next one, so concurrent submits share an fsync and many fetched
 //! blocks share a commit. Fetches, questions and broadcasts are tasks of their own, owned and awaited by the loop.
 
-use super::CrdtError;
 use super::event::{Effect, Event, MachineOptions, Signer};
 use super::machine::Machine;
+use super::{CrdtError, ancestors};
 use crate::contract::claim;
 use crate::hints::HintSender;
 use crate::queue::{Submit, SubmitQueue, stopped};
@@ -35,6 +35,7 @@ const LINKS_MAX: usize = 4096;
 
 /// A fetch, a question, a broadcast must end within these.
 const FETCH_TIME: Duration = Duration::from_secs(120);
+const STRETCH_TIME: Duration = Duration::from_secs(30);
 const ASK_TIME: Duration = Duration::from_secs(15);
 const BROADCAST_TIME: Duration = Duration::from_secs(15);
 
@@ -58,6 +59,13 @@ pub trait CrdtNetwork: Send + Sync + 'static {
 
     /// Asks a Pinfold peer for its heads; the answer is what its [`Crdt::heads_message`] gives.
     async fn ask_heads(&self, peer: PeerId) -> Result<Vec<u8>, String>;
+
+    /// Asks a Pinfold peer for a stretch of history; the answer is what its [`Crdt::stretch`] gives for this question, at most
+    /// 3.1 MiB. Without it the history is walked link by link.
+    async fn ask_stretch(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, String> {
+        let _ = (peer, question);
+        Err("not offered".to_owned())
+    }
 }
 
 /// How the CRDT behaves.
@@ -202,6 +210,14 @@ impl Crdt {
     /// The answer to another Pinfold peer that asks for our heads.
     pub fn heads_message(&self) -> Vec<u8> {
         encode_heads(&self.seen.lock().heads)
+    }
+
+    /// The answer to another Pinfold peer that asks for a stretch of history; empty when there is none to give. Blocks its thread
+    /// for up to some hundred reads of the store.
+    pub fn stretch(&self, question: &[u8]) -> Vec<u8> {
+        ancestors::answer(&*self.store.snapshot(), question)
+            .inspect_err(|error| tracing::warn!(%error, "reading a stretch of history"))
+            .unwrap_or_default()
     }
 
     /// A block of the DAG, to serve by bitswap. Blocks its thread for a read of the store.
@@ -379,6 +395,7 @@ impl Driver {
             self.note_end(ended, events);
             bytes += match events.last() {
                 Some(Event::Block { bytes, .. }) => bytes.len(),
+                Some(Event::Stretch { blocks, .. }) => blocks.iter().map(Bytes::len).sum(),
                 _ => 0,
             };
             if bytes > EVENT_BYTES_MAX {
@@ -441,6 +458,7 @@ impl Driver {
             Effect::Changed(changes) => self.hints.changes(changes),
             Effect::State(state) => self.hints.state(state),
             Effect::Fetch { cid, likely } => self.fetch(cid, likely),
+            Effect::FetchStretch { cid, peer, have } => self.fetch_stretch(cid, peer, &have),
             Effect::AskHeads(peer) => self.ask_heads(peer),
             Effect::Broadcast(heads) => self.broadcast(encode_heads(&heads)),
             Effect::BlockRefused { cid, why } => tracing::warn!(%cid, %why, "a block of the shared state is refused"),
@@ -462,6 +480,16 @@ impl Driver {
                 Err(_) => tracing::debug!(%cid, "a CRDT block did not come in time"),
             }
             None
+        });
+    }
+
+    fn fetch_stretch(&mut self, cid: Cid, peer: PeerId, have: &[Cid]) {
+        let network = self.network.clone();
+        let question = ancestors::encode_question(&cid, have);
+        self.spawn(Event::Stretch { cid, from: peer, blocks: Vec::new() }, async move {
+            let answer = tokio::time::timeout(STRETCH_TIME, network.ask_stretch(peer, question)).await.ok()?;
+            let answer = answer.inspect_err(|error| tracing::debug!(%peer, error, "no stretch of history")).ok()?;
+            Some(Event::Stretch { cid, from: peer, blocks: ancestors::decode_answer(&answer.into()) })
         });
     }
 

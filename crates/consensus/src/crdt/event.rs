@@ -57,6 +57,15 @@ pub enum Event {
         /// Which block.
         cid: Cid,
     },
+    /// A stretch of history came, or nothing did: bytes of blocks, not checked, each after one that links to it.
+    Stretch {
+        /// Which block was asked for.
+        cid: Cid,
+        /// Who answered.
+        from: PeerId,
+        /// The blocks.
+        blocks: Vec<Bytes>,
+    },
     /// A link to a peer came.
     Connected {
         /// Who.
@@ -106,6 +115,15 @@ pub enum Effect {
         cid: Cid,
         /// Who probably has it.
         likely: Option<PeerId>,
+    },
+    /// Ask a Pinfold peer for a block and what lies below it; answered by [`Event::Stretch`].
+    FetchStretch {
+        /// The block.
+        cid: Cid,
+        /// Whom to ask.
+        peer: PeerId,
+        /// Where the stretch may end: the own heads.
+        have: Vec<Cid>,
     },
     /// Ask a peer for its heads; answered by [`Event::Heads`] or [`Event::AskFailed`].
     AskHeads(PeerId),

@@ -3,6 +3,7 @@
 //! Who drives it commits the batch first and performs the effects only then: an acknowledgement must not overtake the disk. When
 //! the commit fails, the machine has gone ahead of the store and must be read again by [`Machine::open`].
 
+use super::ancestors::HAVE_MAX;
 use super::block::{Block, LINKS_MAX, PRIORITY_MAX};
 use super::draft::Draft;
 use super::event::{Effect, Event, MachineOptions, Step};
@@ -32,6 +33,12 @@ const FETCHES_MAX: usize = 256;
 
 /// Bytes under way at once, by the size of the last blocks.
 const FETCH_BYTES: usize = 32 << 20;
+
+/// Stretches of history under way at once, each of up to some megabytes; they overlap where branches meet.
+const STRETCHES_MAX: usize = 2;
+
+/// How long a peer that could not give a stretch is not asked for one.
+const MUTE: Millis = Millis(10_000);
 
 /// Up to so many blocks, missing for at most so long, are the ordinary way of news and do not make the view incomplete.
 const LAG_BLOCKS: usize = 16;
@@ -64,6 +71,10 @@ pub struct Machine {
     /// Connected ones, and whether each is a Pinfold.
     peers: BTreeMap<PeerId, bool>,
     asks: BTreeMap<PeerId, Ask>,
+    /// Who is asked for a stretch of history; one question each.
+    stretches: BTreeMap<PeerId, BlockId>,
+    /// Who gave none lately, and until when it is not asked.
+    mute: BTreeMap<PeerId, Millis>,
     state: ViewState,
     /// The next own block is made no earlier.
     tell_after: Millis,
@@ -114,6 +125,8 @@ impl Machine {
             values: Values::default(),
             peers: BTreeMap::new(),
             asks: BTreeMap::new(),
+            stretches: BTreeMap::new(),
+            mute: BTreeMap::new(),
             state: ViewState::Unknown,
             tell_after: now,
             heard: BTreeSet::new(),
@@ -200,10 +213,12 @@ impl Machine {
                     self.wants.failed(&id, round.now, jitter);
                 }
             }
+            Event::Stretch { cid, from, blocks } => return self.stretch_came(&cid, from, blocks, round),
             Event::Connected { peer, is_pinfold } => self.connected(peer, is_pinfold, round),
             Event::Disconnected { peer } => {
                 self.peers.remove(&peer);
                 self.asks.remove(&peer);
+                self.mute.remove(&peer);
             }
             Event::AskFailed { peer } => self.ask_failed(peer, round.now),
             Event::Broadcast { is_sent } => self.broadcast_ended(is_sent, round.now),
@@ -258,6 +273,20 @@ impl Machine {
             return Ok(());
         }
         self.merge(id, bytes, block, round)
+    }
+
+    /// Takes of a stretch what is wanted; each block says by its links what is wanted next.
+    fn stretch_came(&mut self, cid: &Cid, from: PeerId, blocks: Vec<Bytes>, round: &mut Round) -> Result<(), CrdtError> {
+        self.stretches.remove(&from);
+        let asked = BlockId::of_cid(cid);
+        for bytes in blocks {
+            self.block_came(&wire::delta::block_cid(&bytes), bytes, round)?;
+        }
+        if let Some(asked) = asked.filter(|asked| self.wants.contains(asked)) {
+            self.wants.stretch_ended(&asked);
+            self.mute.insert(from, Millis(round.now.0 + MUTE.0));
+        }
+        Ok(())
     }
 
     /// Merges a block, ours or fetched, and moves the heads: a head is a merged block that no merged block links to.
@@ -372,10 +401,29 @@ impl Machine {
     }
 
     fn fetch(&mut self, round: &mut Round) {
+        self.mute.retain(|_, until| *until > round.now);
+        while self.wants.missing_linked() > 0
+            && self.stretches.len() < STRETCHES_MAX
+            && let Some(peer) = self.peer_for_stretch()
+            && let Some(id) = self.wants.next_stretch(round.now)
+        {
+            self.stretches.insert(peer, id);
+            let have = self.heads.keys().take(HAVE_MAX).map(BlockId::cid).collect();
+            round.effects.push(Effect::FetchStretch { cid: id.cid(), peer, have });
+        }
         let most = (FETCH_BYTES / self.block_size.max(1)).clamp(8, FETCHES_MAX);
         while let Some((id, likely)) = self.wants.next_fetch(most, round.now) {
             round.effects.push(Effect::Fetch { cid: id.cid(), likely });
         }
+    }
+
+    /// A Pinfold peer that has no question of this kind; another one each time.
+    fn peer_for_stretch(&mut self) -> Option<PeerId> {
+        let is_free = |peer: &PeerId| !self.stretches.contains_key(peer) && !self.mute.contains_key(peer);
+        let free: Vec<PeerId> =
+            self.peers.iter().filter(|(peer, is_pinfold)| **is_pinfold && is_free(peer)).map(|(peer, _)| *peer).collect();
+        let at = (self.chance() * free.len() as f64) as usize;
+        free.get(at).copied()
     }
 
     fn look(&mut self, round: &mut Round) {

@@ -25,6 +25,9 @@ const ANNOUNCED_MAX: usize = 8192;
 /// Failures after which an announced head is given up; with the back-off that is some four minutes.
 const ANNOUNCED_TRIES: u32 = 12;
 
+/// A frontier of at most so many blocks is narrow: following its links one by one leaves the network idle.
+const NARROW: usize = 32;
+
 /// The first pause after a failure; it doubles up to [`PAUSE_MAX`].
 const PAUSE_FIRST: Millis = Millis(250);
 const PAUSE_MAX: Millis = Millis(60_000);
@@ -33,10 +36,18 @@ const PAUSE_MAX: Millis = Millis(60_000);
 #[derive(Default)]
 pub(crate) struct Wants {
     wants: BTreeMap<BlockId, Want>,
-    ready: BTreeSet<(Reverse<u64>, BlockId)>,
+    announced: Lane,
+    linked: Lane,
     waiting: BTreeSet<(Millis, BlockId)>,
+}
+
+/// Wants of one reason.
+#[derive(Default)]
+struct Lane {
+    count: usize,
     fetching: usize,
-    linked: usize,
+    /// Newest first.
+    ready: BTreeSet<(Reverse<u64>, BlockId)>,
 }
 
 struct Want {
@@ -50,7 +61,7 @@ struct Want {
     since: Millis,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Ready,
     Fetching,
@@ -81,18 +92,20 @@ impl Wants {
             if matches!(want.phase, Phase::Waiting { .. }) {
                 self.set_phase(&id, Phase::Ready);
             }
-        } else if self.wants.len() - self.linked < ANNOUNCED_MAX {
+        } else if self.announced.count < ANNOUNCED_MAX {
             self.insert(id, u64::MAX, false, from, now);
         }
     }
 
     /// A merged block links to one that is not here.
     pub(crate) fn linked(&mut self, draft: &mut Draft, id: BlockId, height: u64, likely: Option<PeerId>, now: Millis) {
-        match self.wants.get_mut(&id) {
-            Some(want) if want.is_linked => return,
+        match self.take(&id) {
             Some(want) => {
-                want.is_linked = true;
-                self.linked += 1;
+                let was_linked = want.is_linked;
+                self.put(id, Want { is_linked: true, ..want });
+                if was_linked {
+                    return;
+                }
             }
             None => self.insert(id, height, true, likely, now),
         }
@@ -101,11 +114,8 @@ impl Wants {
 
     /// The block is here, or is refused for good. Tells whether a merged block links to it; none if it was not wanted.
     pub(crate) fn settle(&mut self, draft: &mut Draft, id: &BlockId) -> Option<bool> {
-        self.set_phase(id, Phase::Ready);
-        let want = self.wants.remove(id)?;
-        self.ready.remove(&(Reverse(want.height), *id));
+        let want = self.take(id)?;
         if want.is_linked {
-            self.linked -= 1;
             draft.delete(Area::Meta, row(id));
         }
         Some(want.is_linked)
@@ -117,10 +127,7 @@ impl Wants {
         want.tries += 1;
         want.likely = None;
         if !want.is_linked && want.tries >= ANNOUNCED_TRIES {
-            self.set_phase(id, Phase::Ready);
-            if let Some(want) = self.wants.remove(id) {
-                self.ready.remove(&(Reverse(want.height), *id));
-            }
+            self.take(id);
             return;
         }
         let pause = (PAUSE_FIRST.0 << (want.tries - 1).min(10)).min(PAUSE_MAX.0);
@@ -135,27 +142,49 @@ impl Wants {
 
     /// Somebody came who may have what nobody had.
     pub(crate) fn retry_all(&mut self) {
-        for (_, id) in std::mem::take(&mut self.waiting) {
-            if let Some(want) = self.wants.get_mut(&id) {
-                want.phase = Phase::Ready;
-                self.ready.insert((Reverse(want.height), id));
-            }
+        for (_, id) in self.waiting.clone() {
+            self.set_phase(&id, Phase::Ready);
         }
     }
 
-    /// What to fetch next, newest first, while fewer than `most` fetches are under way.
+    /// What to fetch next, newest first, while fewer than `most` fetches are under way. Announcements take at most half of them:
+    /// a flood of them must not hold up the history.
     pub(crate) fn next_fetch(&mut self, most: usize, now: Millis) -> Option<(BlockId, Option<PeerId>)> {
+        self.end_pauses(now);
+        if self.announced.fetching + self.linked.fetching >= most {
+            return None;
+        }
+        let announced = self.announced.ready.first().filter(|_| self.announced.fetching < most.div_ceil(2));
+        let (_, id) = *announced.or_else(|| self.linked.ready.first())?;
+        self.set_phase(&id, Phase::Fetching);
+        Some((id, self.wants[&id].likely))
+    }
+
+    /// The newest missing block of the history, to be fetched with what lies below it, where the frontier is so narrow that walking
+    /// it link by link would be slow.
+    pub(crate) fn next_stretch(&mut self, now: Millis) -> Option<BlockId> {
+        self.end_pauses(now);
+        if self.linked.count > NARROW {
+            return None;
+        }
+        let (_, id) = *self.linked.ready.first()?;
+        self.set_phase(&id, Phase::Fetching);
+        Some(id)
+    }
+
+    /// It did not come with a stretch: it is fetched by itself, at once.
+    pub(crate) fn stretch_ended(&mut self, id: &BlockId) {
+        if self.wants.get(id).is_some_and(|want| want.phase == Phase::Fetching) {
+            self.set_phase(id, Phase::Ready);
+        }
+    }
+
+    fn end_pauses(&mut self, now: Millis) {
         while let Some(&(until, id)) = self.waiting.first()
             && until <= now
         {
             self.set_phase(&id, Phase::Ready);
         }
-        if self.fetching >= most {
-            return None;
-        }
-        let (_, id) = self.ready.first().copied()?;
-        self.set_phase(&id, Phase::Fetching);
-        Some((id, self.wants[&id].likely))
     }
 
     /// When a pause ends.
@@ -182,7 +211,7 @@ impl Wants {
 
     /// Blocks of the known history that are missing.
     pub(crate) fn missing_linked(&self) -> usize {
-        self.linked
+        self.linked.count
     }
 
     /// Since when the oldest of a few wants waits; none without wants. Looks at no more than `most`.
@@ -191,31 +220,48 @@ impl Wants {
     }
 
     fn insert(&mut self, id: BlockId, height: u64, is_linked: bool, likely: Option<PeerId>, now: Millis) {
-        self.wants.insert(id, Want { height, is_linked, likely, tries: 0, phase: Phase::Ready, since: now });
-        self.ready.insert((Reverse(height), id));
-        self.linked += usize::from(is_linked);
+        self.put(id, Want { height, is_linked, likely, tries: 0, phase: Phase::Ready, since: now });
     }
 
     fn set_phase(&mut self, id: &BlockId, phase: Phase) {
-        let Some(want) = self.wants.get_mut(id) else { return };
-        match std::mem::replace(&mut want.phase, phase) {
+        if let Some(want) = self.take(id) {
+            self.put(*id, Want { phase, ..want });
+        }
+    }
+
+    fn put(&mut self, id: BlockId, want: Want) {
+        let lane = self.lane(want.is_linked);
+        lane.count += 1;
+        match want.phase {
             Phase::Ready => {
-                self.ready.remove(&(Reverse(want.height), *id));
+                lane.ready.insert((Reverse(want.height), id));
             }
-            Phase::Fetching => self.fetching -= 1,
+            Phase::Fetching => lane.fetching += 1,
+            Phase::Waiting { until } => {
+                self.waiting.insert((until, id));
+            }
+        }
+        self.wants.insert(id, want);
+    }
+
+    fn take(&mut self, id: &BlockId) -> Option<Want> {
+        let want = self.wants.remove(id)?;
+        let lane = self.lane(want.is_linked);
+        lane.count -= 1;
+        match want.phase {
+            Phase::Ready => {
+                lane.ready.remove(&(Reverse(want.height), *id));
+            }
+            Phase::Fetching => lane.fetching -= 1,
             Phase::Waiting { until } => {
                 self.waiting.remove(&(until, *id));
             }
         }
-        match phase {
-            Phase::Ready => {
-                self.ready.insert((Reverse(want.height), *id));
-            }
-            Phase::Fetching => self.fetching += 1,
-            Phase::Waiting { until } => {
-                self.waiting.insert((until, *id));
-            }
-        }
+        Some(want)
+    }
+
+    fn lane(&mut self, is_linked: bool) -> &mut Lane {
+        if is_linked { &mut self.linked } else { &mut self.announced }
     }
 }
 
@@ -254,6 +300,38 @@ mod tests {
         assert_eq!(wants.settle(&mut draft, &id(1)), Some(false));
         assert_eq!(wants.settle(&mut draft, &id(1)), None);
         assert_eq!((wants.len(), wants.missing_linked()), (2, 2));
+    }
+
+    #[test]
+    fn a_flood_of_announcements_does_not_hold_up_the_history() {
+        let store = MemoryStore::new();
+        let mut draft = Draft::new(store.snapshot());
+        let mut wants = Wants::default();
+        for number in 0..2 * ANNOUNCED_MAX {
+            wants.announced(BlockId([[number as u8, (number >> 8) as u8]; 16].concat().try_into().expect("32 bytes")), None, NOW);
+        }
+        assert_eq!(wants.len(), ANNOUNCED_MAX);
+        wants.linked(&mut draft, BlockId([0xab; 32]), 3, None, NOW);
+        wants.linked(&mut draft, BlockId([0xac; 32]), 4, None, NOW);
+        let taken = fetches(&mut wants, 10, NOW);
+        assert_eq!((taken.len(), &taken[5..]), (7, &[0xac, 0xab][..]));
+    }
+
+    #[test]
+    fn a_narrow_frontier_is_fetched_in_stretches() {
+        let store = MemoryStore::new();
+        let mut draft = Draft::new(store.snapshot());
+        let mut wants = Wants::default();
+        wants.announced(id(200), None, NOW);
+        assert_eq!(wants.next_stretch(NOW), None, "what was only announced is news");
+        for number in 1..=NARROW as u8 {
+            wants.linked(&mut draft, id(number), number.into(), None, NOW);
+        }
+        assert_eq!(wants.next_stretch(NOW), Some(id(NARROW as u8)));
+        wants.stretch_ended(&id(NARROW as u8));
+        assert_eq!(fetches(&mut wants, 2, NOW), [200, NARROW as u8]);
+        wants.linked(&mut draft, id(100), 1, None, NOW);
+        assert_eq!(wants.next_stretch(NOW), None, "wide enough to walk it");
     }
 
     #[test]
