@@ -10,7 +10,7 @@
 //! ```
 //!
 //! [`machine`] decides: `step(events, now, snapshot) -> (batch to commit, effects to perform)`, without clock, disk or network, so
-//! the simulator drives it too. [`driver`] does: one task that gathers events, lets the machine step, commits, then performs.
+//! the simulator drives it too. `driver` does: one task that gathers events, lets the machine step, commits, then performs; [`handle`] is what others hold.
 //! All effects of a block (elements, tombstones, winners, heads, marks, its bytes) are in one batch, so a crash leaves a block
 //! merged or unknown. The other modules are the machine's parts: [`block`] checks what strangers wrote, `merge` applies it,
 //! `alive` is the set, `wants` the frontier, `journal` what is acknowledged and not yet told,
@@ -23,24 +23,27 @@
 //! (`ancestors`).
 
 pub mod block;
-pub mod driver;
 pub mod event;
+pub mod handle;
 pub mod id;
 pub mod machine;
+pub mod network;
 
 mod alive;
 mod ancestors;
 mod draft;
+mod driver;
 mod journal;
 mod merge;
 mod tell;
 mod values;
 mod wants;
 
-pub use driver::{Crdt, CrdtNetwork, CrdtOptions};
 pub use event::{Effect, Event, MachineOptions, Signer, Step};
+pub use handle::{Crdt, CrdtNumbers, CrdtOptions};
 pub use id::BlockId;
 pub use machine::Machine;
+pub use network::CrdtNetwork;
 
 use store::StoreError;
 

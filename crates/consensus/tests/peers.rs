@@ -20,7 +20,8 @@ fn peer(number: u8) -> PeerId {
 }
 
 async fn open(network: &Arc<MemoryNetwork>, number: u8, store: Arc<dyn Store>) -> Arc<Crdt> {
-    let crdt = Crdt::open(store, network.link(peer(number)), CrdtOptions::new(peer(number))).await.expect("opens");
+    let options = CrdtOptions { rebroadcast: Duration::from_secs(1), ..CrdtOptions::new(peer(number)) };
+    let crdt = Crdt::open(store, network.link(peer(number)), options).await.expect("opens");
     let crdt = Arc::new(crdt);
     network.serve(peer(number), &crdt);
     crdt

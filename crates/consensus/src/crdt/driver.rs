@@ -3,22 +3,20 @@
 //! Everything that waits while a step is under way goes into the next one, so concurrent submits share an fsync and many fetched
 //! blocks share a commit. Fetches, questions and broadcasts are tasks of their own, owned and awaited by the loop.
 
-use super::event::{Effect, Event, MachineOptions, Signer};
+use super::event::{Effect, Event, MachineOptions};
 use super::machine::Machine;
-use super::{CrdtError, ancestors};
-use crate::contract::claim;
+use super::{CrdtError, CrdtNetwork, ancestors};
 use crate::hints::HintSender;
 use crate::queue::{Submit, SubmitQueue, stopped};
-use crate::{Consensus, Hints, Kind, OpenError, Receipt, SubmitError, Version, ViewState, Write};
-use async_trait::async_trait;
+use crate::{Receipt, SubmitError, Version, ViewState};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Area, Durability, Snapshot, Store};
+use store::{Area, Durability, Store};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use types::{Cid, Millis, PeerId};
 use wire::heads::{decode_heads, encode_heads};
@@ -46,261 +44,44 @@ const FAILED_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// How long `stop` waits for the last broadcasts.
 const STOP_TIME: Duration = Duration::from_secs(2);
 
-/// What the CRDT asks of a network; `peer` adapts the cluster's host to it.
-///
-/// All calls may fail, be late, or be cancelled. Calls run side by side: up to 256 fetches at once.
-#[async_trait]
-pub trait CrdtNetwork: Send + Sync + 'static {
-    /// Tells all peers of the cluster. An error says that it reached nobody (no peer has subscribed yet): it is repeated.
-    async fn broadcast(&self, message: Vec<u8>) -> Result<(), String>;
-
-    /// Brings a block of the DAG whose bytes were checked against its CID, from `likely` or anybody else.
-    async fn fetch(&self, cid: &Cid, likely: Option<PeerId>) -> Result<Bytes, String>;
-
-    /// Asks a Pinfold peer for its heads; the answer is what its [`Crdt::heads_message`] gives.
-    async fn ask_heads(&self, peer: PeerId) -> Result<Vec<u8>, String>;
-
-    /// Asks a Pinfold peer for a stretch of history; the answer is what its [`Crdt::stretch`] gives for this question, at most
-    /// 3.1 MiB. Without it the history is walked link by link.
-    async fn ask_stretch(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, String> {
-        let _ = (peer, question);
-        Err("not offered".to_owned())
-    }
+/// Where events go in.
+pub(super) struct Doors {
+    pub(super) queue: SubmitQueue,
+    pub(super) announcements: mpsc::Sender<Event>,
+    pub(super) links: mpsc::Sender<Event>,
+    pub(super) stopping: watch::Sender<bool>,
 }
 
-/// How the CRDT behaves.
-#[derive(Clone)]
-pub struct CrdtOptions {
-    /// This peer.
-    pub me: PeerId,
-    /// Distance of own blocks while writing goes on.
-    pub spacing: Duration,
-    /// The same while a peer that is no Pinfold is connected.
-    pub spacing_with_others: Duration,
-    /// How often heads are told that nobody else told, give or take 30 %.
-    pub rebroadcast: Duration,
-    /// No other members are configured.
-    pub alone: bool,
-    /// Signs own blocks.
-    pub signer: Option<Signer>,
+/// Where they come out.
+pub(super) struct Inputs {
+    submits: mpsc::Receiver<Submit>,
+    announced: mpsc::Receiver<Event>,
+    linked: mpsc::Receiver<Event>,
+    stop: watch::Receiver<bool>,
 }
 
-impl CrdtOptions {
-    /// What a cluster of Pinfold peers uses.
-    pub fn new(me: PeerId) -> CrdtOptions {
-        CrdtOptions {
-            me,
-            spacing: Duration::from_millis(10),
-            spacing_with_others: Duration::from_millis(200),
-            rebroadcast: Duration::from_secs(60),
-            alone: false,
-            signer: None,
-        }
-    }
-
-    /// Peers that start together must not act in step: the seed comes from their name.
-    fn machine(&self) -> MachineOptions {
-        let millis = |span: Duration| Millis(span.as_millis() as u64);
-        let name =
-            self.me.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
-        MachineOptions {
-            spacing: millis(self.spacing),
-            spacing_with_others: millis(self.spacing_with_others),
-            rebroadcast: millis(self.rebroadcast),
-            alone: self.alone,
-            seed: name,
-            signer: self.signer.clone(),
-        }
-    }
-}
-
-/// The convergent consensus.
-pub struct Crdt {
-    store: Arc<dyn Store>,
-    queue: SubmitQueue,
-    announcements: mpsc::Sender<Event>,
-    links: mpsc::Sender<Event>,
-    hints: HintSender,
-    seen: Arc<Mutex<Seen>>,
-    stopping: watch::Sender<bool>,
-    task: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// What others may see of the machine, as of the last commit.
-#[derive(Clone, Debug)]
-struct Seen {
-    state: ViewState,
-    heads: Vec<Cid>,
-    missing: usize,
-    pending: usize,
-    height: u64,
-}
-
-/// Numbers for people and metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CrdtNumbers {
-    /// Heads.
-    pub heads: usize,
-    /// Height of the highest block merged.
-    pub height: u64,
-    /// Blocks of the known history that are not here.
-    pub missing: usize,
-    /// Keys whose wish is acknowledged and not yet in a block.
-    pub pending: usize,
-}
-
-impl Crdt {
-    /// Goes on with what the store holds. Needs a tokio runtime.
-    pub async fn open(store: Arc<dyn Store>, network: Arc<dyn CrdtNetwork>, options: CrdtOptions) -> Result<Crdt, OpenError> {
-        let began = Instant::now();
-        let read = {
-            let (store, options) = (store.clone(), options.machine());
-            move || {
-                claim(&*store, "crdt")?;
-                Machine::open(options, Millis(0), store.snapshot()).map_err(OpenError::from)
-            }
-        };
-        let machine = tokio::task::spawn_blocking(read).await.map_err(|error| OpenError::Damaged(error.to_string()))??;
+impl Inputs {
+    pub(super) fn new() -> (Doors, Inputs) {
         let (queue, submits) = SubmitQueue::new();
         let (announcements, announced) = mpsc::channel(ANNOUNCEMENTS_MAX);
         let (links, linked) = mpsc::channel(LINKS_MAX);
         let (stopping, stop) = watch::channel(false);
-        let hints = HintSender::new();
-        let seen = Arc::new(Mutex::new(Seen::of(&machine)));
-        let inputs = Inputs { submits, announced, linked, stop };
-        let driver = Driver {
-            options: options.machine(),
-            store: store.clone(),
-            network,
-            hints: hints.clone(),
-            seen: seen.clone(),
-            began,
-            // The first step at once: pending wishes and missing history do not wait for an event.
-            wake: Some(began),
-            failures: 0,
-            peers: BTreeMap::new(),
-            tickets: BTreeMap::new(),
-            ticket: 0,
-            tasks: JoinSet::new(),
-            underway: HashMap::new(),
-        };
-        let task = tokio::spawn(driver.run(machine, inputs));
-        Ok(Crdt { store, queue, announcements, links, hints, seen, stopping, task: Mutex::new(Some(task)) })
-    }
-
-    /// A broadcast or a pushed message with heads; its signer is trusted. Returns why it is no such message.
-    pub fn heads_received(&self, from: PeerId, message: Vec<u8>) -> Result<(), wire::heads::HeadsDecodeError> {
-        let heads = decode_heads(&message)?;
-        if self.announcements.try_send(Event::Heads { from, heads }).is_err() {
-            tracing::debug!(%from, "too many announcements at once, one dropped");
-        }
-        Ok(())
-    }
-
-    /// A trusted peer is connected; a Pinfold is asked for its heads.
-    pub fn peer_connected(&self, peer: PeerId, is_pinfold: bool) {
-        self.link(Event::Connected { peer, is_pinfold });
-    }
-
-    /// Its link is gone.
-    pub fn peer_disconnected(&self, peer: PeerId) {
-        self.link(Event::Disconnected { peer });
-    }
-
-    /// The answer to another Pinfold peer that asks for our heads.
-    pub fn heads_message(&self) -> Vec<u8> {
-        encode_heads(&self.seen.lock().heads)
-    }
-
-    /// The answer to another Pinfold peer that asks for a stretch of history; empty when there is none to give. Blocks its thread
-    /// for up to some hundred reads of the store.
-    pub fn stretch(&self, question: &[u8]) -> Vec<u8> {
-        ancestors::answer(&*self.store.snapshot(), question)
-            .inspect_err(|error| tracing::warn!(%error, "reading a stretch of history"))
-            .unwrap_or_default()
-    }
-
-    /// A block of the DAG, to serve by bitswap. Blocks its thread for a read of the store.
-    pub fn block(&self, cid: &Cid) -> Option<Bytes> {
-        let id = super::BlockId::of_cid(cid)?;
-        self.store.get(Area::DagBlocks, &id.0).inspect_err(|error| tracing::warn!(%cid, %error, "reading a CRDT block")).ok()?
-    }
-
-    /// Numbers for people and metrics.
-    pub fn numbers(&self) -> CrdtNumbers {
-        let Seen { ref heads, missing, pending, height, .. } = *self.seen.lock();
-        CrdtNumbers { heads: heads.len(), height, missing, pending }
-    }
-
-    fn link(&self, event: Event) {
-        if let Err(mpsc::error::TrySendError::Full(event)) = self.links.try_send(event) {
-            tracing::warn!(?event, "too many peers come and go at once, one is not noted");
-        }
+        (Doors { queue, announcements, links, stopping }, Inputs { submits, announced, linked, stop })
     }
 }
 
-#[async_trait]
-impl Consensus for Crdt {
-    async fn submit(&self, writes: Vec<Write>) -> Result<Receipt, SubmitError> {
-        self.queue.submit(writes).await
-    }
-
-    fn hints(&self) -> Hints {
-        self.hints.receiver()
-    }
-
-    fn view(&self) -> Arc<dyn Snapshot> {
-        self.store.snapshot()
-    }
-
-    fn state(&self) -> ViewState {
-        self.seen.lock().state
-    }
-
-    fn heads(&self) -> Vec<Cid> {
-        self.seen.lock().heads.clone()
-    }
-
-    fn has_merged(&self, heads: &[Cid]) -> bool {
-        Machine::has_merged(&*self.store.snapshot(), heads).unwrap_or_else(|error| {
-            tracing::warn!(%error, "reading which blocks are merged");
-            false
-        })
-    }
-
-    fn kind(&self) -> Kind {
-        Kind::Convergent
-    }
-
-    async fn stop(&self) {
-        let _ = self.stopping.send(true);
-        let task = self.task.lock().take();
-        if let Some(task) = task {
-            let _ = task.await;
-        }
-    }
-}
-
-impl From<CrdtError> for OpenError {
-    fn from(error: CrdtError) -> OpenError {
-        match error {
-            CrdtError::Store(error) => OpenError::Store(error),
-            CrdtError::Damaged(what) => OpenError::Damaged(what),
-        }
-    }
-}
-
-impl From<CrdtError> for SubmitError {
-    fn from(error: CrdtError) -> SubmitError {
-        match error {
-            CrdtError::Store(error) => SubmitError::Store(error),
-            CrdtError::Damaged(what) => SubmitError::Damaged(what),
-        }
-    }
+/// What others may see of the machine, as of the last commit.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) state: ViewState,
+    pub(super) heads: Vec<Cid>,
+    pub(super) missing: usize,
+    pub(super) pending: usize,
+    pub(super) height: u64,
 }
 
 impl Seen {
-    fn of(machine: &Machine) -> Seen {
+    pub(super) fn of(machine: &Machine) -> Seen {
         Seen {
             state: machine.state(),
             heads: machine.heads(),
@@ -311,15 +92,8 @@ impl Seen {
     }
 }
 
-/// Where events come from.
-struct Inputs {
-    submits: mpsc::Receiver<Submit>,
-    announced: mpsc::Receiver<Event>,
-    linked: mpsc::Receiver<Event>,
-    stop: watch::Receiver<bool>,
-}
-
-struct Driver {
+/// The loop's own things.
+pub(super) struct Driver {
     options: MachineOptions,
     store: Arc<dyn Store>,
     network: Arc<dyn CrdtNetwork>,
@@ -339,7 +113,34 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(mut self, mut machine: Machine, mut inputs: Inputs) {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        network: Arc<dyn CrdtNetwork>,
+        options: MachineOptions,
+        hints: HintSender,
+        seen: Arc<Mutex<Seen>>,
+        began: Instant,
+    ) -> Driver {
+        Driver {
+            options,
+            store,
+            network,
+            hints,
+            seen,
+            began,
+            // The first step at once: pending wishes and missing history do not wait for an event.
+            wake: Some(began),
+            failures: 0,
+            peers: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            ticket: 0,
+            tasks: JoinSet::new(),
+            underway: HashMap::new(),
+        }
+    }
+
+    /// Runs until asked to stop or until the handle is dropped.
+    pub(super) async fn run(mut self, mut machine: Machine, mut inputs: Inputs) {
         loop {
             let Some(events) = self.gather(&mut inputs).await else { break };
             machine = match self.step(machine, events).await {

@@ -44,7 +44,8 @@ const MUTE: Millis = Millis(10_000);
 const LAG_BLOCKS: usize = 16;
 const LAG_SPAN: Millis = Millis(500);
 
-/// After a burst of own blocks Go peers get the heads once more: they were seen to lose the thread until the next round.
+/// After a burst of own blocks the heads are told once more, so that who missed the last one does not wait for the next round. Go
+/// peers were seen to lose the thread in a burst.
 const SETTLED: Millis = Millis(3_000);
 
 /// A peer that came is told the heads when its subscription has had time to arrive.
@@ -366,7 +367,7 @@ impl Machine {
         let has_others = self.peers.values().any(|is_pinfold| !is_pinfold);
         let spacing = if has_others { self.options.spacing_with_others } else { self.options.spacing };
         self.tell_after = Millis(round.now.0 + spacing.0);
-        if has_others {
+        if !self.peers.is_empty() {
             self.speak_at = Some(Millis(round.now.0 + SETTLED.0));
         }
         Ok(())
