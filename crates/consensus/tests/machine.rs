@@ -6,7 +6,7 @@ use consensus::crdt::{BlockId, Effect, Event, Machine, MachineOptions};
 use consensus::{SubmitError, Version, ViewState, Write};
 use store::{Area, MemoryStore, Store};
 use types::{Cid, Millis, PeerId};
-use wire::delta::{Delta, Element, block_cid, decode_node, encode_node, pin_key};
+use wire::delta::{AuthorSignature, Delta, Element, block_cid, decode_node, encode_node, pin_key};
 
 struct Peer {
     store: MemoryStore,
@@ -21,13 +21,17 @@ impl Peer {
     }
 
     fn over(store: MemoryStore) -> Peer {
+        Peer::signing(store, None)
+    }
+
+    fn signing(store: MemoryStore, signer: Option<consensus::crdt::Signer>) -> Peer {
         let options = MachineOptions {
             spacing: Millis(10),
             spacing_with_others: Millis(200),
             rebroadcast: Millis(60_000),
             alone: false,
             seed: 1,
-            signer: None,
+            signer,
         };
         let machine = Machine::open(options, Millis(0), store.snapshot()).expect("opens");
         Peer { store, machine, now: 0, wake: None }
@@ -351,4 +355,59 @@ fn a_block_stays_within_its_size_and_the_rest_follows() {
     assert_eq!(blocks, 4, "three values of 300 kB in each");
     let sizes = peer.store.snapshot().scan(Area::DagBlocks, None, b"", 10).expect("scans");
     assert!(sizes.iter().all(|(_, block)| block.len() <= 1 << 20));
+}
+
+#[test]
+fn own_blocks_carry_the_signature_of_their_author() {
+    let author = someone(4);
+    let signer: consensus::crdt::Signer = std::sync::Arc::new(move |links: &[Cid], delta: &Delta| {
+        let signed = wire::delta::signing_bytes("home", &author, links, delta);
+        AuthorSignature { author, signature: wire::cids::sha2_256(&signed).to_vec() }
+    });
+    let mut peer = Peer::signing(MemoryStore::new(), Some(signer));
+    peer.at(0, put(1, "a"));
+    let head = told(&peer.at(100, put(2, "b")));
+    let bytes = peer.store.get(Area::DagBlocks, &BlockId::of_cid(&head[0]).expect("a block").0).expect("reads").expect("stored");
+    let mut node = decode_node(&bytes).expect("a block");
+    let signature = node.delta.author.take().expect("signed");
+    assert_eq!(node.links.len(), 1);
+    let expected = wire::cids::sha2_256(&wire::delta::signing_bytes("home", &author, &node.links, &node.delta));
+    assert_eq!((signature.author, &signature.signature[..]), (author, &expected[..]));
+}
+
+#[test]
+fn a_chain_is_asked_for_in_stretches_of_pinfold_peers_only() {
+    let chain: Vec<_> = (1..=6u64).fold(Vec::new(), |mut chain: Vec<(Cid, Vec<u8>)>, height| {
+        let links: Vec<Cid> = chain.last().map(|(cid, _)| *cid).into_iter().collect();
+        chain.push(block(&links, height, height as u32, "x"));
+        chain
+    });
+    let stretches = |effects: &[Effect]| -> Vec<(Cid, PeerId)> {
+        effects
+            .iter()
+            .filter_map(|effect| if let Effect::FetchStretch { cid, peer, .. } = effect { Some((*cid, *peer)) } else { None })
+            .collect()
+    };
+    let blocks =
+        |range: std::ops::Range<usize>| -> Vec<Bytes> { chain[range].iter().rev().map(|(_, bytes)| bytes.clone().into()).collect() };
+    let mut peer = Peer::new();
+    peer.at(0, vec![Event::Connected { peer: someone(1), is_pinfold: false }, heads(&[chain[5].0])]);
+    let effects = peer.at(1, vec![came(&chain[5])]);
+    assert_eq!((fetched(&effects), stretches(&effects)), (vec![chain[4].0], vec![]));
+    peer.at(2, vec![came(&chain[4]), Event::Connected { peer: someone(2), is_pinfold: true }]);
+    // The next missing one is already being fetched by itself; the one below goes as a stretch.
+    let mut peer = Peer::over(peer.store.clone());
+    let effects = peer.at(0, vec![Event::Connected { peer: someone(2), is_pinfold: true }]);
+    assert_eq!((fetched(&effects), stretches(&effects)), (vec![], vec![(chain[3].0, someone(2))]));
+    // What was not asked for is not merged, whatever else the answer holds.
+    let mut answer = blocks(1..4);
+    answer.push(block(&[], 9, 99, "smuggled").1.into());
+    let effects = peer.at(1, vec![Event::Stretch { cid: chain[3].0, from: someone(2), blocks: answer }]);
+    assert_eq!(stretches(&effects), [(chain[0].0, someone(2))]);
+    assert_eq!((peer.value(2).as_deref(), peer.value(99)), (Some(&b"x"[..]), None));
+    // An empty answer: fetched by itself, and that peer is left alone for a while.
+    let effects = peer.at(2, vec![Event::Stretch { cid: chain[0].0, from: someone(2), blocks: Vec::new() }]);
+    assert_eq!((fetched(&effects), stretches(&effects)), (vec![chain[0].0], vec![]));
+    peer.at(3, vec![came(&chain[0])]);
+    assert_eq!((peer.machine.state(), peer.machine.heads()), (ViewState::Current, vec![chain[5].0]));
 }
