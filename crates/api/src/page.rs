@@ -60,6 +60,11 @@ pub(crate) fn style() -> Response {
     asset("text/css; charset=utf-8", include_str!("page/page.css"))
 }
 
+/// The mark of the page.
+pub(crate) fn icon() -> Response {
+    asset("image/svg+xml", include_str!("page/icon.svg"))
+}
+
 fn asset(content_type: &'static str, text: &'static str) -> Response {
     let mut response = with_type(StatusCode::OK, content_type, text);
     guard(&mut response);

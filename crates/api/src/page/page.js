@@ -2,11 +2,13 @@
 // Reads only. Without it the page shows the moment it was loaded.
 
 const FRESH_AFTER_MS = 400; // changes within this time are one refresh
+const PAUSE_MS = 2000; // between two refreshes, however much happens
 const STALE_AFTER_MS = 15000; // times and space change without events
 const NOTICES_MAX = 50;
 
 const liveState = document.getElementById("live-state");
 let timer = 0;
+let lastRefresh = 0;
 let isRefreshing = false;
 let wantsAnother = false;
 
@@ -16,7 +18,7 @@ function say(text, level) {
 }
 
 function refreshSoon() {
-  if (!timer) timer = setTimeout(refresh, FRESH_AFTER_MS);
+  if (!timer) timer = setTimeout(refresh, Math.max(FRESH_AFTER_MS, lastRefresh + PAUSE_MS - Date.now()));
 }
 
 async function refresh() {
@@ -39,19 +41,17 @@ async function refresh() {
     say("Not connected", "bad");
   }
   isRefreshing = false;
+  lastRefresh = Date.now();
   if (wantsAnother) {
     wantsAnother = false;
     refreshSoon();
   }
 }
 
-// Puts a part in place; what the reader had opened or focused stays so.
+// Puts a part in place, unless the reader stands on a link in it: the next refresh does it then.
 function swap(old, part) {
-  if (old.contains(document.activeElement) && document.activeElement.matches("a, summary")) return;
-  const shown = part.outerHTML;
-  const opened = new Set([...old.querySelectorAll("details[open]")].map((one) => one.dataset.key));
-  for (const one of part.querySelectorAll("details")) one.open = opened.has(one.dataset.key);
-  part.dataset.shown = shown;
+  if (old.contains(document.activeElement) && document.activeElement.matches("a")) return;
+  part.dataset.shown = part.outerHTML;
   old.replaceWith(part);
 }
 

@@ -10,6 +10,9 @@ use peer::{Identity, Totals};
 use types::{Pin, PinState, Replicas, UnixMillis};
 use wire::gotime::GoTime;
 
+/// Reasons shown of one pin; the rest is told by `why`.
+const REASONS: usize = 3;
+
 /// What the page shows.
 pub(super) struct State<'a> {
     pub identity: &'a Identity,
@@ -30,6 +33,7 @@ pub(super) fn page(state: &State<'_>) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (state.identity.cluster) " · Pinfold" }
+                link rel="icon" type="image/svg+xml" href="/pinfold/v1/icon.svg";
                 link rel="stylesheet" href="/pinfold/v1/page.css";
                 script type="module" src="/pinfold/v1/page.js" {}
             }
@@ -42,9 +46,8 @@ pub(super) fn page(state: &State<'_>) -> Markup {
                 }
                 main {
                     (health(state))
-                    (peers(state))
+                    div.pair { (peers(state)) (notices(state)) }
                     (pins(state))
-                    (notices(state))
                 }
                 footer { p { "Pinfold " (env!("CARGO_PKG_VERSION")) " · running since " (when(state.identity.started, state.now)) " · peer " code { (state.identity.peer) } } }
             }
@@ -175,13 +178,13 @@ fn pin_row(pin: &Pin, rows: &[CopyRow], now: UnixMillis) -> Markup {
             td data-label="Where" {
                 ul.holders {
                     @for row in rows.iter().filter(|row| row.is_placed || row.state == PinState::Pinned) {
-                        li data-level=(copy_level(row)) title=(row.state.as_str()) { (copy_name(row)) @if row.state != PinState::Pinned { span.quiet { " " (words(row.state)) } } }
+                        li data-level=(copy_level(row)) title=(row.state.as_str()) { (copy_name(row)) " " span.quiet .hidden[row.state == PinState::Pinned] { (words(row.state)) } }
                     }
                 }
                 @if !unfinished.is_empty() {
-                    details data-key=(cid) {
-                        summary { (count(unfinished.len() as u64, "copy is", "copies are")) " not as wished" }
-                        ul.why { @for row in &unfinished { li { strong { (copy_name(row)) } ": " (words(row.state)) (reason(row, now)) } } }
+                    ul.why {
+                        @for row in unfinished.iter().take(REASONS) { li { strong { (copy_name(row)) } ": " (words(row.state)) (reason(row, now)) } }
+                        @if unfinished.len() > REASONS { li { "and " (count((unfinished.len() - REASONS) as u64, "other", "others")) } }
                     }
                 }
             }

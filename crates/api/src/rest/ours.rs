@@ -41,8 +41,9 @@ impl Rest {
             }
             ["page.js"] if get => Ok(page::script()),
             ["page.css"] if get => Ok(page::style()),
+            ["icon.svg"] if get => Ok(page::icon()),
             ["why" | "wait", _]
-            | ["peers" | "status" | "events" | "invite" | "leave" | "page.js" | "page.css"]
+            | ["peers" | "status" | "events" | "invite" | "leave" | "page.js" | "page.css" | "icon.svg"]
             | ["removals", "approve"] => Ok(bare(StatusCode::METHOD_NOT_ALLOWED)),
             _ => Ok(not_found()),
         }
