@@ -11,6 +11,7 @@
 
 pub mod core;
 pub mod crdt_network;
+pub mod go;
 pub mod handle;
 pub mod join;
 pub mod links;

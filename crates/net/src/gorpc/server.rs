@@ -113,8 +113,12 @@ pub struct Server<R> {
 impl<R: Router> Server<R> {
     /// Takes streams from now on; they are answered while [`Server::run`] runs.
     pub fn accept(host: &Host, router: Arc<R>, limits: CallLimits) -> Result<Server<R>, OpenError> {
-        let incoming = host.accept(&[RPC_PROTOCOL])?;
-        Ok(Server { incoming, router, limits, calls: JoinSet::new(), callers: HashMap::new(), running: HashMap::new() })
+        Ok(Server::over(host.accept(&[RPC_PROTOCOL])?, router, limits))
+    }
+
+    /// Answers streams that were accepted under [`RPC_PROTOCOL`] before there was a router.
+    pub fn over(incoming: Incoming, router: Arc<R>, limits: CallLimits) -> Server<R> {
+        Server { incoming, router, limits, calls: JoinSet::new(), callers: HashMap::new(), running: HashMap::new() }
     }
 
     /// Serves until the host stops. Dropping it resets the calls in flight.

@@ -1,0 +1,162 @@
+//! Life among Go peers: this peer as a complete member of a Go cluster in CRDT mode.
+//!
+//! The shared wish needs nothing of this: the CRDT speaks Go's bytes. Here is the rest. Go peers take whoever publishes a `ping` for a
+//! member, ask it for its id and for the state of its copies, send it the blocks of an add, and place pins on those whose free space
+//! they know. What they say of themselves is kept for whoever chooses placements.
+//!
+//! ```text
+//!              calls ──► methods ──► answers (ids, copies)  ──► handle::Cluster
+//!   Go peer               └────────► intake (blocks of an add) ──► the own node
+//!              gossip ─► heard ◄──── greeting (asks ids, connects the nodes)
+//!              gossip ◄─ publish
+//! ```
+//! Absent: closed methods of Go's own parts among each other, raft, tracing. Start with [`GoSide`].
+
+mod answers;
+mod greeting;
+mod heard;
+mod intake;
+mod methods;
+mod publish;
+#[cfg(test)]
+mod tests;
+
+pub use heard::GoPeer;
+
+use crate::handle::Cluster;
+use crate::links::MESSAGES;
+use heard::Heard;
+use intake::Leases;
+use methods::Methods;
+use net::gorpc::{CallLimits, RPC_PROTOCOL, Server};
+use net::{Host, Incoming, OpenError, PublishError};
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::task::JoinHandle;
+use types::{Millis, Now, PeerId, UnixMillis};
+use wire::METRICS_TOPIC;
+
+/// What the Go side is told.
+#[derive(Clone)]
+pub struct GoOptions {
+    /// What this peer says its version is.
+    pub version: String,
+    /// Whose calls are served beyond the open ones; the same that decides whose announcements of the wish are taken.
+    pub trusted: Arc<dyn Fn(&PeerId) -> bool + Send + Sync>,
+    /// The nodes that the own node is connected to.
+    pub swarm_peers: Arc<dyn Fn() -> Vec<PeerId> + Send + Sync>,
+    /// How long the blocks of an add are kept for a pin that has not come.
+    pub lease: Duration,
+}
+
+impl GoOptions {
+    /// With the lease of ten minutes.
+    pub fn new(version: &str, trusted: Arc<dyn Fn(&PeerId) -> bool + Send + Sync>) -> GoOptions {
+        GoOptions { version: version.to_owned(), trusted, swarm_peers: Arc::new(Vec::new), lease: Duration::from_secs(600) }
+    }
+}
+
+/// Calls that Go peers make, taken from the moment of registering: before anybody is dialled, since a protocol that is missing when a
+/// peer connects stays missing to it.
+pub struct GoStreams(Incoming);
+
+impl GoStreams {
+    /// Takes them.
+    pub fn register(host: &Host) -> Result<GoStreams, OpenError> {
+        host.accept(&[RPC_PROTOCOL]).map(GoStreams)
+    }
+}
+
+/// This peer among Go peers.
+pub struct GoSide {
+    side: Arc<Side>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the parts share.
+struct Side {
+    host: Host,
+    cluster: Arc<dyn Cluster>,
+    options: GoOptions,
+    heard: Mutex<Heard>,
+    leases: Leases,
+    started: Instant,
+}
+
+impl GoSide {
+    /// Serves calls, publishes metrics where a Go peer may hear them. The host needs gossip.
+    pub async fn start(host: Host, streams: GoStreams, cluster: Arc<dyn Cluster>, options: GoOptions) -> Result<GoSide, PublishError> {
+        host.subscribe(METRICS_TOPIC).await?;
+        let leases = Leases::new(cluster.own_node(), options.lease);
+        let side = Arc::new(Side { host, cluster, options, heard: Mutex::default(), leases, started: Instant::now() });
+        let server = Server::over(streams.0, Arc::new(Methods(side.clone())), CallLimits::default());
+        let tasks = vec![
+            tokio::spawn(server.run()),
+            tokio::spawn(publish::run(side.clone())),
+            tokio::spawn(greeting::run(side.clone())),
+            tokio::spawn(intake::let_go(side.clone())),
+        ];
+        Ok(GoSide { side, tasks: Mutex::new(tasks) })
+    }
+
+    /// Takes a gossip message of the metrics topic, which `from` signed.
+    pub fn gossip(&self, from: PeerId, data: &[u8]) {
+        let side = &self.side;
+        if from == side.host.id() {
+            return;
+        }
+        if let Err(error) = side.heard.lock().take(from, data, side.now()) {
+            tracing::debug!(peer = %from, %error, "a metric was not taken");
+        }
+    }
+
+    /// The Go peers that are heard of now, by id.
+    pub fn peers(&self) -> Vec<GoPeer> {
+        self.side.go_peers()
+    }
+
+    /// Ends its tasks; calls in flight are reset.
+    pub async fn stop(&self) {
+        let tasks: Vec<JoinHandle<()>> = std::mem::take(&mut *self.tasks.lock());
+        for task in &tasks {
+            task.abort();
+        }
+        for task in tasks {
+            // Aborted tasks answer with an error that says so.
+            task.await.ok();
+        }
+    }
+}
+
+impl Side {
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_millis() as u64);
+        Now { mono: Millis(self.started.elapsed().as_millis() as u64), wall: UnixMillis(wall) }
+    }
+
+    /// Everybody who is heard of and is no Pinfold peer: those publish the same metrics.
+    fn go_peers(&self) -> Vec<GoPeer> {
+        let ours: BTreeSet<PeerId> = self.cluster.peers().into_iter().map(|row| row.peer).collect();
+        let mut peers = self.heard.lock().live(self.now());
+        peers.retain(|go| !ours.contains(&go.peer) && !self.is_pinfold(&go.peer));
+        for go in &mut peers {
+            go.is_trusted = (self.options.trusted)(&go.peer);
+        }
+        peers
+    }
+
+    /// Connected peers that speak Go's calls and not ours.
+    fn go_connected(&self) -> BTreeSet<PeerId> {
+        let speaks_go = |peer: &PeerId| {
+            let info = self.host.peer_info(peer).unwrap_or_default();
+            info.protocols.iter().any(|name| name == RPC_PROTOCOL) && !info.protocols.iter().any(|name| name == MESSAGES)
+        };
+        self.host.connected().into_iter().filter(speaks_go).collect()
+    }
+
+    fn is_pinfold(&self, peer: &PeerId) -> bool {
+        self.host.peer_info(peer).is_some_and(|info| info.protocols.iter().any(|name| name == MESSAGES))
+    }
+}

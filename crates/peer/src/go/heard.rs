@@ -1,0 +1,245 @@
+//! What Go peers publish about themselves. No clock, no network.
+
+use std::collections::BTreeMap;
+use types::{ByteCount, Millis, Now, PeerId, UnixMillis};
+use wire::metric::{FREE_SPACE, Metric, PIN_QUEUE, PING, PingValue, decode_metric};
+use wire::msgpack::MsgpackError;
+
+/// Peers remembered; beyond it the one that was silent longest goes.
+const PEERS_MOST: usize = 4096;
+/// Addresses taken from a ping.
+const ADDRESSES_MOST: usize = 64;
+/// Names longer than this are cut.
+const NAME_MOST: usize = 256;
+/// Go's default time to live: a metric counts at least so long, so that a sender with a clock behind ours is not lost.
+const LASTS_LEAST: Millis = Millis::seconds(30);
+/// And at most so long, whatever it promises.
+const LASTS_MOST: Millis = Millis::minutes(10);
+
+/// A Go peer that is heard of now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GoPeer {
+    /// Who.
+    pub peer: PeerId,
+    /// Its name for people.
+    pub name: String,
+    /// Its node.
+    pub ipfs_id: Option<PeerId>,
+    /// Multiaddrs of its node; in part from its gossip (public ones only), in part asked of it.
+    pub node_addresses: Vec<String>,
+    /// What it says is free on its node; none while it says nothing, then Go places nothing on it either.
+    pub free_space: Option<ByteCount>,
+    /// The value of its `tag:group`, over which Go spreads copies.
+    pub group: Option<String>,
+    /// Length of its pin queue.
+    pub pins_queued: u64,
+    /// Whether it may write to the shared wish here.
+    pub is_trusted: bool,
+    /// Its last ping, by the own clock.
+    pub heard: UnixMillis,
+}
+
+/// Why a metric was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    /// It does not read.
+    #[error(transparent)]
+    Unreadable(#[from] MsgpackError),
+    /// It speaks of another peer than the one that signed it.
+    #[error("the metric {0:?} speaks of another peer than its signer")]
+    OtherSigner(String),
+}
+
+/// A value and until when it counts.
+#[derive(Clone, Debug)]
+struct Fresh<T> {
+    value: T,
+    until: Millis,
+}
+
+impl<T> Fresh<T> {
+    fn get(this: &Option<Fresh<T>>, now: Now) -> Option<&T> {
+        this.as_ref().filter(|fresh| fresh.until > now.mono).map(|fresh| &fresh.value)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct Facts {
+    ping: Option<Fresh<PingValue>>,
+    free: Option<Fresh<u64>>,
+    group: Option<Fresh<String>>,
+    queue: Option<Fresh<u64>>,
+    /// Asked of it; none before.
+    node_addresses: Vec<String>,
+    heard: Millis,
+    heard_wall: UnixMillis,
+}
+
+/// All that was heard.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Heard {
+    peers: BTreeMap<PeerId, Facts>,
+}
+
+impl Heard {
+    /// Takes a metric. Its end is told by its sender's clock, which may be wrong: it is taken for a span, within bounds.
+    pub(super) fn take(&mut self, from: PeerId, data: &[u8], now: Now) -> Result<(), Refused> {
+        let metric = decode_metric(data)?;
+        if metric.peer != Some(from) {
+            return Err(Refused::OtherSigner(metric.name));
+        }
+        let until = now.after(lasts(&metric, now));
+        if !metric.valid {
+            return Ok(());
+        }
+        self.make_room(&from);
+        let facts = self.peers.entry(from).or_default();
+        (facts.heard, facts.heard_wall) = (now.mono, now.wall);
+        match metric.name.as_str() {
+            PING => facts.ping = Some(Fresh { value: bounded(PingValue::of_json(&metric.value)), until }),
+            FREE_SPACE => facts.free = metric.value.parse().ok().map(|value| Fresh { value, until }),
+            PIN_QUEUE => facts.queue = metric.value.parse().ok().map(|value| Fresh { value, until }),
+            "tag:group" => facts.group = Some(Fresh { value: cut(metric.value), until }),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Notes what a peer answered about its node.
+    pub(super) fn set_node_addresses(&mut self, peer: &PeerId, addresses: Vec<String>) {
+        if let Some(facts) = self.peers.get_mut(peer) {
+            facts.node_addresses = addresses;
+            facts.node_addresses.truncate(ADDRESSES_MOST);
+        }
+    }
+
+    /// Those whose ping counts, by id. Trust is not known here.
+    pub(super) fn live(&self, now: Now) -> Vec<GoPeer> {
+        let shown = |(peer, facts): (&PeerId, &Facts)| {
+            let ping = Fresh::get(&facts.ping, now)?;
+            Some(GoPeer {
+                peer: *peer,
+                name: ping.peer_name.clone(),
+                ipfs_id: ping.ipfs_id.parse().ok(),
+                node_addresses: if facts.node_addresses.is_empty() { ping.ipfs_addresses.clone() } else { facts.node_addresses.clone() },
+                free_space: Fresh::get(&facts.free, now).map(|free| ByteCount(*free)),
+                group: Fresh::get(&facts.group, now).cloned(),
+                pins_queued: Fresh::get(&facts.queue, now).copied().unwrap_or_default(),
+                is_trusted: false,
+                heard: facts.heard_wall,
+            })
+        };
+        self.peers.iter().filter_map(shown).collect()
+    }
+
+    fn make_room(&mut self, from: &PeerId) {
+        if self.peers.len() < PEERS_MOST || self.peers.contains_key(from) {
+            return;
+        }
+        if let Some(oldest) = self.peers.iter().min_by_key(|(_, facts)| facts.heard).map(|(peer, _)| *peer) {
+            self.peers.remove(&oldest);
+        }
+    }
+}
+
+fn lasts(metric: &Metric, now: Now) -> Millis {
+    let promised = (metric.expire / 1_000_000).saturating_sub(now.wall.0 as i64).max(0) as u64;
+    Millis(promised.clamp(LASTS_LEAST.0, LASTS_MOST.0))
+}
+
+fn bounded(mut ping: PingValue) -> PingValue {
+    ping.peer_name = cut(ping.peer_name);
+    ping.ipfs_addresses.truncate(ADDRESSES_MOST);
+    ping
+}
+
+fn cut(text: String) -> String {
+    if text.len() <= NAME_MOST { text } else { text.chars().take(NAME_MOST).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u8) -> PeerId {
+        PeerId::from_ed25519(&[number; 32])
+    }
+
+    fn at(seconds: u64) -> Now {
+        Now { mono: Millis::seconds(seconds), wall: UnixMillis::from_seconds(1_000_000 + seconds) }
+    }
+
+    /// A metric that lasts so many seconds by the clock of a sender that is so many seconds ahead.
+    fn metric(name: &str, value: &str, lasts: i64, ahead: i64) -> Vec<u8> {
+        let expire = (1_000_000 + lasts + ahead) * 1_000_000_000;
+        let metric = Metric { name: name.into(), peer: Some(peer(1)), value: value.into(), expire, valid: true, ..Metric::default() };
+        wire::metric::encode_metric(&metric)
+    }
+
+    fn heard(metrics: &[Vec<u8>]) -> Heard {
+        let mut heard = Heard::default();
+        for metric in metrics {
+            heard.take(peer(1), metric, at(0)).expect("taken");
+        }
+        heard
+    }
+
+    #[test]
+    fn a_peer_is_what_its_metrics_say() {
+        let ping = format!(r#"{{"peer_name":"go1","ipfs_id":"{}","ipfs_addresses":["/ip4/1.2.3.4/tcp/4001"],"more":1}}"#, peer(9));
+        let metrics = [("ping", &*ping), ("freespace", "5000"), ("pinqueue", "7"), ("tag:group", "rack1"), ("later", "x")];
+        let metrics = metrics.map(|(name, value)| metric(name, value, 30, 0));
+        let peers = heard(&metrics).live(at(1));
+        let expected = GoPeer {
+            peer: peer(1),
+            name: "go1".into(),
+            ipfs_id: Some(peer(9)),
+            node_addresses: vec!["/ip4/1.2.3.4/tcp/4001".into()],
+            free_space: Some(ByteCount(5000)),
+            group: Some("rack1".into()),
+            pins_queued: 7,
+            is_trusted: false,
+            heard: at(0).wall,
+        };
+        assert_eq!(peers, [expected]);
+        assert!(heard(&metrics[1..]).live(at(1)).is_empty(), "no member without a ping");
+    }
+
+    #[test]
+    fn freshness_is_by_our_clock_within_bounds() {
+        for (lasts, ahead, end) in [(30, 0, 30), (120, 0, 120), (30, -3600, 30), (30, 60, 90), (1 << 30, 0, 600)] {
+            let heard = heard(&[metric("ping", "{}", lasts, ahead)]);
+            assert_eq!(heard.live(at(end - 1)).len(), 1, "{lasts} {ahead}");
+            assert!(heard.live(at(end)).is_empty(), "{lasts} {ahead}");
+        }
+    }
+
+    #[test]
+    fn nobody_speaks_for_another_and_invalid_metrics_say_nothing() {
+        let mut heard = Heard::default();
+        let ping = metric("ping", "{}", 30, 0);
+        assert_eq!(heard.take(peer(2), &ping, at(0)), Err(Refused::OtherSigner("ping".into())));
+        assert!(matches!(heard.take(peer(2), b"\xc1nonsense", at(0)), Err(Refused::Unreadable(_))));
+        let invalid = Metric { name: "ping".into(), peer: Some(peer(1)), expire: i64::MAX, ..Metric::default() };
+        assert_eq!(heard.take(peer(1), &wire::metric::encode_metric(&invalid), at(0)), Ok(()));
+        assert!(heard.live(at(0)).is_empty());
+    }
+
+    #[test]
+    fn the_longest_silent_peer_makes_room() {
+        let mut heard = Heard::default();
+        let id = |number: u64| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_be_bytes());
+            PeerId::from_ed25519(&key)
+        };
+        for number in 0..PEERS_MOST as u64 + 10 {
+            let metric = Metric { name: "ping".into(), peer: Some(id(number)), valid: true, ..Metric::default() };
+            heard
+                .take(id(number), &wire::metric::encode_metric(&metric), Now { mono: Millis(number), wall: UnixMillis(1) })
+                .expect("taken");
+        }
+        assert_eq!(heard.peers.len(), PEERS_MOST);
+        assert!(!heard.peers.contains_key(&id(0)) && heard.peers.contains_key(&id(10)));
+    }
+}
