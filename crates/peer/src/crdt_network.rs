@@ -101,7 +101,7 @@ pub async fn answer_heads(crdt: Arc<Crdt>, mut asked: Incoming) {
 pub struct CrdtInbound(pub Arc<Crdt>);
 
 impl Inbound for CrdtInbound {
-    fn gossip(&self, from: PeerId, data: Vec<u8>) {
+    fn gossip(&self, _topic: &str, from: PeerId, data: Vec<u8>) {
         if let Err(error) = self.0.heads_received(from, data) {
             tracing::warn!(peer = %from, %error, "a heads message does not read");
         }
@@ -109,5 +109,13 @@ impl Inbound for CrdtInbound {
 
     fn connected(&self, peer: PeerId) {
         self.0.peer_connected(peer, true);
+    }
+
+    fn go_connected(&self, peer: PeerId) {
+        self.0.peer_connected(peer, false);
+    }
+
+    fn disconnected(&self, peer: PeerId) {
+        self.0.peer_disconnected(peer);
     }
 }

@@ -25,6 +25,7 @@ pub use heard::GoPeer;
 
 use crate::handle::Cluster;
 use crate::links::MESSAGES;
+use crate::peer::Inbound;
 use heard::Heard;
 use intake::Leases;
 use methods::Methods;
@@ -32,7 +33,7 @@ use net::gorpc::{CallLimits, RPC_PROTOCOL, Server};
 use net::{Host, Incoming, OpenError, PublishError};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::task::JoinHandle;
 use types::{Millis, Now, PeerId, UnixMillis};
@@ -45,6 +46,8 @@ pub struct GoOptions {
     pub version: String,
     /// Whose calls are served beyond the open ones; the same that decides whose announcements of the wish are taken.
     pub trusted: Arc<dyn Fn(&PeerId) -> bool + Send + Sync>,
+    /// Told when a trusted Go peer connects: the shared wish is announced to it.
+    pub wish: Option<Arc<dyn Inbound>>,
     /// The nodes that the own node is connected to.
     pub swarm_peers: Arc<dyn Fn() -> Vec<PeerId> + Send + Sync>,
     /// How long the blocks of an add are kept for a pin that has not come.
@@ -54,7 +57,7 @@ pub struct GoOptions {
 impl GoOptions {
     /// With the lease of ten minutes.
     pub fn new(version: &str, trusted: Arc<dyn Fn(&PeerId) -> bool + Send + Sync>) -> GoOptions {
-        GoOptions { version: version.to_owned(), trusted, swarm_peers: Arc::new(Vec::new), lease: Duration::from_secs(600) }
+        GoOptions { version: version.to_owned(), trusted, wish: None, swarm_peers: Arc::new(Vec::new), lease: Duration::from_secs(600) }
     }
 }
 
@@ -73,6 +76,46 @@ impl GoStreams {
 pub struct GoSide {
     side: Arc<Side>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Gossip and connections of a host that takes part in both topics: the wish's to the consensus, metrics to the Go side once it runs.
+pub struct GoInbound {
+    wish: Arc<dyn Inbound>,
+    go: OnceLock<Arc<GoSide>>,
+}
+
+impl GoInbound {
+    /// Before the consensus.
+    pub fn new(wish: Arc<dyn Inbound>) -> Arc<GoInbound> {
+        Arc::new(GoInbound { wish, go: OnceLock::new() })
+    }
+
+    /// The Go side runs; once.
+    pub fn set(&self, go: Arc<GoSide>) {
+        self.go.set(go).ok();
+    }
+}
+
+impl Inbound for GoInbound {
+    fn gossip(&self, topic: &str, from: PeerId, data: Vec<u8>) {
+        if topic != METRICS_TOPIC {
+            self.wish.gossip(topic, from, data);
+        } else if let Some(go) = self.go.get() {
+            go.gossip(from, &data);
+        }
+    }
+
+    fn connected(&self, peer: PeerId) {
+        self.wish.connected(peer);
+    }
+
+    fn go_connected(&self, peer: PeerId) {
+        self.wish.go_connected(peer);
+    }
+
+    fn disconnected(&self, peer: PeerId) {
+        self.wish.disconnected(peer);
+    }
 }
 
 /// What the parts share.

@@ -30,12 +30,16 @@ const TOTALS_FRESH: Duration = Duration::from_secs(1);
 /// Streams of joins and address books answered at once.
 const ANSWERS_AT_ONCE: usize = 64;
 
-/// What takes gossip and connections for the consensus (the CRDT driver).
+/// What takes gossip and connections for the consensus (the CRDT driver). Among Go peers [`crate::go::GoInbound`] stands before it.
 pub trait Inbound: Send + Sync + 'static {
-    /// A gossip message of the consensus' topic.
-    fn gossip(&self, from: PeerId, data: Vec<u8>);
-    /// A trusted peer connected.
+    /// A gossip message of one of the host's topics.
+    fn gossip(&self, topic: &str, from: PeerId, data: Vec<u8>);
+    /// A trusted Pinfold peer connected.
     fn connected(&self, peer: PeerId);
+    /// A trusted Go peer connected.
+    fn go_connected(&self, peer: PeerId);
+    /// A peer of whatever kind is no longer connected.
+    fn disconnected(&self, peer: PeerId);
 }
 
 /// What a peer answers on its cluster host. Registered before anybody is dialled, so that no peer finds a protocol missing.
@@ -260,8 +264,11 @@ async fn take_host_events(links: Arc<Links>, inbound: Arc<dyn Inbound>, mut even
                     inbound.connected(peer);
                 }
             }
-            HostEvent::Disconnected(peer) => links.disconnected(peer),
-            HostEvent::Gossip { from, data, .. } => inbound.gossip(from, data),
+            HostEvent::Disconnected(peer) => {
+                links.disconnected(peer);
+                inbound.disconnected(peer);
+            }
+            HostEvent::Gossip { topic, from, data, .. } => inbound.gossip(&topic, from, data),
             HostEvent::ListenChanged => {}
         }
     }

@@ -26,9 +26,13 @@ pub(super) async fn run(side: Arc<Side>) {
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut next = Instant::now();
     let mut known = BTreeSet::new();
+    let mut connected = BTreeSet::new();
     loop {
         look.tick().await;
-        let near = near(&side);
+        let now_connected = side.go_connected();
+        announce(&side, now_connected.difference(&connected));
+        connected = now_connected;
+        let near = near(&side, &connected);
         let is_newcomer = near.difference(&known).next().is_some();
         known = near;
         let now = Instant::now();
@@ -48,9 +52,18 @@ pub(super) async fn run(side: Arc<Side>) {
     }
 }
 
+/// Tells the consensus of Go peers that came. A connection alone does not say what the peer is: its protocols do, a moment later.
+fn announce<'a>(side: &Side, newcomers: impl Iterator<Item = &'a PeerId>) {
+    let Some(wish) = &side.options.wish else { return };
+    for peer in newcomers.filter(|peer| (side.options.trusted)(peer)) {
+        tracing::info!(%peer, "a trusted Go peer connected");
+        wish.go_connected(*peer);
+    }
+}
+
 /// Go peers that are connected, or heard of through others.
-fn near(side: &Side) -> BTreeSet<PeerId> {
-    let mut near = side.go_connected();
+fn near(side: &Side, connected: &BTreeSet<PeerId>) -> BTreeSet<PeerId> {
+    let mut near = connected.clone();
     near.extend(side.go_peers().into_iter().map(|go| go.peer));
     near
 }

@@ -217,12 +217,33 @@ impl Router for GoLike {
     }
 }
 
+/// What the consensus is told.
+#[derive(Default)]
+struct Wish(Mutex<Vec<String>>);
+
+impl Inbound for Wish {
+    fn gossip(&self, topic: &str, _: PeerId, _: Vec<u8>) {
+        self.0.lock().push(topic.to_owned());
+    }
+
+    fn connected(&self, _: PeerId) {}
+
+    fn go_connected(&self, peer: PeerId) {
+        self.0.lock().push(format!("+{peer}"));
+    }
+
+    fn disconnected(&self, peer: PeerId) {
+        self.0.lock().push(format!("-{peer}"));
+    }
+}
+
 struct Pair {
     go: Host,
     go_events: HostEvents,
     own: PeerId,
     twin: Arc<Twin>,
     side: Arc<GoSide>,
+    wish: Arc<Wish>,
 }
 
 async fn host(number: u8) -> (Host, HostEvents) {
@@ -244,22 +265,25 @@ async fn pair_with(is_trusted: bool, lease: Duration) -> Pair {
     let twin = Twin::new(own.id());
     let trusted = go.id();
     let options = GoOptions { lease, ..GoOptions::new("9.9", Arc::new(move |peer| is_trusted && *peer == trusted)) };
-    let options = GoOptions { swarm_peers: Arc::new(|| vec![peer(93)]), ..options };
+    let wish = Arc::new(Wish::default());
+    let options = GoOptions { swarm_peers: Arc::new(|| vec![peer(93)]), wish: Some(wish.clone()), ..options };
+    let inbound = GoInbound::new(wish.clone());
     let streams = GoStreams::register(&own).unwrap();
     let side = Arc::new(GoSide::start(own.clone(), streams, twin.clone(), options).await.unwrap());
     let server = net::gorpc::Server::accept(&go, Arc::new(GoLike(go.id())), CallLimits::default()).unwrap();
     tokio::spawn(server.run());
-    let gossip = side.clone();
+    inbound.set(side.clone());
     tokio::spawn(async move {
         while let Some(event) = own_events.next().await {
-            if let HostEvent::Gossip { topic, from, data, .. } = event {
-                assert_eq!(topic, METRICS_TOPIC);
-                gossip.gossip(from, &data);
+            match event {
+                HostEvent::Gossip { topic, from, data, .. } => inbound.gossip(&topic, from, data),
+                HostEvent::Disconnected(peer) => inbound.disconnected(peer),
+                _ => {}
             }
         }
     });
     go.connect(own.id(), &own.addresses()).await.unwrap();
-    Pair { go, go_events, own: own.id(), twin, side }
+    Pair { go, go_events, own: own.id(), twin, side, wish }
 }
 
 impl Pair {
@@ -525,6 +549,22 @@ async fn go_peers_are_known_by_their_metrics_and_asked_for_their_nodes() {
     let peers: Vec<Id> = pair.stream("Cluster", "Peers", &[]).await.unwrap();
     assert_eq!(peers.iter().map(|id| &*id.peer_name).collect::<Vec<_>>(), ["own", "other", "go1"]);
     pair.side.stop().await;
+}
+
+#[tokio::test]
+async fn the_consensus_is_told_of_trusted_go_peers_and_gets_its_own_topic_alone() {
+    let pair = pair(true).await;
+    let go = pair.go.id();
+    let told = || pair.wish.0.lock().clone();
+    wait_for("it is told", async || told() == [format!("+{go}")]).await;
+    let inbound = GoInbound::new(pair.wish.clone());
+    inbound.gossip("wish", go, Vec::new());
+    inbound.gossip(METRICS_TOPIC, go, Vec::new());
+    pair.go.disconnect(pair.own).await;
+    wait_for("and of the end", async || told() == [format!("+{go}"), "wish".to_owned(), format!("-{go}")]).await;
+    let strangers = pair_with(false, DEADLINE).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(strangers.wish.0.lock().is_empty());
 }
 
 #[test]
