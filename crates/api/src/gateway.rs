@@ -17,6 +17,7 @@ mod range;
 
 use self::answer::Trouble;
 use self::fetch::Fetcher;
+pub(crate) use self::file::open;
 use self::form::Form;
 use crate::message::{Body, Request, Response, bare, with_type};
 use crate::path;

@@ -3,13 +3,15 @@
 //! ```text
 //!   TCP ─► server (limits, drain) ─► guard (Host, Origin, credentials) ─► a door ─► peer::Cluster / ipfs::IpfsNode
 //! ```
-//! Doors: [`rest`] (Go's cluster API, ours, and the live status page) and [`gateway`] (content by path, blocks, CARs). Read [`server`] for how a door is run and
+//! Doors: [`rest`] (Go's cluster API, ours, and the live status page) [`gateway`]
+//! (content by path, blocks, CARs) and [`proxy`] (the part of Kubo's RPC that the cluster answers as one node). Read [`server`] for how a door is run and
 //! [`guard`] for whom it lets in.
 //!
 //! Deliberately absent: decisions, retries, caches.
 
 pub mod gateway;
 pub mod guard;
+pub mod proxy;
 pub mod rest;
 pub mod server;
 

@@ -4,17 +4,18 @@
 //! Go's JSON ([`json`]), errors to Go's codes ([`Failure`]). Lists are streamed in pages, so memory does not grow with the
 //! number of pins.
 
-mod add;
+pub(crate) mod add;
 mod copies;
 mod events;
 mod json;
 mod options;
 mod ours;
 mod peers;
-mod pins;
+pub(crate) mod pins;
 mod resolve;
-mod stream;
+pub(crate) mod stream;
 
+pub(crate) use self::resolve::resolve;
 use crate::message::{Request, Response, bare, error_json, no_content};
 use crate::page;
 use crate::query::decode_percent;
@@ -89,7 +90,7 @@ impl From<Failure> for Response {
     }
 }
 
-type Answer = Result<Response, Failure>;
+pub(crate) type Answer = Result<Response, Failure>;
 
 impl Door for Rest {
     async fn answer(self: Arc<Self>, request: Request) -> Response {
@@ -115,19 +116,19 @@ impl Rest {
             ["pins", cid] if post => self.pin(parse_cid(cid)?, &query).await,
             ["pins", kind @ ("ipfs" | "ipns" | "ipld"), path @ ..] if post && !path.is_empty() => {
                 options::pin(&query, wall())?;
-                let cid = self.resolve(kind, path).await?;
+                let cid = resolve(&*self.cluster, kind, path).await?;
                 self.pin(cid, &query).await
             }
             ["pins", cid] if delete => self.unpin(parse_cid(cid)?).await,
             ["pins", kind @ ("ipfs" | "ipns" | "ipld"), path @ ..] if delete && !path.is_empty() => {
-                let cid = self.resolve(kind, path).await?;
+                let cid = resolve(&*self.cluster, kind, path).await?;
                 self.unpin(cid).await
             }
             ["pins", cid] if get => self.status(cid, &query).await,
             ["pins"] if get => self.statuses(&query, request).await,
             ["allocations"] if get => self.allocations(&query, request).await,
             ["allocations", cid] if get => self.allocation(cid).await,
-            ["add"] if post => self.add(&uri, request).await,
+            ["add"] if post => add::answer(&self.cluster, &query, request, add::Shape::Cluster).await,
             ["id"] if get => self.id().await,
             ["version"] if get => Ok(peers::version()),
             ["health"] if get => Ok(no_content()),

@@ -12,6 +12,9 @@ use dag::export::{FileReader, FileStep, Found, file_size};
 use futures::stream::{self, Stream};
 use hyper::StatusCode;
 use hyper::header::{self, HeaderValue};
+use ipfs::{IpfsNode, Source};
+use std::ops::Range;
+use std::sync::Arc;
 use types::Cid;
 
 /// The name by which the type of a file is told: what the client says, else the end of the path.
@@ -75,6 +78,13 @@ pub(super) async fn answer(
         *response.body_mut() = Body::sized(bytes_of(first, reader), length);
     }
     Ok(response)
+}
+
+/// A part of the file under `cid` as a stream, for other doors; errors in words.
+pub(crate) async fn open(node: Arc<dyn IpfsNode>, cid: Cid, part: Range<u64>) -> Result<Body, String> {
+    let mut reader = Reader { file: FileReader::new(cid, part), root: None, fetcher: Fetcher::new(node, Source::default()) };
+    let first = reader.next().await.map_err(|trouble| trouble.message)?;
+    Ok(Body::stream(bytes_of(first, reader)))
 }
 
 struct Reader {

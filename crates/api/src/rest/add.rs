@@ -1,24 +1,24 @@
 //! `POST /add`: a multipart stream in, blocks to the holders, lines out.
 //!
 //! Nothing is whole in memory: parts arrive in pieces, files are cut and hashed as they come, blocks leave in batches, and the
-//! slowest holder sets the pace. [`files`] makes DAGs of files and folders, [`car`] takes one that is made already, [`lines`] is what the client reads
-//! meanwhile.
+//! slowest holder sets the pace. [`files`] makes DAGs of files and folders, [`car`] takes one that is made already, [`lines`] is
+//! what the client reads meanwhile.
 
 mod car;
 mod files;
 mod lines;
 
 use self::lines::Lines;
+pub(crate) use self::lines::Shape;
 use super::options::{self, AddOptions};
 use super::stream::{STREAM_ERROR, streamed};
-use super::{Answer, Failure, Rest, json, wall};
+use super::{Answer, Failure, json, wall};
 use crate::message::{Body, Request};
 use crate::multipart::{MultipartError, PartHead, Parts, Piece};
 use async_trait::async_trait;
 use dag::import::{FileOptions, Layout};
 use dag::{Block, HashFn};
 use futures::{StreamExt, stream};
-use hyper::Uri;
 use hyper::header::{self, HeaderValue};
 use ipfs::adding::{Adder, BlockSink, SinkError};
 use peer::{AddSession, Cluster, CommandError};
@@ -30,28 +30,26 @@ use wire::rest::query::{AddFormat, AddLayout, AddParams, Query};
 /// How long `wait=` waits for holders.
 const WAIT_LIMIT: Duration = Duration::from_secs(600);
 
-impl Rest {
-    pub(super) async fn add(&self, uri: &Uri, request: Request) -> Answer {
-        let query = Query::parse(uri.query().unwrap_or_default());
-        let options = options::add(&query, wall())?;
-        let import = import_options(&options.params)?;
-        if options.params.format == AddFormat::Car && options.params.wrap {
-            return Err(Failure::bad("cannot wrap a CAR file upload"));
-        }
-        let size = request.head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()).map(ByteCount);
-        let content_type = request.head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
-        let mut parts = Parts::new(request.body, content_type.as_deref()).map_err(|error| Failure::bad(error.to_string()))?;
-        let first = match parts.next().await {
-            Ok(Piece::Head(head)) => head,
-            Ok(_) => return Err(Failure::bad("nothing to add: the request has no parts")),
-            Err(error) => return Err(Failure::bad(format!("reading the request: {error}"))),
-        };
-        let session = self.cluster.add(options.params.options.clone(), size, options.params.local).await?;
-        let is_streamed = options.params.stream_channels;
-        let (lines, seen) = Lines::new(is_streamed);
-        let adding = Adding { cluster: self.cluster.clone(), options, import, parts, session, lines };
-        if is_streamed { Ok(stream_answer(adding, first, seen, request.trailer)) } else { array_answer(adding, first).await }
+/// Answers an add; `query` has the cluster's names.
+pub(crate) async fn answer(cluster: &Arc<dyn Cluster>, query: &Query, request: Request, shape: Shape) -> Answer {
+    let options = options::add(query, wall())?;
+    let import = import_options(&options.params)?;
+    if options.params.format == AddFormat::Car && options.params.wrap {
+        return Err(Failure::bad("cannot wrap a CAR file upload"));
     }
+    let size = request.head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()).map(ByteCount);
+    let content_type = request.head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
+    let mut parts = Parts::new(request.body, content_type.as_deref()).map_err(|error| Failure::bad(error.to_string()))?;
+    let first = match parts.next().await {
+        Ok(Piece::Head(head)) => head,
+        Ok(_) => return Err(Failure::bad("nothing to add: the request has no parts")),
+        Err(error) => return Err(Failure::bad(format!("reading the request: {error}"))),
+    };
+    let session = cluster.add(options.params.options.clone(), size, options.params.local).await?;
+    let is_streamed = options.params.stream_channels;
+    let (lines, seen) = Lines::new(is_streamed, shape);
+    let adding = Adding { cluster: cluster.clone(), options, import, parts, session, lines };
+    if is_streamed { Ok(stream_answer(adding, first, seen, request.trailer)) } else { array_answer(adding, first).await }
 }
 
 /// The lines as they come; what goes wrong is told at the end.

@@ -11,38 +11,20 @@ use wire::rest::query::{Query, kinds_filter};
 use wire::status::Filter;
 
 /// Pins read at once while a list is streamed.
-pub(super) const PAGE: usize = 1000;
+pub(crate) const PAGE: usize = 1000;
 
 impl Rest {
     pub(super) async fn pin(&self, cid: Cid, query: &Query) -> Answer {
         let (mut options, mut depth) = options::pin(query, wall())?;
         if let Some(from) = options.update {
-            (options, depth) = self.updated(from, options)?;
+            (options, depth) = updated(&*self.cluster, from, options)?;
         }
         let pin = self.cluster.pin(cid, options, depth).await?;
         Ok(json::pin(&pin))
     }
 
-    /// The options of an update: those of the pin it replaces, with a new name and end where given.
-    fn updated(&self, from: Cid, wanted: PinOptions) -> Result<(PinOptions, Depth), Failure> {
-        let old = self.cluster.pin_of(&from).ok_or_else(Failure::not_pinned)?;
-        if old.kind != PinKind::Data {
-            return Err(Failure::internal("this pin type cannot be updated"));
-        }
-        let name = if wanted.name.is_empty() { old.options.name.clone() } else { wanted.name };
-        let expires = wanted.expires.or(old.options.expires);
-        Ok((PinOptions { update: Some(from), name, expires, ..old.options }, old.depth))
-    }
-
     pub(super) async fn unpin(&self, cid: Cid) -> Answer {
-        match self.cluster.pin_of(&cid).map(|pin| pin.kind) {
-            Some(PinKind::Shard) => return Err(Failure::internal("cannot unpin a shard directly. Unpin content root CID instead")),
-            Some(PinKind::ClusterDag) => {
-                return Err(Failure::internal("cannot unpin a Cluster DAG directly. Unpin content root CID instead"));
-            }
-            _ => {}
-        }
-        Ok(json::pin(&self.cluster.unpin(cid).await?))
+        Ok(json::pin(&unpin(&*self.cluster, cid).await?))
     }
 
     pub(super) async fn status(&self, cid: &str, query: &Query) -> Answer {
@@ -104,6 +86,26 @@ impl Rest {
     }
 }
 
+/// The options of an update: those of the pin it replaces, with a new name and end where given.
+pub(crate) fn updated(cluster: &dyn Cluster, from: Cid, wanted: PinOptions) -> Result<(PinOptions, Depth), Failure> {
+    let old = cluster.pin_of(&from).ok_or_else(Failure::not_pinned)?;
+    if old.kind != PinKind::Data {
+        return Err(Failure::internal("this pin type cannot be updated"));
+    }
+    let name = if wanted.name.is_empty() { old.options.name.clone() } else { wanted.name };
+    let expires = wanted.expires.or(old.options.expires);
+    Ok((PinOptions { update: Some(from), name, expires, ..old.options }, old.depth))
+}
+
+/// Removes a pin, unless it is a part of another one.
+pub(crate) async fn unpin(cluster: &dyn Cluster, cid: Cid) -> Result<Pin, Failure> {
+    match cluster.pin_of(&cid).map(|pin| pin.kind) {
+        Some(PinKind::Shard) => Err(Failure::internal("cannot unpin a shard directly. Unpin content root CID instead")),
+        Some(PinKind::ClusterDag) => Err(Failure::internal("cannot unpin a Cluster DAG directly. Unpin content root CID instead")),
+        _ => Ok(cluster.unpin(cid).await?),
+    }
+}
+
 /// Only the exact word counts.
 fn is_local(query: &Query) -> bool {
     query.get("local") == "true"
@@ -133,7 +135,7 @@ impl Pages for PinPages {
 }
 
 /// The next page of the shared state.
-pub(super) fn next_pins(cluster: &dyn Cluster, after: &mut Option<Cid>, is_over: &mut bool) -> Vec<Pin> {
+pub(crate) fn next_pins(cluster: &dyn Cluster, after: &mut Option<Cid>, is_over: &mut bool) -> Vec<Pin> {
     let pins = cluster.pins(after.as_ref(), PAGE);
     *is_over = pins.len() < PAGE;
     if let Some(last) = pins.last() {

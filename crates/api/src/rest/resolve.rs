@@ -1,36 +1,34 @@
 //! Paths to CIDs, through the node.
 
-use super::{Failure, Rest, parse_cid};
+use super::{Failure, parse_cid};
 use crate::path::{self, PathError};
 use ipfs::Source;
+use peer::Cluster;
 use std::time::Duration;
 use types::Cid;
 
 /// How long a path may take; Go's default for a question to its node is 5 minutes, longer than any client waits.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(60);
 
-impl Rest {
-    /// The CID behind `/ipfs/<cid>/<path>`; only the root is no question to anybody.
-    pub(super) async fn resolve(&self, kind: &str, segments: &[&str]) -> Result<Cid, Failure> {
-        if kind == "ipns" {
-            return Err(Failure::internal("names are not resolved by this peer: give the /ipfs path behind the name"));
-        }
-        let [root, rest @ ..] = segments else { return Err(Failure::bad("error parsing path: path does not begin with a CID")) };
-        let root = parse_cid(root).map_err(|failure| {
-            let reason = failure.message.trim_start_matches("error decoding Cid: ");
-            Failure::bad(format!("error parsing path: invalid path \"/{kind}/{}\": {reason}", segments.join("/")))
-        })?;
-        if rest.is_empty() {
-            return Ok(root);
-        }
-        let node = self.cluster.node();
-        match tokio::time::timeout(RESOLVE_LIMIT, path::resolve(&*node, root, rest.join("/").as_bytes(), &Source::default(), |_, _| {}))
-            .await
-        {
-            Ok(Ok(found)) => Ok(found.cid),
-            Ok(Err(error @ PathError::NoLink { .. })) => Err(Failure::internal(error.to_string())),
-            Ok(Err(error)) => Err(Failure::internal(format!("resolving the path: {error}"))),
-            Err(_) => Err(Failure::internal(format!("resolving the path: not found within {} s", RESOLVE_LIMIT.as_secs()))),
-        }
+/// The CID behind `/<kind>/<cid>/<path>`; only the root is no question to anybody.
+pub(crate) async fn resolve(cluster: &dyn Cluster, kind: &str, segments: &[&str]) -> Result<Cid, Failure> {
+    if kind == "ipns" {
+        return Err(Failure::internal("names are not resolved by this peer: give the /ipfs path behind the name"));
+    }
+    let [root, rest @ ..] = segments else { return Err(Failure::bad("error parsing path: path does not begin with a CID")) };
+    let root = parse_cid(root).map_err(|failure| {
+        let reason = failure.message.trim_start_matches("error decoding Cid: ");
+        Failure::bad(format!("error parsing path: invalid path \"/{kind}/{}\": {reason}", segments.join("/")))
+    })?;
+    if rest.is_empty() {
+        return Ok(root);
+    }
+    let (node, path, source) = (cluster.node(), rest.join("/"), Source::default());
+    let resolved = path::resolve(&*node, root, path.as_bytes(), &source, |_, _| {});
+    match tokio::time::timeout(RESOLVE_LIMIT, resolved).await {
+        Ok(Ok(found)) => Ok(found.cid),
+        Ok(Err(error @ PathError::NoLink { .. })) => Err(Failure::internal(error.to_string())),
+        Ok(Err(error)) => Err(Failure::internal(format!("resolving the path: {error}"))),
+        Err(_) => Err(Failure::internal(format!("resolving the path: not found within {} s", RESOLVE_LIMIT.as_secs()))),
     }
 }

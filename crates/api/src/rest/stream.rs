@@ -8,16 +8,16 @@ use futures::stream;
 use hyper::header::{self, HeaderValue};
 
 /// The trailer that tells what went wrong in the middle of a stream.
-pub(super) const STREAM_ERROR: &str = "X-Stream-Error";
+pub(crate) const STREAM_ERROR: &str = "X-Stream-Error";
 
 /// Makes the pages of a list; runs where blocking is allowed.
-pub(super) trait Pages: Send + 'static {
+pub(crate) trait Pages: Send + 'static {
     /// The lines of the next page (may be none, when a filter lets nothing through); `None` at the end.
     fn next(&mut self) -> Option<String>;
 }
 
 /// Streams pages. Nothing at all is 204, as Go answers.
-pub(super) async fn answer<P: Pages>(pages: P, trailer: TrailerSlot) -> Answer {
+pub(crate) async fn answer<P: Pages>(pages: P, trailer: TrailerSlot) -> Answer {
     let Some((first, pages)) = filled_page(pages).await? else { return Ok(no_content()) };
     let rest = stream::unfold((Some(first), Some(pages)), move |(first, pages)| {
         let trailer = trailer.clone();
@@ -42,7 +42,7 @@ pub(super) async fn answer<P: Pages>(pages: P, trailer: TrailerSlot) -> Answer {
 }
 
 /// A streamed answer with the header that announces the trailer.
-pub(super) fn streamed(body: Body) -> Response {
+pub(crate) fn streamed(body: Body) -> Response {
     let mut response = json(Bytes::new());
     *response.body_mut() = body;
     response.headers_mut().insert(header::TRAILER, HeaderValue::from_static(STREAM_ERROR));

@@ -46,3 +46,13 @@ pub async fn serve_gateway() -> Served {
     let handle = api::gateway::serve(ServeOptions::new(listener), twin.clone(), stop.clone());
     Served { address, twin, stop, handle }
 }
+
+/// A proxy over a twin.
+pub async fn serve_proxy() -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let twin = Twin::new();
+    let stop = CancellationToken::new();
+    let handle = api::proxy::serve(ServeOptions::new(listener), twin.clone(), stop.clone());
+    Served { address, twin, stop, handle }
+}

@@ -1,9 +1,10 @@
-//! What the client of an add reads: Go's `AddedOutput`, as lines or as one array.
+//! What the client of an add reads: Go's `AddedOutput` or Kubo's form, as lines or as one array.
 
 use super::AddError;
 use crate::message::{Broken, line_of};
 use bytes::Bytes;
 use futures::Stream;
+use serde::Serialize;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
@@ -13,8 +14,35 @@ use wire::rest::AddedOutput;
 /// Lines that may wait for a slow reader.
 const LINES_MAX: usize = 256;
 
-/// Where lines go.
-pub(super) enum Lines {
+/// Whose names the lines have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Go's cluster.
+    Cluster,
+    /// Kubo, as its clients read them from the proxy.
+    Kubo,
+}
+
+/// Kubo's line.
+#[derive(Serialize)]
+struct KuboLine<'a> {
+    #[serde(rename = "Name")]
+    name: &'a str,
+    #[serde(rename = "Hash", skip_serializing_if = "Option::is_none")]
+    hash: Option<String>,
+    #[serde(rename = "Bytes", skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(rename = "Size", skip_serializing_if = "Option::is_none")]
+    size: Option<String>,
+}
+
+/// Lines on their way to the client.
+pub(super) struct Lines {
+    shape: Shape,
+    to: Destination,
+}
+
+enum Destination {
     Stream(mpsc::Sender<Bytes>),
     Array(Vec<u8>),
 }
@@ -30,35 +58,53 @@ impl Stream for Seen {
 }
 
 impl Lines {
-    pub fn new(is_streamed: bool) -> (Lines, Seen) {
+    pub fn new(is_streamed: bool, shape: Shape) -> (Lines, Seen) {
         let (sender, receiver) = mpsc::channel(LINES_MAX);
-        (if is_streamed { Lines::Stream(sender) } else { Lines::Array(Vec::new()) }, Seen(receiver))
+        let to = if is_streamed { Destination::Stream(sender) } else { Destination::Array(Vec::new()) };
+        (Lines { shape, to }, Seen(receiver))
     }
 
     /// A finished file, directory or root.
     pub async fn node(&mut self, name: &str, cid: &Cid, bytes: u64, size: u64, holders: &[PeerId]) -> Result<(), AddError> {
-        let allocations = holders.iter().map(PeerId::to_string).collect();
-        self.push(line_of(&AddedOutput { name: name.to_owned(), cid: Some(cid.to_string()), bytes, size, allocations })).await
+        let is_some = |number: &u64| *number > 0;
+        let text = match self.shape {
+            Shape::Cluster => {
+                let allocations = holders.iter().map(PeerId::to_string).collect();
+                line_of(&AddedOutput { name: name.to_owned(), cid: Some(cid.to_string()), bytes, size, allocations })
+            }
+            Shape::Kubo => {
+                let size = Some(size).filter(is_some).map(|size| size.to_string());
+                line_of(&KuboLine { name, hash: Some(cid.to_string()), bytes: Some(bytes).filter(is_some), size })
+            }
+        };
+        self.push(text).await
     }
 
     /// How far a file is.
     pub async fn progress(&mut self, name: &str, bytes: u64) -> Result<(), AddError> {
-        self.push(progress_text(name, bytes)).await
+        self.push(self.progress_text(name, bytes)).await
     }
 
     /// The same, left out when the client is slow to read.
     pub fn progress_if_read(&mut self, name: &str, bytes: u64) {
-        let text = progress_text(name, bytes);
-        match self {
-            Lines::Stream(sender) => drop(sender.try_send(text.into())),
-            Lines::Array(lines) => push_item(lines, &text),
+        let text = self.progress_text(name, bytes);
+        match &mut self.to {
+            Destination::Stream(sender) => drop(sender.try_send(text.into())),
+            Destination::Array(lines) => push_item(lines, &text),
+        }
+    }
+
+    fn progress_text(&self, name: &str, bytes: u64) -> String {
+        match self.shape {
+            Shape::Cluster => line_of(&AddedOutput { name: name.to_owned(), bytes, ..AddedOutput::default() }),
+            Shape::Kubo => line_of(&KuboLine { name, hash: None, bytes: Some(bytes).filter(|bytes| *bytes > 0), size: None }),
         }
     }
 
     async fn push(&mut self, text: String) -> Result<(), AddError> {
-        match self {
-            Lines::Stream(sender) => sender.send(text.into()).await.map_err(|_| AddError::Gone),
-            Lines::Array(lines) => {
+        match &mut self.to {
+            Destination::Stream(sender) => sender.send(text.into()).await.map_err(|_| AddError::Gone),
+            Destination::Array(lines) => {
                 push_item(lines, &text);
                 Ok(())
             }
@@ -67,19 +113,15 @@ impl Lines {
 
     /// The array, if lines were collected; `null` when there is none, as in Go.
     pub fn into_array(self) -> Vec<u8> {
-        match self {
-            Lines::Stream(_) => Vec::new(),
-            Lines::Array(lines) if lines.is_empty() => b"null\n".to_vec(),
-            Lines::Array(mut lines) => {
+        match self.to {
+            Destination::Stream(_) => Vec::new(),
+            Destination::Array(lines) if lines.is_empty() => b"null\n".to_vec(),
+            Destination::Array(mut lines) => {
                 lines.extend_from_slice(b"]\n");
                 lines
             }
         }
     }
-}
-
-fn progress_text(name: &str, bytes: u64) -> String {
-    line_of(&AddedOutput { name: name.to_owned(), bytes, ..AddedOutput::default() })
 }
 
 fn push_item(lines: &mut Vec<u8>, text: &str) {
