@@ -8,6 +8,7 @@
 
 mod answer;
 mod car;
+pub(crate) mod content;
 mod directory;
 mod fetch;
 mod file;

@@ -9,7 +9,6 @@ mod list;
 mod resolve;
 
 pub use file::{FileReader, FileStep, file_size};
-pub(crate) use list::check_shard;
 pub use list::{DirectoryReader, Entry, ListStep};
 pub use resolve::{Found, Resolve, Resolver};
 

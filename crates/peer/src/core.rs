@@ -18,7 +18,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use store::{Area, Batch, Durability, Store};
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::task::AbortHandle;
-use types::{Millis, Now, Owner, UnixMillis};
+use types::{Millis, Now, Owner, PeerMessage, UnixMillis};
 
 use crate::handle::Live;
 
@@ -242,6 +242,10 @@ impl Core {
             Effect::Record(record) => {
                 if let Err(error) = records::keep(self.store.as_ref(), &record) {
                     tracing::error!(%error, "keeping a record");
+                }
+                // Who has it already takes it for known and passes it on no further.
+                if let Some(links) = self.links() {
+                    links.tell_all(&PeerMessage::Records(vec![record]));
                 }
             }
             Effect::Trusted(members) => {

@@ -97,6 +97,11 @@ impl Links {
         self.state.lock().facts.get(peer).map(|facts| facts.name.clone()).filter(|name| !name.is_empty())
     }
 
+    /// Where a member's node is reached.
+    pub fn node_addresses_of(&self, peer: &PeerId) -> Vec<String> {
+        self.state.lock().facts.get(peer).map(|facts| facts.node_addresses.clone()).unwrap_or_default()
+    }
+
     /// What this peer says of itself.
     pub fn own(&self) -> &OwnFacts {
         &self.own

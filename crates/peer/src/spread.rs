@@ -87,7 +87,8 @@ impl Spread {
             tokio::spawn(fill_own(self.core.node.clone(), Owner::Adding(self.lease), batches))
         } else {
             let node = self.core.trust.nodes_of(&holder).first().copied();
-            tokio::spawn(fill_remote(self.node_host.clone(), node, self.lease, links, batches))
+            let addresses = self.core.links().map(|links| links.node_addresses_of(&holder)).unwrap_or_default();
+            tokio::spawn(fill_remote(self.node_host.clone(), node.map(|node| (node, addresses)), self.lease, links, batches))
         };
         self.lanes.push(Lane { holder, queue: Some(queue), task, is_whole });
     }
@@ -271,21 +272,23 @@ async fn next_group(batches: &mut mpsc::Receiver<Batch>) -> Option<Vec<Block>> {
 
 async fn fill_own(node: Arc<dyn IpfsNode>, owner: Owner, mut batches: mpsc::Receiver<Batch>) -> Result<(), String> {
     while let Some(group) = next_group(&mut batches).await {
-        node.put(&owner, group).await.map_err(|error| error.to_string())?;
+        // The adding pipeline made these CIDs from the data itself.
+        node.put_hashed(&owner, group).await.map_err(|error| error.to_string())?;
     }
     Ok(())
 }
 
 async fn fill_remote(
     host: Option<Host>,
-    node: Option<PeerId>,
+    node: Option<(PeerId, Vec<String>)>,
     lease: u64,
     own: Option<PeerId>,
     mut batches: mpsc::Receiver<Batch>,
 ) -> Result<(), String> {
-    let (Some(host), Some(node), Some(own)) = (host, node, own) else {
+    let (Some(host), Some((node, addresses)), Some(own)) = (host, node, own) else {
         return Err("its node is not known yet".to_owned());
     };
+    host.connect(node, &addresses).await.map_err(|error| error.to_string())?;
     let header = LaneHeader { lease, cluster_peer: own, kind: LaneKind::Add };
     let lane = BlockLane::open(&host, node, header).await.map_err(|error| error.to_string())?;
     while let Some(batch) = batches.recv().await {

@@ -87,6 +87,15 @@ pub(crate) async fn open(node: Arc<dyn IpfsNode>, cid: Cid, part: Range<u64>) ->
     Ok(Body::stream(bytes_of(first, reader)))
 }
 
+/// The whole file as a body; what cannot be begun is an error here, not a broken stream.
+pub(super) async fn body(cid: &Cid, block: Bytes, fetcher: Fetcher) -> Result<Body, Trouble> {
+    let malformed = || Trouble::new(StatusCode::INTERNAL_SERVER_ERROR, &format!("{cid} says no size"));
+    let length = file_size(cid, &block).ok_or_else(malformed)?;
+    let mut reader = Reader { file: FileReader::new(*cid, 0..length), root: Some((*cid, block)), fetcher };
+    let first = reader.next().await?;
+    Ok(Body::sized(bytes_of(first, reader), length))
+}
+
 struct Reader {
     file: FileReader,
     /// The root block, which is here already.

@@ -1,7 +1,8 @@
 //! `/pinfold/v1/`: what Go's API has no words for.
 
 use super::{Answer, Failure, Rest, json, not_found, parse_cid};
-use crate::message::{Request, bare};
+use crate::gateway::content::{self, Wanted};
+use crate::message::{Request, Response, bare};
 use crate::page;
 use crate::query::go_duration;
 use ::cluster::{CopyRow, Explanation, PeerRow};
@@ -26,6 +27,9 @@ impl Rest {
             ["peers"] if get => Ok(json::value(&Value::from(self.cluster.peers().iter().map(peer_row).collect::<Vec<_>>()))),
             ["status"] if get => self.totals().await,
             ["wait", cid] if get => self.wait(cid, query).await,
+            ["cat", ..] if get => Ok(self.content(Wanted::Bytes, &request).await),
+            ["ls", ..] if get => Ok(self.content(Wanted::List, &request).await),
+            ["stat", ..] if get => Ok(self.content(Wanted::Stat, &request).await),
             ["events"] if get => self.events(request),
             ["invite"] if post => {
                 let ttl = span(query, "ttl", INVITE_DEFAULT)?.min(INVITE_MAX);
@@ -43,10 +47,17 @@ impl Rest {
             ["page.css"] if get => Ok(page::style()),
             ["icon.svg"] if get => Ok(page::icon()),
             ["why" | "wait", _]
+            | ["cat" | "ls" | "stat", _, ..]
             | ["peers" | "status" | "events" | "invite" | "leave" | "page.js" | "page.css" | "icon.svg"]
             | ["removals", "approve"] => Ok(bare(StatusCode::METHOD_NOT_ALLOWED)),
             _ => Ok(not_found()),
         }
+    }
+
+    /// What stands at `/pinfold/v1/<word>/<cid>/<path>`; the path as it came, since names may be any bytes.
+    async fn content(&self, wanted: Wanted, request: &Request) -> Response {
+        let path = request.head.uri.path().splitn(5, '/').nth(4).unwrap_or_default();
+        content::answer(self.cluster.node(), wanted, path).await
     }
 
     fn why(&self, cid: &str) -> Answer {

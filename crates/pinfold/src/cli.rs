@@ -1,0 +1,342 @@
+//! The command line: one definition gives parser, defaults and help.
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Many IPFS nodes that act as one.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pinfold",
+    version,
+    about = "Many IPFS nodes that act as one",
+    long_about = "Pinfold keeps what you add on several machines, as often as you ask, repairs it when machines die, and shows why.",
+    after_help = "Examples:\n  pinfold try ./photos              three peers on this machine keep a folder twice\n  pinfold up                        start a peer here (the first start makes its identity)\n  pinfold invite                    one line for another machine\n  pinfold join <invite>             start a peer there and join\n  pinfold add ./photos --copies 2   keep a folder\n  pinfold why <cid>                 who holds it, and why"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the peer of a command is.
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    /// REST address of the peer.
+    #[arg(long, value_name = "URL", env = "PINFOLD_API", default_value = "http://127.0.0.1:9094", global = true)]
+    pub api: String,
+    /// One JSON object a line instead of text.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Three peers on this machine keep a folder: add it, show who holds it and why.
+    #[command(
+        after_help = "Examples:\n  pinfold try ./photos\n  pinfold try ./photos --demo-failure      kill one holder and watch the repair\n  pinfold try ./photos --once --json       for scripts: exit 0 when every copy was read back and compared"
+    )]
+    Try(TryArgs),
+    /// Start a peer (the first start makes identity, secret and configuration).
+    #[command(
+        after_help = "Examples:\n  pinfold up\n  pinfold up --dir /srv/pinfold --space 500GB --name nas1\n  pinfold up --api 127.0.0.1:0 --gateway 127.0.0.1:0 --cluster /ip4/127.0.0.1/tcp/0 --swarm /ip4/127.0.0.1/tcp/0 --json"
+    )]
+    Up(UpArgs),
+    /// Join a cluster with an invite, then run as `up` does.
+    #[command(
+        after_help = "Examples:\n  pinfold join pinfold-invite-1.eyJ...\n  pinfold join \"$(cat invite.txt)\" --dir /srv/pinfold --name nas2"
+    )]
+    Join(JoinArgs),
+    /// Make a one-time invite: one line for another machine.
+    #[command(after_help = "Examples:\n  pinfold invite\n  pinfold invite --ttl 2h")]
+    Invite {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// How long it is good for (s, m, h, d).
+        #[arg(long, default_value = "24h")]
+        ttl: String,
+    },
+    /// Add a file, a folder, or standard input (`-`), and keep it.
+    #[command(
+        after_help = "Examples:\n  pinfold add report.pdf\n  pinfold add ./photos --copies 2 --wait 2\n  tar c . | pinfold add - --name backup.tar --json"
+    )]
+    Add(AddArgs),
+    /// Write a file or folder to disk.
+    #[command(after_help = "Examples:\n  pinfold get <cid>\n  pinfold get <cid>/summer -o ./summer")]
+    Get {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// CID, with a path below it.
+        path: String,
+        /// Where to; default: the last part of the path.
+        #[arg(short, long)]
+        output: Option<PathBuf>,
+    },
+    /// Print a file.
+    #[command(after_help = "Examples:\n  pinfold cat <cid>\n  pinfold cat <cid>/readme.txt")]
+    Cat {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// CID, with a path below it.
+        path: String,
+    },
+    /// List a folder.
+    #[command(after_help = "Examples:\n  pinfold ls <cid>\n  pinfold ls <cid>/summer --json")]
+    Ls {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// CID, with a path below it.
+        path: String,
+    },
+    /// Pins: what the cluster keeps.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  pinfold pin add <cid> --copies 2 --name site\n  pinfold pin ls\n  pinfold pin update <old> <new>\n  pinfold pin rm <cid>"
+    )]
+    Pin(PinCommand),
+    /// How the copies stand: of one CID, or of everything.
+    #[command(after_help = "Examples:\n  pinfold status\n  pinfold status <cid> --json\n  pinfold status --filter error")]
+    Status {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// One CID.
+        cid: Option<String>,
+        /// Only copies in these states (comma list: pinned, pinning, error, queued, ...).
+        #[arg(long)]
+        filter: Option<String>,
+    },
+    /// Why a pin is where it is, and what happens next.
+    #[command(after_help = "Examples:\n  pinfold why <cid>\n  pinfold why <cid> --json")]
+    Why {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// The CID.
+        cid: String,
+    },
+    /// The members of the cluster.
+    #[command(after_help = "Examples:\n  pinfold peers\n  pinfold peers --json")]
+    Peers {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Try again at once what waits after an error.
+    #[command(after_help = "Examples:\n  pinfold recover\n  pinfold recover <cid>")]
+    Recover {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// One CID; default: everything.
+        cid: Option<String>,
+    },
+    /// A mass removal that was held back for you to look at.
+    #[command(subcommand, after_help = "Examples:\n  pinfold removals approve")]
+    Removals(RemovalsCommand),
+    /// Leave the cluster: hand the copies over first, then stop.
+    #[command(after_help = "Examples:\n  pinfold leave\n  pinfold leave --purge      also free the disk")]
+    Leave {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// Delete the blocks and the state of this peer afterwards.
+        #[arg(long)]
+        purge: bool,
+    },
+}
+
+/// `pinfold pin ...`
+#[derive(Debug, Subcommand)]
+pub enum PinCommand {
+    /// Keep a CID that is somewhere in the network.
+    #[command(after_help = "Examples:\n  pinfold pin add <cid> --copies 2 --name site --wait 2")]
+    Add {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// CID, or /ipfs/CID/path.
+        path: String,
+        /// What is wished.
+        #[command(flatten)]
+        wish: Wish,
+        /// The root block alone.
+        #[arg(long)]
+        direct: bool,
+        /// Wait until so many holders confirmed.
+        #[arg(long, value_name = "N")]
+        wait: Option<u32>,
+    },
+    /// Keep it no longer.
+    #[command(after_help = "Examples:\n  pinfold pin rm <cid>")]
+    Rm {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// The CID.
+        cid: String,
+    },
+    /// What is kept.
+    #[command(after_help = "Examples:\n  pinfold pin ls\n  pinfold pin ls --json")]
+    Ls {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// One CID.
+        cid: Option<String>,
+    },
+    /// Replace a pin by a newer version of the same thing: the holders fetch only what is new.
+    #[command(after_help = "Examples:\n  pinfold pin update <old> <new>\n  pinfold pin update <old> <new> --keep-old")]
+    Update {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// The pin that is replaced.
+        from: String,
+        /// The new one.
+        to: String,
+        /// Keep the old pin too.
+        #[arg(long)]
+        keep_old: bool,
+    },
+}
+
+/// `pinfold removals ...`
+#[derive(Debug, Subcommand)]
+pub enum RemovalsCommand {
+    /// Let it go on.
+    Approve {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// What is wished with a pin.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Wish {
+    /// Copies wanted (default: the cluster's class; "all": on every peer).
+    #[arg(long, value_name = "N|all")]
+    pub copies: Option<String>,
+    /// A label for people.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Keep it only so long (s, m, h, d).
+    #[arg(long, value_name = "DURATION")]
+    pub expire_in: Option<String>,
+    /// Free text pairs.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub meta: Vec<String>,
+}
+
+/// `pinfold add`
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// The peer.
+    #[command(flatten)]
+    pub target: Target,
+    /// Files or folders; `-` is standard input.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// What is wished.
+    #[command(flatten)]
+    pub wish: Wish,
+    /// Wait until so many holders confirmed.
+    #[arg(long, value_name = "N")]
+    pub wait: Option<u32>,
+    /// CID version, 0 or 1.
+    #[arg(long, default_value_t = 1)]
+    pub cid_version: u8,
+    /// Chunker, as Kubo names it.
+    #[arg(long, default_value = "size-262144")]
+    pub chunker: String,
+    /// Put everything into one folder around it.
+    #[arg(short, long)]
+    pub wrap: bool,
+    /// Leave out files and folders whose name begins with a dot.
+    #[arg(long)]
+    pub no_hidden: bool,
+    /// Only the blocks, no pin (they are garbage at the next collection).
+    #[arg(long)]
+    pub no_pin: bool,
+    /// Print only the last CID.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Flags of `up`, which `join` takes too.
+#[derive(Debug, Clone, Default, Args)]
+pub struct UpArgs {
+    /// Data directory (default: the platform's data directory).
+    #[arg(long, env = "PINFOLD_DIR")]
+    pub dir: Option<PathBuf>,
+    /// REST door (default 127.0.0.1:9094).
+    #[arg(long, value_name = "ADDR")]
+    pub api: Option<String>,
+    /// Gateway door (default 127.0.0.1:8080).
+    #[arg(long, value_name = "ADDR")]
+    pub gateway: Option<String>,
+    /// IPFS proxy door (default 127.0.0.1:9095).
+    #[arg(long, value_name = "ADDR")]
+    pub proxy: Option<String>,
+    /// Cluster addresses (default /ip4/0.0.0.0/tcp/9096); may be repeated.
+    #[arg(long, value_name = "MULTIADDR")]
+    pub cluster: Vec<String>,
+    /// IPFS node addresses (default /ip4/0.0.0.0/tcp/4001 and udp/4001/quic-v1); may be repeated.
+    #[arg(long, value_name = "MULTIADDR")]
+    pub swarm: Vec<String>,
+    /// A name for people (default: the host's).
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The cluster's secret, 64 hex digits (default: made at the first start). It gives no trust by itself.
+    #[arg(long, value_name = "HEX", env = "PINFOLD_SECRET", hide_env_values = true)]
+    pub secret: Option<String>,
+    /// Most bytes this peer may use (500GB, 1GiB, ...; default: no limit but the disk).
+    #[arg(long, value_name = "BYTES")]
+    pub space: Option<String>,
+    /// How long a silent peer is waited for before its copies are replaced (s, m, h; default 10m).
+    #[arg(long, value_name = "DURATION")]
+    pub grace: Option<String>,
+    /// One JSON line when ready, instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Stop when standard input is closed (for programs that start peers).
+    #[arg(long, hide = true)]
+    pub until_stdin_closes: bool,
+}
+
+/// `pinfold join`
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The line that `pinfold invite` printed.
+    pub invite: String,
+    /// As for `up`.
+    #[command(flatten)]
+    pub up: UpArgs,
+}
+
+/// `pinfold try`
+#[derive(Debug, Args)]
+pub struct TryArgs {
+    /// The folder (or file) to keep.
+    pub folder: PathBuf,
+    /// Copies wanted, 1 to 3.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=3))]
+    pub copies: u32,
+    /// End when the copies are confirmed and every byte was read back from each holder and compared.
+    #[arg(long)]
+    pub once: bool,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Where the three peers keep their data (default: a temporary folder, removed at the end).
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Then kill one holder and show the repair until all copies exist again.
+    #[arg(long)]
+    pub demo_failure: bool,
+}

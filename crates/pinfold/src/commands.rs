@@ -1,0 +1,6 @@
+//! Commands that ask a running peer.
+
+pub mod add;
+pub mod content;
+pub mod pins;
+pub mod state;

@@ -1,0 +1,100 @@
+//! `pin add|rm|ls|update`: the wish itself.
+
+use super::add::{wait_copies, wish_query};
+use crate::cli::PinCommand;
+use crate::client::{self, Client, escape};
+use crate::output;
+use hyper::Method;
+use serde_json::{Value, json};
+
+/// `pinfold pin ...`
+pub async fn run(command: PinCommand) -> anyhow::Result<()> {
+    match command {
+        PinCommand::Add { target, path, wish, direct, wait } => {
+            let client = Client::new(&target.api)?;
+            let mut query = wish_query(&wish)?;
+            if direct {
+                query.push_str("&mode=direct");
+            }
+            let content = path.strip_prefix("/ipfs/").unwrap_or(&path).split('/').map(escape).collect::<Vec<_>>().join("/");
+            let asked = format!("/pins/ipfs/{content}?{}", query.trim_start_matches('&'));
+            let pin = client.json(Method::POST, &asked).await?.unwrap_or_default();
+            let cid = output::text(&pin["cid"]);
+            let confirmed = match wait {
+                Some(copies) => wait_copies(&client, &cid, copies).await?,
+                None => 0,
+            };
+            if target.json {
+                let mut pin = pin;
+                pin["confirmed"] = json!(confirmed);
+                output::json_line(&pin);
+            } else {
+                println!("pinned {cid}, {}", holders(&pin));
+            }
+        }
+        PinCommand::Rm { target, cid } => {
+            let client = Client::new(&target.api)?;
+            let pin = client.json(Method::DELETE, &format!("/pins/{}", escape(&cid))).await?.unwrap_or_default();
+            if target.json {
+                output::json_line(&pin);
+            } else {
+                println!("unpinned {cid}");
+            }
+        }
+        PinCommand::Ls { target, cid: Some(cid) } => {
+            let pin = Client::new(&target.api)?.json(Method::GET, &format!("/allocations/{}", escape(&cid))).await?.unwrap_or_default();
+            if target.json {
+                output::json_line(&pin);
+            } else {
+                output::table(&HEADING, &[row(&pin)]);
+            }
+        }
+        PinCommand::Ls { target, cid: None } => {
+            let client = Client::new(&target.api)?;
+            let mut rows = Vec::new();
+            client
+                .lines(Method::GET, "/allocations", client::empty(), &[], |pin| {
+                    if target.json {
+                        output::json_line(&pin);
+                    } else {
+                        rows.push(row(&pin));
+                    }
+                    Ok(())
+                })
+                .await?;
+            output::table(&HEADING, &rows);
+        }
+        PinCommand::Update { target, from, to, keep_old } => {
+            let client = Client::new(&target.api)?;
+            let pin = client.json(Method::POST, &format!("/pins/{}?pin-update={}", escape(&to), escape(&from))).await?.unwrap_or_default();
+            if !keep_old {
+                client.json(Method::DELETE, &format!("/pins/{}", escape(&from))).await?;
+            }
+            if target.json {
+                output::json_line(&pin);
+            } else {
+                println!("{from} -> {to}, {}", holders(&pin));
+            }
+        }
+    }
+    Ok(())
+}
+
+const HEADING: [&str; 4] = ["CID", "COPIES", "ADDED", "NAME"];
+
+fn row(pin: &Value) -> Vec<String> {
+    let copies = match (pin["replication_factor_min"].as_i64(), pin["replication_factor_max"].as_i64()) {
+        (Some(-1), _) => "all".to_owned(),
+        (Some(least), Some(most)) if least == most => least.to_string(),
+        (least, most) => format!("{}..{}", least.unwrap_or(0), most.unwrap_or(0)),
+    };
+    let added = output::text(&pin["timestamp"]).chars().take(19).collect::<String>().replace('T', " ");
+    vec![output::text(&pin["cid"]), copies, added, output::text(&pin["name"])]
+}
+
+fn holders(pin: &Value) -> String {
+    match pin["allocations"].as_array() {
+        Some(peers) if !peers.is_empty() => format!("{} holders", peers.len()),
+        _ => "on every peer".to_owned(),
+    }
+}

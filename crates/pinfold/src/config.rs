@@ -1,0 +1,282 @@
+//! Where a peer's settings come from: defaults, then `pinfold.toml`, then environment and flags.
+//!
+//! The data directory holds `pinfold.toml` (commented, for people), `identity.json` and `node.json` (keys, Go's form, readable
+//! by their owner alone), `secret` (the private network's key), and the stores.
+
+use crate::cli::UpArgs;
+use crate::units::{parse_bytes, parse_duration};
+use anyhow::{Context, bail};
+use ed25519_dalek::SigningKey;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use types::ByteCount;
+use wire::identity::PrivateKey;
+
+/// Everything `up` needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Data directory.
+    pub dir: PathBuf,
+    /// Name for people.
+    pub name: String,
+    /// The cluster's name; the gossip topic follows from it.
+    pub cluster_name: String,
+    /// REST door.
+    pub api: String,
+    /// Gateway door.
+    pub gateway: String,
+    /// Proxy door.
+    pub proxy: String,
+    /// Cluster listen addresses.
+    pub cluster: Vec<String>,
+    /// Node listen addresses.
+    pub swarm: Vec<String>,
+    /// Hard limit of the data directory's blocks; none is the disk's.
+    pub space: Option<ByteCount>,
+    /// Copies of a pin that says nothing: least, wanted, most.
+    pub copies: (u32, u32, u32),
+    /// Before copies of a silent peer are replaced.
+    pub grace: Duration,
+}
+
+/// The file's keys. Unknown ones are an error.
+#[derive(Debug, Default, serde::Deserialize)]
+struct File {
+    name: Option<String>,
+    cluster_name: Option<String>,
+    api: Option<String>,
+    gateway: Option<String>,
+    proxy: Option<String>,
+    cluster: Option<Vec<String>>,
+    swarm: Option<Vec<String>>,
+    space: Option<String>,
+    copies_least: Option<u32>,
+    copies_wanted: Option<u32>,
+    copies_most: Option<u32>,
+    grace: Option<String>,
+}
+
+const KEYS: [&str; 12] = [
+    "name",
+    "cluster_name",
+    "api",
+    "gateway",
+    "proxy",
+    "cluster",
+    "swarm",
+    "space",
+    "copies_least",
+    "copies_wanted",
+    "copies_most",
+    "grace",
+];
+
+const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFOLD_* variables win over this file; a line with # is the default.
+# What all peers must agree on (copies by class, policies) is kept by the cluster itself, not here.
+
+# name = "nas1"                            # for people; default: the host's name
+# cluster_name = "pinfold"                 # peers of one cluster have the same
+# api = "127.0.0.1:9094"                   # REST door and status page
+# gateway = "127.0.0.1:8080"               # http gateway
+# proxy = "127.0.0.1:9095"                 # IPFS API proxy
+# cluster = ["/ip4/0.0.0.0/tcp/9096"]      # where other peers reach this one
+# swarm = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]   # where IPFS nodes reach it
+# space = "500GB"                          # most bytes for blocks; default: what the disk has
+# copies_least = 2                         # copies of a pin that says nothing: fewer than this is repaired
+# copies_wanted = 2
+# copies_most = 3
+# grace = "10m"                            # before the copies of a silent peer are replaced
+"#;
+
+impl Settings {
+    /// Puts the settings together; makes the data directory and a commented file at the first start.
+    pub fn load(flags: &UpArgs) -> anyhow::Result<Settings> {
+        let dir = match &flags.dir {
+            Some(dir) => dir.clone(),
+            None => default_dir()?,
+        };
+        std::fs::create_dir_all(&dir).with_context(|| format!("making the data directory {}", dir.display()))?;
+        let path = dir.join("pinfold.toml");
+        if !path.exists() {
+            std::fs::write(&path, COMMENTED).with_context(|| format!("writing {}", path.display()))?;
+        }
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let file = parse(&text).with_context(|| format!("reading {}", path.display()))?;
+        let list = |flag: &[String], file: Option<Vec<String>>, default: &[&str]| {
+            if flag.is_empty() { file.unwrap_or_else(|| default.iter().map(ToString::to_string).collect()) } else { flag.to_vec() }
+        };
+        let or = |flag: &Option<String>, file: Option<String>, default: &str| flag.clone().or(file).unwrap_or_else(|| default.to_owned());
+        let copies = (file.copies_least.unwrap_or(2), file.copies_wanted.unwrap_or(2), file.copies_most.unwrap_or(3));
+        if !(1 <= copies.0 && copies.0 <= copies.1 && copies.1 <= copies.2) {
+            bail!("copies must be 1 <= least <= wanted <= most, not {} / {} / {}: see {}", copies.0, copies.1, copies.2, path.display());
+        }
+        let space = flags.space.clone().or(file.space).map(|text| parse_bytes(&text)).transpose()?;
+        if let Some(space) = space {
+            if space < ByteCount(64 << 20) {
+                bail!("--space {space} is too little: a peer needs at least 64 MiB");
+            }
+        }
+        let grace = flags.grace.clone().or(file.grace).unwrap_or_else(|| "10m".to_owned());
+        Ok(Settings {
+            name: flags.name.clone().or(file.name).unwrap_or_else(host_name),
+            cluster_name: file.cluster_name.unwrap_or_else(|| "pinfold".to_owned()),
+            api: or(&flags.api, file.api, "127.0.0.1:9094"),
+            gateway: or(&flags.gateway, file.gateway, "127.0.0.1:8080"),
+            proxy: or(&flags.proxy, file.proxy, "127.0.0.1:9095"),
+            cluster: list(&flags.cluster, file.cluster, &["/ip4/0.0.0.0/tcp/9096"]),
+            swarm: list(&flags.swarm, file.swarm, &["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]),
+            space,
+            copies,
+            grace: parse_duration(&grace).context("reading the grace")?,
+            dir,
+        })
+    }
+}
+
+fn parse(text: &str) -> anyhow::Result<File> {
+    let table: toml::Table = text.parse().context("it is not TOML")?;
+    for key in table.keys() {
+        if !KEYS.contains(&key.as_str()) {
+            let near = KEYS.iter().min_by_key(|known| distance(known, key)).copied().unwrap_or_default();
+            bail!("unknown key {key:?}: did you mean {near:?}?");
+        }
+    }
+    table.try_into().context("a value has the wrong form")
+}
+
+/// Levenshtein distance, for "did you mean".
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let cost = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = cost.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn default_dir() -> anyhow::Result<PathBuf> {
+    let dirs = directories::ProjectDirs::from("", "", "pinfold").context("no home directory: say --dir")?;
+    Ok(dirs.data_dir().to_owned())
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    name.ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).unwrap_or_else(|| "peer".to_owned())
+}
+
+/// The keys of a peer.
+#[derive(Clone)]
+pub struct Keys {
+    /// Seed of the cluster identity.
+    pub cluster: [u8; 32],
+    /// Seed of the node identity.
+    pub node: [u8; 32],
+    /// Key of the private network.
+    pub secret: [u8; 32],
+}
+
+impl Keys {
+    /// Reads the keys, making what is missing. `secret` (from a flag or an invite) is written at the first start; a different
+    /// one later is refused.
+    pub fn load_or_make(dir: &Path, secret: Option<[u8; 32]>) -> anyhow::Result<Keys> {
+        let cluster = identity(&dir.join("identity.json"))?;
+        let node = identity(&dir.join("node.json"))?;
+        let path = dir.join("secret");
+        let kept = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(parse_secret(text.trim()).with_context(|| format!("reading {}", path.display()))?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error).with_context(|| format!("reading {}", path.display())),
+        };
+        let secret = match (kept, secret) {
+            (Some(kept), Some(given)) if kept != given => bail!(
+                "this data directory belongs to a cluster with another secret: use another --dir, or `pinfold leave --purge` first ({})",
+                dir.display()
+            ),
+            (Some(kept), _) => kept,
+            (None, given) => {
+                let secret = match given {
+                    Some(given) => given,
+                    None => random()?,
+                };
+                write_private(&path, format!("{}\n", hex::encode(secret)).as_bytes())?;
+                secret
+            }
+        };
+        Ok(Keys { cluster, node, secret })
+    }
+}
+
+/// Reads 64 hex digits.
+pub fn parse_secret(text: &str) -> anyhow::Result<[u8; 32]> {
+    wire::identity::decode_secret(text).context("a secret is 64 hex digits")
+}
+
+fn identity(path: &Path) -> anyhow::Result<[u8; 32]> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => wire::identity::decode_identity(&text).map(|key| key.seed()).with_context(|| format!("reading {}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let seed = random()?;
+            let key = SigningKey::from_bytes(&seed);
+            write_private(path, wire::identity::encode_identity(&PrivateKey(key.to_keypair_bytes())).as_bytes())?;
+            Ok(seed)
+        }
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
+fn random() -> anyhow::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the system gives no random bytes: {error}"))?;
+    Ok(bytes)
+}
+
+/// Writes a file that only its owner may read, durably: temporary file, sync, rename, sync of the folder.
+pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let temporary = path.with_extension("new");
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        if let Some(folder) = path.parent() {
+            std::fs::File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_nearest_known_one() {
+        let error = parse("spac = \"1GB\"").expect_err("unknown").to_string();
+        assert_eq!(error, "unknown key \"spac\": did you mean \"space\"?");
+    }
+
+    #[test]
+    fn the_commented_file_is_all_defaults() {
+        assert!(parse(COMMENTED).expect("it reads").name.is_none());
+        let uncommented = COMMENTED.lines().filter(|line| line.contains(" = ")).map(|line| line.trim_start_matches("# "));
+        let file = parse(&uncommented.collect::<Vec<_>>().join("\n")).expect("every default reads");
+        assert_eq!(file.api.as_deref(), Some("127.0.0.1:9094"));
+    }
+
+    #[test]
+    fn another_secret_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let keys = Keys::load_or_make(dir.path(), Some([1; 32])).expect("made");
+        assert_eq!(Keys::load_or_make(dir.path(), None).expect("read").cluster, keys.cluster);
+        assert!(Keys::load_or_make(dir.path(), Some([2; 32])).is_err());
+    }
+}

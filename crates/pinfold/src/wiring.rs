@@ -1,0 +1,269 @@
+//! Puts a peer together: the only place that names the implementers of the seams.
+
+use crate::config::{Keys, Settings};
+use crate::up::Bound;
+use anyhow::{Context, anyhow, bail};
+use consensus::crdt::{Crdt, CrdtOptions};
+use ed25519_dalek::SigningKey;
+use ipfs::{PinProgress, PinTask, Pins, Source};
+use ipfs_embedded::{EmbeddedNode, EmbeddedOptions};
+use net::{Bitswap, BitswapLimits, GossipOptions, Host, HostOptions};
+use peer::crdt_network::{self, ClusterNetwork, CrdtInbound, DagBlocks};
+use peer::links::OwnFacts;
+use peer::{Parts, Peer, Protocols, Trust};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use store::{Area, Batch, DiskOptions, DiskStore, Durability, PackOptions, PackStore, Store};
+use types::{ByteCount, Depth, Millis, Owner, PeerId, UnixMillis};
+use wire::join::{Invite, Known};
+
+/// What the hosts say they are.
+const AGENT: &str = concat!("pinfold/", env!("CARGO_PKG_VERSION"));
+
+/// A peer with everything under it.
+pub struct Running {
+    /// The peer.
+    pub peer: Arc<Peer>,
+    /// REST, gateway and proxy URLs.
+    pub urls: (String, String, String),
+    /// Name of the inviter, when this start joined.
+    pub joined: Option<String>,
+    hosts: Vec<Host>,
+    node: Arc<EmbeddedNode>,
+    store: Arc<dyn Store>,
+    cluster_name: String,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// Starts everything but the doors.
+pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Option<&Invite>) -> anyhow::Result<Running> {
+    let me = PeerId::from_ed25519(&SigningKey::from_bytes(&keys.cluster).verifying_key().to_bytes());
+    let cluster_name = invite.map_or_else(|| settings.cluster_name.clone(), |invite| invite.cluster.clone());
+    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&settings.dir.join("state"), DiskOptions::default())?);
+    let cluster_name = settled_name(store.as_ref(), cluster_name, invite.is_some())?;
+    let incarnation = count_start(store.as_ref())?;
+    let records = peer::records::load(store.as_ref()).context("reading the records of members")?;
+    let trust = Trust::default();
+
+    // The cluster host: private network, gossip, the shared wish.
+    let topic = wire::topic::crdt_topic(&cluster_name);
+    let (host, host_events) = Host::start(HostOptions {
+        listen: settings.cluster.clone(),
+        gossip: Some(GossipOptions::new([topic.clone()])),
+        agent: AGENT.to_owned(),
+        ..HostOptions::cluster(keys.cluster, Some(keys.secret))
+    })
+    .await
+    .context("starting the cluster network (--cluster)")?;
+    let trusted = trust.clone();
+    host.set_gossip_filter(&topic, Arc::new(move |peer| trusted.is_member(peer)));
+    let protocols = Protocols::register(&host).context("answering other peers")?;
+    let heads = host.accept(&[crdt_network::HEADS]).context("answering for heads")?;
+    let dag_blocks = DagBlocks::default();
+    let cluster_bitswap = Bitswap::start(host.clone(), Arc::new(dag_blocks.clone()), BitswapLimits::default());
+    let welcome = match invite {
+        Some(invite) => ask_to_join(&host, invite, settings, &records, me).await?,
+        None => None,
+    };
+    let network = ClusterNetwork::new(host.clone(), cluster_bitswap, topic);
+    let is_alone = records.is_empty() && invite.is_none();
+    let options = CrdtOptions { alone: is_alone, ..CrdtOptions::new(me) };
+    let crdt = Arc::new(Crdt::open(store.clone(), network, options).await.context("opening the shared state")?);
+    dag_blocks.set(crdt.clone());
+
+    // The node host: blocks.
+    let (node_host, _node_events) =
+        Host::start(HostOptions { listen: settings.swarm.clone(), agent: AGENT.to_owned(), ..HostOptions::node(keys.node) })
+            .await
+            .context("starting the IPFS node's network (--swarm)")?;
+    let limit = space_limit(settings)?;
+    let packs =
+        PackStore::open(&settings.dir.join("blocks"), store.clone(), PackOptions::with_limit(limit)).context("opening the block store")?;
+    let trusted = trust.clone();
+    // The stream proves the sender's node; what it claims to be in the cluster must be the member that named this node.
+    let lanes: ipfs_embedded::LaneGate = Arc::new(move |node, header| trusted.member_of_node(node) == Some(header.cluster_peer));
+    let options = EmbeddedOptions { lanes: Some(lanes), ..EmbeddedOptions::default() };
+    let node = EmbeddedNode::open(store.clone(), Arc::new(packs), Some(node_host.clone()), options).context("opening the IPFS node")?;
+
+    let machine = cluster::Options {
+        records,
+        incarnation,
+        class: cluster::DefaultClass { least: settings.copies.0, want: settings.copies.1, most: settings.copies.2 },
+        grace: Millis(settings.grace.as_millis() as u64),
+        verify: peer::records::verify,
+        ..cluster::Options::new(me, &settings.name, &cluster_name)
+    };
+    let joined = match (&welcome, invite) {
+        (Some(members), Some(invite)) => {
+            let inviter = members.iter().find(|known| known.peer == invite.inviter);
+            Some(inviter.map(|known| known.name.clone()).filter(|name| !name.is_empty()).unwrap_or_else(|| invite.inviter.to_string()))
+        }
+        _ => None,
+    };
+    let urls = (bound.api_url(), bound.gateway_url(), bound.proxy_url());
+    let own = OwnFacts { name: settings.name.clone(), api: Some(urls.0.clone()), gateway: Some(urls.1.clone()) };
+    let peer = Peer::start(Parts {
+        key: SigningKey::from_bytes(&keys.cluster),
+        secret: keys.secret,
+        cluster: cluster_name.clone(),
+        own,
+        machine,
+        trust,
+        store: store.clone(),
+        consensus: crdt.clone(),
+        inbound: Arc::new(CrdtInbound(crdt.clone())),
+        node: node.clone(),
+        node_host: Some(node_host.clone()),
+        host: host.clone(),
+        host_events,
+        protocols,
+        welcome: welcome.unwrap_or_default(),
+    })
+    .await
+    .map_err(|error| anyhow!("starting the peer: {error}"))?;
+    let tasks = vec![tokio::spawn(crdt_network::answer_heads(crdt, heads))];
+    Ok(Running { peer, urls, joined, hosts: vec![host, node_host], node, store, cluster_name, tasks })
+}
+
+impl Running {
+    /// Stops what `start` started, backwards.
+    pub async fn stop(&self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.peer.stop().await;
+        for host in &self.hosts {
+            host.shutdown().await;
+        }
+    }
+
+    /// After leaving: what was held for the cluster becomes the user's own, and the cluster's state is forgotten, so that it is
+    /// never merged into another cluster.
+    pub async fn forget_cluster(&self) -> anyhow::Result<()> {
+        const PAGE: usize = 500;
+        let owner = Owner::Cluster(self.cluster_name.clone());
+        let mut after = None;
+        loop {
+            let page = self.node.pins(after, PAGE).await?;
+            for held in &page {
+                let Some((_, depth, _)) = held.owners.iter().find(|(held_for, _, _)| *held_for == owner) else { continue };
+                self.keep_for_user(held.cid, *depth).await?;
+                self.node.unpin(&owner, &held.cid).await?;
+            }
+            if page.len() < PAGE {
+                break;
+            }
+            after = page.last().map(|held| held.cid);
+        }
+        for area in [
+            Area::Pins,
+            Area::Elements,
+            Area::Tombstones,
+            Area::Heads,
+            Area::Processed,
+            Area::DagBlocks,
+            Area::Intents,
+            Area::Ledger,
+            Area::Records,
+            Area::Meta,
+        ] {
+            clear(self.store.as_ref(), area)?;
+        }
+        Ok(())
+    }
+
+    async fn keep_for_user(&self, cid: types::Cid, depth: Depth) -> anyhow::Result<()> {
+        let task = PinTask { owner: Owner::User, cid, depth, source: Source::local() };
+        let progress = Arc::new(tokio::sync::watch::Sender::new(PinProgress::default()));
+        self.node.pin(task, progress).await.map(|_| ()).with_context(|| format!("keeping {cid} for the user"))
+    }
+}
+
+fn clear(store: &dyn Store, area: Area) -> anyhow::Result<()> {
+    const PAGE: usize = 1000;
+    loop {
+        let page = store.snapshot().scan(area, None, &[], PAGE)?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        for (key, _) in &page {
+            batch.delete(area, key.to_vec());
+        }
+        store.commit(batch, Durability::Synced)?;
+    }
+}
+
+/// The cluster's name is part of what was joined: kept with the state, and only an invite or an empty state changes it.
+fn settled_name(store: &dyn Store, wanted: String, is_join: bool) -> anyhow::Result<String> {
+    const KEY: &[u8] = b"cluster-name";
+    let kept = store.snapshot().get(Area::Meta, KEY)?.map(|kept| String::from_utf8_lossy(&kept).into_owned());
+    match kept {
+        Some(kept) if is_join && kept != wanted => {
+            bail!(
+                "this data directory belongs to the cluster {kept:?}, the invite is for {wanted:?}: use another --dir, or `pinfold leave` first"
+            )
+        }
+        Some(kept) => Ok(kept),
+        None => {
+            let mut batch = Batch::new();
+            batch.put(Area::Meta, KEY.to_vec(), wanted.clone().into_bytes());
+            store.commit(batch, Durability::Synced)?;
+            Ok(wanted)
+        }
+    }
+}
+
+/// Counts this start: other peers tell a restart from an old message by it.
+fn count_start(store: &dyn Store) -> anyhow::Result<u64> {
+    const KEY: &[u8] = b"incarnation";
+    let last = store.snapshot().get(Area::Meta, KEY)?;
+    let last = last.and_then(|bytes| <[u8; 8]>::try_from(bytes.as_ref()).ok()).map_or(0, u64::from_be_bytes);
+    // Not below the clock: a state restored from a backup must still count as newer.
+    let clock = now().seconds();
+    let incarnation = (last + 1).max(clock);
+    let mut batch = Batch::new();
+    batch.put(Area::Meta, KEY.to_vec(), incarnation.to_be_bytes().to_vec());
+    store.commit(batch, Durability::Synced)?;
+    Ok(incarnation)
+}
+
+async fn ask_to_join(
+    host: &Host,
+    invite: &Invite,
+    settings: &Settings,
+    records: &[types::SignedRecord],
+    me: PeerId,
+) -> anyhow::Result<Option<Vec<Known>>> {
+    // Started again with the same line: it is a member already, so this is an ordinary start.
+    let is_member = records.iter().any(|record| record.key.author == me && record.key.key == invite.inviter.as_bytes());
+    if is_member {
+        return Ok(None);
+    }
+    if invite.inviter == me {
+        bail!("this invite was made by this very peer: use it on another machine, or with another --dir");
+    }
+    Ok(Some(peer::join::ask(host, invite, &settings.name, now()).await?))
+}
+
+fn now() -> UnixMillis {
+    UnixMillis(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_millis() as u64))
+}
+
+/// The limit that was asked for, or what the disk has free now less a reserve of 5% (at least 1 GiB when there is so much).
+fn space_limit(settings: &Settings) -> anyhow::Result<ByteCount> {
+    if let Some(space) = settings.space {
+        return Ok(space);
+    }
+    let disk = rustix::fs::statvfs(&settings.dir).with_context(|| format!("asking for the free space of {}", settings.dir.display()))?;
+    let free = ByteCount(disk.f_bavail.saturating_mul(disk.f_frsize));
+    let own = ByteCount(folder_size(&settings.dir.join("blocks")));
+    let whole = free + own;
+    let reserve = ByteCount((whole.0 / 20).max(ByteCount::GIB.0).min(whole.0 / 2));
+    Ok(whole - reserve)
+}
+
+fn folder_size(folder: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).filter(|metadata| metadata.is_file()).map(|metadata| metadata.len()).sum()
+}
