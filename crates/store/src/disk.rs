@@ -15,7 +15,7 @@ mod group;
 use crate::lock::{DirLock, create_dir_durably, lock_dir, sync_dir};
 use crate::{Area, Batch, Durability, Snapshot, Store, StoreError};
 use bytes::Bytes;
-use fjall::config::{BloomConstructionPolicy, FilterPolicy, FilterPolicyEntry};
+use fjall::config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use group::Group;
 use std::collections::HashSet;
@@ -44,7 +44,7 @@ pub struct DiskOptions {
 
 impl Default for DiskOptions {
     fn default() -> DiskOptions {
-        DiskOptions { cache: ByteCount(16 << 20), memtable: ByteCount(8 << 20), reserve: ByteCount(48 << 20) }
+        DiskOptions { cache: ByteCount(16 << 20), memtable: ByteCount(8 << 20) }
     }
 }
 
@@ -81,7 +81,7 @@ impl DiskStore {
             .map_err(failed("opening the store"))?;
         let mut areas = Vec::with_capacity(Area::ALL.len());
         for area in Area::ALL {
-            areas.push(database.keyspace(area.name(), || keyspace_options(&options)).map_err(failed("opening an area of the store"))?);
+            areas.push(database.keyspace(area.name(), || keyspace_options(area, &options)).map_err(failed("opening an area of the store"))?);
         }
         let Ok(areas) = <[Keyspace; Area::ALL.len()]>::try_from(areas) else { unreachable!("one keyspace for each area") };
         Ok(DiskStore {
@@ -195,10 +195,15 @@ pub(crate) fn check_keys(batch: &Batch) -> Result<(), StoreError> {
     bad.map_or(Ok(()), |length| Err(StoreError::BadKey { length }))
 }
 
-fn keyspace_options(options: &DiskOptions) -> KeyspaceCreateOptions {
+fn keyspace_options(area: Area, options: &DiskOptions) -> KeyspaceCreateOptions {
     // Ten bits a key at every level: a look-up of an absent key (each put of a block) touches the disk in one case of a hundred.
     let filter = FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(10.0)));
-    KeyspaceCreateOptions::default().max_memtable_size(options.memtable.get()).filter_policy(filter)
+    let keyspace = KeyspaceCreateOptions::default().max_memtable_size(options.memtable.get()).filter_policy(filter);
+    match area {
+        // Hashes do not compress.
+        Area::BlockIndex => keyspace.data_block_compression_policy(CompressionPolicy::disabled()),
+        _ => keyspace,
+    }
 }
 
 /// fjall writes its `version` file last; without it nothing was ever acknowledged, and fjall would stumble over the rest.
