@@ -4,6 +4,7 @@
 //! dir/lock      who has it open
 //! dir/format    the version of this layout
 //! dir/keys/     fjall: one journal for all areas, one tree for each
+//! dir/creating  while the store is created for the first time
 //! ```
 //!
 //! Memory is bounded by the options: one cache and one memtable for each area that is written. The time to open is bounded by
@@ -12,13 +13,14 @@
 mod format;
 mod group;
 
-use crate::lock::{DirLock, create_dir_durably, lock_dir, sync_dir};
+use crate::lock::{DirLock, lock_dir, sync_dir};
 use crate::{Area, Batch, Durability, Snapshot, Store, StoreError};
 use bytes::Bytes;
 use fjall::config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use group::Group;
 use std::collections::HashSet;
+use std::fs::File;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +30,8 @@ use types::ByteCount;
 const JOURNAL: u64 = 64 << 20;
 /// Longest key that fjall takes.
 const KEY_LONGEST: usize = u16::MAX as usize;
+/// Marks a directory in which the store is being created.
+const CREATING: &str = "creating";
 /// A full disk takes deletions while it has this much left: fjall must be able to write its tables, or it stops for good.
 const RESERVE_FOR_DELETES: ByteCount = ByteCount(4 << 20);
 
@@ -44,7 +48,7 @@ pub struct DiskOptions {
 
 impl Default for DiskOptions {
     fn default() -> DiskOptions {
-        DiskOptions { cache: ByteCount(16 << 20), memtable: ByteCount(8 << 20) }
+        DiskOptions { cache: ByteCount(16 << 20), memtable: ByteCount(8 << 20), reserve: ByteCount(48 << 20) }
     }
 }
 
@@ -71,8 +75,7 @@ impl DiskStore {
         let lock = lock_dir(dir)?;
         format::prepare(dir)?;
         let keys = dir.join("keys");
-        forget_unfinished_creation(&keys).map_err(StoreError::failed("clearing a store whose creation was cut short"))?;
-        create_dir_durably(&keys).map_err(StoreError::failed("creating the directory of the keys"))?;
+        let creation = Creation::begin(dir, &keys).map_err(StoreError::failed("creating the store"))?;
         let database = Database::builder(&keys)
             .cache_size(options.cache.get())
             .max_journaling_size(JOURNAL)
@@ -81,9 +84,11 @@ impl DiskStore {
             .map_err(failed("opening the store"))?;
         let mut areas = Vec::with_capacity(Area::ALL.len());
         for area in Area::ALL {
-            areas.push(database.keyspace(area.name(), || keyspace_options(area, &options)).map_err(failed("opening an area of the store"))?);
+            let keyspace = database.keyspace(area.name(), || keyspace_options(area, &options));
+            areas.push(keyspace.map_err(failed("opening an area of the store"))?);
         }
         let Ok(areas) = <[Keyspace; Area::ALL.len()]>::try_from(areas) else { unreachable!("one keyspace for each area") };
+        creation.end(dir, &keys).map_err(StoreError::failed("creating the store"))?;
         Ok(DiskStore {
             group: Group::default(),
             areas: Arc::new(areas),
@@ -206,13 +211,39 @@ fn keyspace_options(area: Area, options: &DiskOptions) -> KeyspaceCreateOptions 
     }
 }
 
-/// fjall writes its `version` file last; without it nothing was ever acknowledged, and fjall would stumble over the rest.
-fn forget_unfinished_creation(keys: &Path) -> std::io::Result<()> {
-    if keys.is_dir() && !keys.join("version").exists() {
-        std::fs::remove_dir_all(keys)?;
-        sync_dir(keys.parent().unwrap_or(Path::new(".")))?;
+/// The first opening, which fjall alone does not carry over a power cut: it stumbles over its own half-made files, and it never syncs the
+/// directory of its trees, so that whole areas would be gone (seen in `compat/powercut`).
+struct Creation {
+    is_first: bool,
+}
+
+impl Creation {
+    /// Clears what a creation cut short has left (nothing was acknowledged before its end) and marks that one is going on.
+    fn begin(dir: &Path, keys: &Path) -> std::io::Result<Creation> {
+        let mark = dir.join(CREATING);
+        let is_first = mark.exists() || !keys.exists();
+        if is_first {
+            File::create(&mark)?.sync_all()?;
+            sync_dir(dir)?;
+            if keys.exists() {
+                std::fs::remove_dir_all(keys)?;
+            }
+            std::fs::create_dir(keys)?;
+            sync_dir(dir)?;
+        }
+        Ok(Creation { is_first })
     }
-    Ok(())
+
+    /// Makes the areas survive a power cut, then removes the mark.
+    fn end(self, dir: &Path, keys: &Path) -> std::io::Result<()> {
+        sync_dir(&keys.join("keyspaces"))?;
+        sync_dir(keys)?;
+        if self.is_first {
+            std::fs::remove_file(dir.join(CREATING))?;
+            sync_dir(dir)?;
+        }
+        Ok(())
+    }
 }
 
 /// fjall numbers a batch once, so two changes of one key inside it would have no order.

@@ -38,9 +38,10 @@ fn a_second_opening_names_the_process_that_has_it() {
 fn a_creation_cut_short_is_begun_again() {
     let home = TempDir::new().expect("a directory for the test");
     drop(open(home.path()));
-    std::fs::remove_file(home.path().join("keys/version")).expect("as if the power went before it was written");
-    let store = open(home.path());
-    put(&store, "a", Durability::Synced);
+    std::fs::write(home.path().join(CREATING), "").expect("as if the power went before the end");
+    std::fs::remove_file(home.path().join("keys/version")).expect("fjall had not come far");
+    put(&open(home.path()), "a", Durability::Synced);
+    assert!(open(home.path()).get(Area::Pins, b"a").expect("reads").is_some(), "the creation has ended this time");
 }
 
 #[test]
