@@ -12,7 +12,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("cluster", &["types"]),
     ("ipfs", &["types", "dag"]),
     ("store", &["types"]),
-    ("net", &["types", "wire"]),
+    ("net", &["types", "wire", "dag"]),
     ("consensus", &["types", "wire", "store"]),
     ("ipfs-embedded", &["types", "dag", "ipfs", "net", "store"]),
     ("peer", &["types", "wire", "dag", "cluster", "consensus", "ipfs", "net", "store"]),

@@ -61,10 +61,11 @@ fn what_was_acknowledged_survives_kill_minus_nine_of_all_peers() {
     std::fs::write(&file, noise(2_000_000, 7)).expect("written");
     let added = peers[1].json(&["add", file.to_str().expect("a path"), "--copies", "2", "--wait", "2", "--json"]);
     let root = added["cid"].as_str().expect("a root").to_owned();
+    let places: Vec<(String, Vec<String>)> = peers.iter().map(|peer| (peer.name.clone(), peer.same_addresses())).collect();
     for peer in peers {
         peer.kill();
     }
-    let peers: Vec<Peer> = ["one", "two", "three"].iter().map(|name| Peer::up(folder.path(), name)).collect();
+    let peers: Vec<Peer> = places.iter().map(|(name, addresses)| Peer::again(folder.path(), name, addresses)).collect();
     meet(&peers);
     until("both copies are confirmed again", LATER, || (holders(&peers[0], &root).len() == 2).then_some(()));
     let out = folder.path().join("back.bin");

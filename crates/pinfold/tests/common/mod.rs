@@ -75,6 +75,22 @@ impl Peer {
         }
     }
 
+    /// Where it listened, so that it can be started there again: flags for `start`.
+    pub fn same_addresses(&self) -> Vec<String> {
+        let bare = |key: &str| {
+            let list = self.ready[key].as_array().cloned().unwrap_or_default();
+            let first = list.first().and_then(Value::as_str).unwrap_or_default().to_owned();
+            first.split("/p2p/").next().unwrap_or_default().to_owned()
+        };
+        vec!["--cluster".to_owned(), bare("cluster"), "--swarm".to_owned(), bare("swarm")]
+    }
+
+    /// `pinfold up` where it listened before.
+    pub fn again(folder: &Path, name: &str, addresses: &[String]) -> Peer {
+        let flags: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        Peer::start(folder, name, &["up"], &flags)
+    }
+
     pub fn api(&self) -> &str {
         self.ready["api"].as_str().expect("an api")
     }
@@ -125,25 +141,12 @@ impl Peer {
 
     /// Waits for it to end by itself.
     pub fn ended(&mut self, limit: Duration) -> Option<i32> {
-        until("the peer ends by itself", limit, || {
-            self.child.try_wait().expect("a child").map(|status| status.code().unwrap_or(-1)).map(Some)
-        })
-        .flatten_code()
+        until("the peer ends by itself", limit, || self.child.try_wait().expect("a child")).code()
     }
 
     /// `GET path` of the REST door: status and body.
     pub fn get(&self, path: &str) -> (u16, Vec<u8>) {
         http(self.api(), "GET", path, &[], b"")
-    }
-}
-
-trait FlattenCode {
-    fn flatten_code(self) -> Option<i32>;
-}
-
-impl FlattenCode for Option<i32> {
-    fn flatten_code(self) -> Option<i32> {
-        self
     }
 }
 
