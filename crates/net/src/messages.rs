@@ -70,6 +70,9 @@ pub enum SendError {
     },
 }
 
+/// What peers sent: from whom (proven), and the bytes.
+pub type Received = mpsc::Receiver<(PeerId, Vec<u8>)>;
+
 /// Sends messages under one protocol name. Clones send through the same streams.
 #[derive(Clone)]
 pub struct Messages {
@@ -105,7 +108,7 @@ struct Queue {
 impl Messages {
     /// Starts sending and receiving under `protocol`; ends with the host. To be called before peers are dialled. Received messages
     /// come out of the receiver with who sent them; while nobody takes them, their senders are held back.
-    pub fn start(host: &Host, protocol: &str, limits: MessageLimits) -> Result<(Messages, mpsc::Receiver<(PeerId, Vec<u8>)>), OpenError> {
+    pub fn start(host: &Host, protocol: &str, limits: MessageLimits) -> Result<(Messages, Received), OpenError> {
         let incoming = host.accept(&[protocol])?;
         let (sender, receiver) = mpsc::channel(RECEIVED_QUEUED);
         let shared = Arc::new(Shared {

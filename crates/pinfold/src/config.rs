@@ -111,10 +111,8 @@ impl Settings {
             bail!("copies must be 1 <= least <= wanted <= most, not {} / {} / {}: see {}", copies.0, copies.1, copies.2, path.display());
         }
         let space = flags.space.clone().or(file.space).map(|text| parse_bytes(&text)).transpose()?;
-        if let Some(space) = space {
-            if space < ByteCount(64 << 20) {
-                bail!("--space {space} is too little: a peer needs at least 64 MiB");
-            }
+        if let Some(space) = space.filter(|space| *space < ByteCount(64 << 20)) {
+            bail!("--space {space} is too little: a peer needs at least 64 MiB");
         }
         let grace = flags.grace.clone().or(file.grace).unwrap_or_else(|| "10m".to_owned());
         Ok(Settings {

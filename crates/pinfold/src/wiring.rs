@@ -188,7 +188,7 @@ fn clear(store: &dyn Store, area: Area) -> anyhow::Result<()> {
         }
         let mut batch = Batch::new();
         for (key, _) in &page {
-            batch.delete(area, key.to_vec());
+            batch.delete(area, key);
         }
         store.commit(batch, Durability::Synced)?;
     }
@@ -207,7 +207,7 @@ fn settled_name(store: &dyn Store, wanted: String, is_join: bool) -> anyhow::Res
         Some(kept) => Ok(kept),
         None => {
             let mut batch = Batch::new();
-            batch.put(Area::Meta, KEY.to_vec(), wanted.clone().into_bytes());
+            batch.put(Area::Meta, KEY, wanted.clone().into_bytes());
             store.commit(batch, Durability::Synced)?;
             Ok(wanted)
         }
@@ -223,7 +223,7 @@ fn count_start(store: &dyn Store) -> anyhow::Result<u64> {
     let clock = now().seconds();
     let incarnation = (last + 1).max(clock);
     let mut batch = Batch::new();
-    batch.put(Area::Meta, KEY.to_vec(), incarnation.to_be_bytes().to_vec());
+    batch.put(Area::Meta, KEY, incarnation.to_be_bytes());
     store.commit(batch, Durability::Synced)?;
     Ok(incarnation)
 }

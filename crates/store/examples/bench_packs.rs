@@ -14,7 +14,8 @@ fn main() {
     let base = arguments.next().unwrap_or_else(|| ".".to_owned());
     let wanted: Vec<String> = arguments.collect();
     let dir = tempfile::tempdir_in(base).expect("a directory for the benchmark");
-    let runs: [(&str, fn(&Path)); 4] = [
+    type Run = (&'static str, fn(&Path));
+    let runs: [Run; 4] = [
         ("large", |dir| blocks(dir, "256 KiB blocks, sync each 64", 256 << 10, 2048, 64)),
         ("single", |dir| blocks(dir, "256 KiB blocks, sync each one", 256 << 10, 600, 1)),
         ("small", |dir| blocks(dir, "200 B blocks, batches of 1000", 200, 400_000, 1000)),

@@ -44,7 +44,12 @@ async fn copy(client: &Client, path: &str, out: &mut (impl AsyncWriteExt + Unpin
 /// The entries below a path: objects with `name`, `type` (`file`, `directory`, `symlink`), `cid`, `size`, `target`.
 async fn list(client: &Client, path: &str) -> anyhow::Result<Vec<Value>> {
     let mut entries = Vec::new();
-    client.lines(Method::GET, &format!("/pinfold/v1/ls/{path}"), client::empty(), &[], |line| Ok(entries.push(line))).await?;
+    client
+        .lines(Method::GET, &format!("/pinfold/v1/ls/{path}"), client::empty(), &[], |line| {
+            entries.push(line);
+            Ok(())
+        })
+        .await?;
     Ok(entries)
 }
 
