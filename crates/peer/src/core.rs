@@ -13,6 +13,7 @@ use consensus::{Consensus, Write};
 use ipfs::IpfsNode;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use store::{Area, Batch, Durability, Store};
@@ -41,6 +42,8 @@ pub struct Core {
     live: broadcast::Sender<Live>,
     notices: Mutex<VecDeque<(UnixMillis, Notice, String)>>,
     wake: Notify,
+    /// Something was let go since the last collection.
+    has_garbage: AtomicBool,
     started: Instant,
     own: Weak<Core>,
 }
@@ -83,6 +86,7 @@ impl Core {
             live: broadcast::channel(LIVE_QUEUE).0,
             notices: Mutex::new(VecDeque::new()),
             wake: Notify::new(),
+            has_garbage: AtomicBool::new(false),
             started,
             own: own.clone(),
         })
@@ -100,6 +104,16 @@ impl Core {
     /// Both clocks.
     pub fn now(&self) -> Now {
         clocks(self.started)
+    }
+
+    /// Something was let go: a collection will free it.
+    pub(crate) fn mark_garbage(&self) {
+        self.has_garbage.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether something was let go since this was last asked.
+    pub(crate) fn take_garbage(&self) -> bool {
+        self.has_garbage.swap(false, Ordering::Relaxed)
     }
 
     /// Live events.

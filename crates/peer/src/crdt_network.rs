@@ -12,6 +12,15 @@ use types::{Cid, PeerId};
 
 /// Protocol by which Pinfold peers ask for heads, instead of waiting for the minutely broadcast.
 pub const HEADS: &str = "/pinfold/heads/1";
+/// Protocol by which Pinfold peers ask for a stretch of history at once.
+pub const STRETCH: &str = "/pinfold/stretch/1";
+/// A question about a stretch names some CIDs.
+const QUESTION_LONGEST: usize = 1 << 20;
+/// An answer holds at most 3.1 MiB (`Crdt::stretch`).
+const STRETCH_LONGEST: usize = 4 << 20;
+const STRETCH_DEADLINE: Duration = Duration::from_secs(30);
+/// Answers being made at once; further askers wait.
+const ANSWERS_AT_ONCE: usize = 8;
 /// A heads message holds at most so much (1 MiB, as gossip).
 const HEADS_LONGEST: usize = 1 << 20;
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
@@ -83,6 +92,35 @@ impl CrdtNetwork for ClusterNetwork {
             Ok(message.map(|message| message.to_vec()).unwrap_or_default())
         };
         tokio::time::timeout(ASK_DEADLINE, ask).await.map_err(|_| "no answer in time".to_owned())?
+    }
+
+    async fn ask_stretch(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, String> {
+        let ask = async {
+            let (mut stream, _) = self.host.open(peer, &[STRETCH]).await.map_err(|error| error.to_string())?;
+            net::frame::write_frame(&mut stream, &question).await.map_err(|error| error.to_string())?;
+            let answer = net::frame::read_frame(&mut stream, STRETCH_LONGEST).await.map_err(|error| error.to_string())?;
+            Ok(answer.map(|answer| answer.to_vec()).unwrap_or_default())
+        };
+        tokio::time::timeout(STRETCH_DEADLINE, ask).await.map_err(|_| "no answer in time".to_owned())?
+    }
+}
+
+/// Answers those who ask for stretches of history, until the host stops.
+pub async fn answer_stretches(crdt: Arc<Crdt>, mut asked: Incoming) {
+    let places = Arc::new(tokio::sync::Semaphore::new(ANSWERS_AT_ONCE));
+    while let Some((_, _, mut stream)) = asked.next().await {
+        let crdt = crdt.clone();
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        tokio::spawn(async move {
+            let answer = async {
+                let question = net::frame::read_frame(&mut stream, QUESTION_LONGEST).await.ok()??;
+                let answer = tokio::task::spawn_blocking(move || crdt.stretch(&question)).await.ok()?;
+                net::frame::write_frame(&mut stream, &answer).await.ok()
+            };
+            // An asker that went away, or is too slow, asks again.
+            tokio::time::timeout(STRETCH_DEADLINE, answer).await.ok();
+            drop(place);
+        });
     }
 }
 

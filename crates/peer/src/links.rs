@@ -6,6 +6,7 @@
 
 use crate::core::Core;
 use crate::handle::Live;
+use crate::peer::Inbound;
 use cluster::{Event, LinkState};
 use consensus::Consensus;
 use net::{Host, Messages};
@@ -55,6 +56,7 @@ pub struct Links {
     core: Weak<Core>,
     consensus: Arc<dyn Consensus>,
     store: Arc<dyn Store>,
+    inbound: Arc<dyn Inbound>,
     own: OwnFacts,
     state: Mutex<State>,
     node_addresses: Mutex<Vec<String>>,
@@ -68,13 +70,14 @@ struct State {
 
 impl Links {
     /// Over a running cluster host.
-    pub fn new(host: Host, messages: Messages, core: &Arc<Core>, own: OwnFacts) -> Arc<Links> {
+    pub fn new(host: Host, messages: Messages, core: &Arc<Core>, inbound: Arc<dyn Inbound>, own: OwnFacts) -> Arc<Links> {
         let links = Arc::new(Links {
             host,
             messages,
             core: Arc::downgrade(core),
             consensus: core.consensus.clone(),
             store: core.store.clone(),
+            inbound,
             own,
             state: Mutex::new(State::default()),
             node_addresses: Mutex::new(Vec::new()),
@@ -166,6 +169,7 @@ impl Links {
     /// Its last connection ended.
     pub fn disconnected(&self, peer: PeerId) {
         if self.state.lock().linked.remove(&peer) {
+            self.inbound.disconnected(peer);
             self.feed(Event::Link(peer, LinkState::Down));
             self.tell_live(Live::Peers);
         }
@@ -203,6 +207,7 @@ impl Links {
 
     fn link(&self, peer: PeerId) {
         if self.state.lock().linked.insert(peer) {
+            self.inbound.connected(peer);
             self.feed(Event::Link(peer, LinkState::Up));
             self.tell_live(Live::Peers);
         }

@@ -25,6 +25,10 @@ use wire::join::Known;
 
 /// How often the own node's space is measured.
 const SPACE_EVERY: Duration = Duration::from_secs(2);
+/// How often it is looked whether something was let go.
+const GARBAGE_LOOK: Duration = Duration::from_secs(20);
+/// A nearly full node is not collected more often than this without a cause.
+const GARBAGE_TIGHT: Duration = Duration::from_secs(600);
 /// Totals are counted at most this often.
 const TOTALS_FRESH: Duration = Duration::from_secs(1);
 /// Streams of joins and address books answered at once.
@@ -123,7 +127,7 @@ impl Peer {
         let owner = Owner::Cluster(parts.cluster.clone());
         let core = Core::new(parts.machine, parts.consensus, parts.node, parts.store, parts.trust, owner);
         let Protocols { messages, received, joins, books } = parts.protocols;
-        let links = Links::new(parts.host.clone(), messages, &core, parts.own);
+        let links = Links::new(parts.host.clone(), messages, &core, parts.inbound.clone(), parts.own);
         let joining = Joining::new(core.clone(), links.clone(), parts.key, parts.secret, parts.cluster.clone());
         let peer = Arc::new(Peer {
             started: core.now().wall,
@@ -142,8 +146,9 @@ impl Peer {
         let mut tasks = vec![
             tokio::spawn(take_hints(core.clone())),
             tokio::spawn(core.clone().run_clock()),
-            tokio::spawn(take_host_events(links.clone(), parts.inbound, parts.host_events, core.trust.clone())),
+            tokio::spawn(take_host_events(links.clone(), parts.inbound, parts.host_events)),
             tokio::spawn(take_messages(links.clone(), received)),
+            tokio::spawn(collect_garbage(core.clone())),
             tokio::spawn(answer_joins(joining.clone(), joins)),
             tokio::spawn(answer_books(links.clone(), books)),
         ];
@@ -255,21 +260,32 @@ fn pin_change(change: consensus::Change) -> Option<cluster::PinChange> {
     Some(cluster::PinChange { cid, before: read(change.before.clone()).map(|(pin, _)| pin), after })
 }
 
-async fn take_host_events(links: Arc<Links>, inbound: Arc<dyn Inbound>, mut events: HostEvents, trust: Trust) {
+async fn take_host_events(links: Arc<Links>, inbound: Arc<dyn Inbound>, mut events: HostEvents) {
     while let Some(event) = events.next().await {
         match event {
-            HostEvent::Connected(peer, _) => {
-                links.connected(peer);
-                if trust.is_member(&peer) {
-                    inbound.connected(peer);
-                }
-            }
-            HostEvent::Disconnected(peer) => {
-                links.disconnected(peer);
-                inbound.disconnected(peer);
-            }
+            HostEvent::Connected(peer, _) => links.connected(peer),
+            HostEvent::Disconnected(peer) => links.disconnected(peer),
             HostEvent::Gossip { topic, from, data, .. } => inbound.gossip(&topic, from, data),
             HostEvent::ListenChanged => {}
+        }
+    }
+}
+
+/// Frees what no owner needs any more: soon after something was let go, and when the space is nearly used up.
+async fn collect_garbage(core: Arc<Core>) {
+    let mut last = Instant::now();
+    loop {
+        tokio::time::sleep(GARBAGE_LOOK).await;
+        let Ok(space) = core.node.space().await else { continue };
+        let is_tight = space.used.0 > space.limit.0 / 10 * 9 && last.elapsed() > GARBAGE_TIGHT;
+        if !is_tight && !core.take_garbage() {
+            continue;
+        }
+        last = Instant::now();
+        match core.node.collect_garbage().await {
+            Ok(freed) if freed > ByteCount::ZERO => tracing::info!(%freed, "garbage collected"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "collecting garbage"),
         }
     }
 }

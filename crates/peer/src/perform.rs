@@ -20,7 +20,10 @@ pub async fn run(core: &Arc<Core>, id: OpId, operation: NodeOp) -> NodeOutcome {
             pin(core, id, task).await
         }
         NodeOp::Unpin { cid } => match core.node.unpin(&core.owner, &cid).await {
-            Ok(()) => NodeOutcome::Unpinned,
+            Ok(()) => {
+                core.mark_garbage();
+                NodeOutcome::Unpinned
+            }
             Err(error) => NodeOutcome::Failed(failure(error)),
         },
         NodeOp::ListHeld { after, limit } => match held(core, after, limit).await {

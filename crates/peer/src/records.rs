@@ -2,6 +2,7 @@
 
 use cluster::MemberDocument;
 use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
+use std::sync::Arc;
 use store::{Area, Batch, Durability, Store, StoreError};
 use types::{PeerId, RecordKey, RecordKind, SignedRecord, UnixMillis};
 
@@ -22,6 +23,14 @@ pub fn verify(record: &SignedRecord) -> bool {
         (Some(key), Some(signature)) => key.verify(&wire::record::signing_bytes(record), &signature).is_ok(),
         _ => false,
     }
+}
+
+/// Signs this peer's deltas of the shared state, in the field that Go peers keep and ignore (`wire::delta`).
+pub fn delta_signer(key: SigningKey, author: PeerId, cluster: String) -> consensus::crdt::Signer {
+    Arc::new(move |links, delta| {
+        let signature = key.sign(&wire::delta::signing_bytes(&cluster, &author, links, delta)).to_bytes().to_vec();
+        wire::AuthorSignature { author, signature }
+    })
 }
 
 fn storage_key(key: &RecordKey) -> Vec<u8> {

@@ -59,6 +59,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     host.set_gossip_filter(&topic, Arc::new(move |peer| trusted.is_member(peer)));
     let protocols = Protocols::register(&host).context("answering other peers")?;
     let heads = host.accept(&[crdt_network::HEADS]).context("answering for heads")?;
+    let stretches = host.accept(&[crdt_network::STRETCH]).context("answering for history")?;
     let dag_blocks = DagBlocks::default();
     let cluster_bitswap = Bitswap::start(host.clone(), Arc::new(dag_blocks.clone()), BitswapLimits::default());
     let welcome = match invite {
@@ -67,7 +68,8 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     };
     let network = ClusterNetwork::new(host.clone(), cluster_bitswap, topic);
     let is_alone = records.is_empty() && invite.is_none();
-    let options = CrdtOptions { alone: is_alone, ..CrdtOptions::new(me) };
+    let signer = peer::records::delta_signer(SigningKey::from_bytes(&keys.cluster), me, cluster_name.clone());
+    let options = CrdtOptions { alone: is_alone, signer: Some(signer), ..CrdtOptions::new(me) };
     let crdt = Arc::new(Crdt::open(store.clone(), network, options).await.context("opening the shared state")?);
     dag_blocks.set(crdt.clone());
 
@@ -121,7 +123,8 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     })
     .await
     .map_err(|error| anyhow!("starting the peer: {error}"))?;
-    let tasks = vec![tokio::spawn(crdt_network::answer_heads(crdt, heads))];
+    let tasks =
+        vec![tokio::spawn(crdt_network::answer_heads(crdt.clone(), heads)), tokio::spawn(crdt_network::answer_stretches(crdt, stretches))];
     Ok(Running { peer, urls, joined, hosts: vec![host, node_host], node, store, cluster_name, tasks })
 }
 
