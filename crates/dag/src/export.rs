@@ -1,20 +1,37 @@
-//! From blocks to files, listings and paths, without fetching.
+//! From blocks to files, listings, paths, whole trees and archives, without fetching.
 //!
-//! All three readers work alike: `step` tells what is needed or what was found, `give` brings a needed block, and so on until the end. Blocks are
+//! All readers work alike: `step` tells what is needed or what was found, `give` brings a needed block, and so on until the end. Blocks are
 //! believed: whoever brings them has verified them. Sizes that a DAG claims are checked against what comes, so a reader never gives more or
 //! fewer bytes than the root promised.
 
 mod file;
 mod list;
 mod resolve;
+mod tar;
+mod tree;
+mod zip;
 
 pub use file::{FileReader, FileStep, file_size};
 pub use list::{DirectoryReader, Entry, ListStep};
 pub use resolve::{Found, Resolve, Resolver};
+pub use tar::TarWriter;
+pub use tree::{EntryKind, TreeEntry, TreeReader, TreeStep};
+pub use zip::ZipWriter;
 
 use crate::DecodeError;
 use crate::unixfs::Kind;
 use types::Cid;
+
+/// What an archive writer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArchiveStep {
+    /// Bring this block.
+    Need(types::Cid),
+    /// The next bytes of the archive.
+    Data(bytes::Bytes),
+    /// The archive is whole.
+    Done,
+}
 
 /// Why something cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +81,15 @@ pub enum ExportError {
         /// Where it was noticed.
         cid: Box<Cid>,
     },
+    /// A name of an entry would lead elsewhere, or is none.
+    #[error("an entry is called {name:?}, which no file system or archive takes")]
+    BadName {
+        /// The name.
+        name: String,
+    },
+    /// More entries than an archive can list.
+    #[error("the archive would have more entries than are kept in memory")]
+    TooMany,
     /// Blocks of this codec hold no files.
     #[error("{cid} has codec 0x{codec:x}, which holds no files")]
     Codec {

@@ -201,7 +201,7 @@ impl Walker {
 }
 
 /// Sixteen bytes of the digest, and the codec, which decides what the links are. (Inline CIDs never come here.)
-fn key(cid: &Cid) -> [u64; 2] {
+pub(crate) fn key(cid: &Cid) -> [u64; 2] {
     let mut piece = [0; 16];
     let digest = cid.hash().digest();
     let length = digest.len().min(16);

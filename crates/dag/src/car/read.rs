@@ -12,7 +12,7 @@ pub const HEADER_MAX: usize = 1 << 20;
 pub const ROOTS_MAX: usize = 1 << 14;
 
 /// The longest section: a block and its CID.
-const SECTION_MAX: usize = MAX_BLOCK + 128;
+pub(super) const SECTION_MAX: usize = MAX_BLOCK + 128;
 const V2_HEADER: usize = 40;
 /// Version 2's fixed beginning, 11 bytes.
 const V2_PRAGMA: usize = 11;
@@ -30,6 +30,9 @@ pub enum CarError {
     /// A version that does not exist.
     #[error("CAR version {0} is not known")]
     Version(u64),
+    /// An index of another kind.
+    #[error("CAR index of codec 0x{0:x} is not known")]
+    IndexCodec(u64),
     /// A block is larger than any that is taken.
     #[error("CAR section of {length} bytes is too large")]
     TooBig {
