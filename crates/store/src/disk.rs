@@ -40,7 +40,7 @@ const RESERVE_FOR_DELETES: ByteCount = ByteCount(4 << 20);
 pub struct DiskOptions {
     /// Blocks of tables kept in memory.
     pub cache: ByteCount,
-    /// Fresh writes of one area kept in memory before they go to a table.
+    /// Fresh writes of one area kept in memory before they go to a table. Taken when the store is created: fjall keeps it with the area.
     pub memtable: ByteCount,
     /// Space that writes leave free on the disk: fjall needs it to write tables, and stops for good when it cannot.
     pub reserve: ByteCount,
