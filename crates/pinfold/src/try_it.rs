@@ -97,7 +97,8 @@ async fn keep(args: &TryArgs, extent: Extent, peers: &mut [Child], talk: Talk) -
         extent.files,
         args.copies
     ));
-    let query = format!("/add?stream-channels=true&cid-version=1&raw-leaves=true{}", add::wish_query(&wish)?);
+    let query =
+        format!("/add?stream-channels=true&cid-version=1&raw-leaves=true{}{}", add::wish_query(&wish)?, add::expected_size(extent.bytes));
     let upload = upload::of_paths(vec![args.folder.clone()], Walk::default());
     let added = add::send(&client, &query, upload, Some(extent.bytes), |_| {}).await?;
     let rate = types::ByteCount((added.bytes as f64 / added.took.as_secs_f64().max(0.001)) as u64);

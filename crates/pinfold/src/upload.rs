@@ -195,6 +195,11 @@ fn send_file(path: &Path, name: &[u8], before: &Metadata, out: &mut Out) -> anyh
     out.text("\r\n")
 }
 
+/// The peer ended the connection: its answer says why, not this.
+#[derive(Debug, thiserror::Error)]
+#[error("the peer closed the connection")]
+struct PeerGone;
+
 /// The writing end: gathers small pieces into chunks.
 struct Out {
     boundary: String,
@@ -258,7 +263,7 @@ impl Out {
             return Ok(());
         }
         self.gathered.reserve(CHUNK);
-        self.queue.blocking_send(Ok(Frame::data(chunk))).map_err(|_| anyhow::anyhow!("the peer closed the connection"))
+        self.queue.blocking_send(Ok(Frame::data(chunk))).map_err(|_| PeerGone.into())
     }
 }
 
@@ -282,7 +287,9 @@ fn begin(work: impl FnOnce(&mut Out) -> anyhow::Result<()> + Send + 'static) -> 
         });
         if let Err(error) = done {
             let text = format!("{error:#}");
-            failed.set(text.clone());
+            if error.downcast_ref::<PeerGone>().is_none() {
+                failed.set(text.clone());
+            }
             // Breaks the body off, so that the peer never takes a part for the whole.
             out.queue.blocking_send(Err(std::io::Error::other(text))).ok();
         }

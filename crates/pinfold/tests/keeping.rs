@@ -4,6 +4,7 @@ mod common;
 
 use common::{Peer, holders, http, meet, noise, pinfold, sample, three, until};
 use serde_json::Value;
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
@@ -148,4 +149,78 @@ fn a_leaving_peer_hands_its_copies_over_first() {
         let held = holders(&peers[0], &root);
         names.iter().all(|name| held.contains(name)).then_some(())
     });
+}
+
+#[test]
+fn a_peer_without_room_refuses_with_the_numbers_and_keeps_what_it_has() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let peer = Peer::start(folder.path(), "small", &["up"], &["--space", "64MiB"]);
+    let (small, large) = (folder.path().join("small.bin"), folder.path().join("large.bin"));
+    std::fs::write(&small, noise(1_000_000, 1)).expect("written");
+    std::fs::write(&large, noise(80_000_000, 2)).expect("written");
+    let root = peer.json(&["add", small.to_str().expect("a path"), "--json"])["cid"].as_str().expect("a root").to_owned();
+    // Said beforehand (a file has a size) and found out on the way (a stream has none): refused in words both times.
+    let refused = peer.run(&["add", large.to_str().expect("a path")]);
+    assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("MiB"), "{said}");
+    let streamed =
+        pinfold().args(["add", "-", "--api", peer.api()]).stdin(std::fs::File::open(&large).expect("readable")).output().expect("runs");
+    assert!(!streamed.status.success());
+    let said = String::from_utf8_lossy(&streamed.stderr).into_owned();
+    assert!(said.contains("no room"), "{said}");
+    // What the disk really gives: journals are laid out ahead as holes.
+    let used: u64 = walk(&peer.dir).iter().map(|path| std::fs::metadata(path).map_or(0, |metadata| metadata.blocks() * 512)).sum();
+    assert!(used < (64 << 20) * 11 / 10, "{used} bytes are used of 64 MiB");
+    let (status, body) = http(peer.gateway(), "GET", &format!("/ipfs/{root}"), &[], b"");
+    assert_eq!((status, body == noise(1_000_000, 1)), (200, true));
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        if entry.path().is_dir() {
+            found.extend(walk(&entry.path()));
+        } else {
+            found.push(entry.path());
+        }
+    }
+    found
+}
+
+#[test]
+fn what_a_person_keeps_is_not_let_go_with_a_clusters_pin() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut peers = vec![Peer::up(folder.path(), "one")];
+    let invite = peers[0].invite();
+    peers.push(Peer::join(folder.path(), "two", &invite));
+    meet(&peers);
+    let file = folder.path().join("file.bin");
+    std::fs::write(&file, noise(400_000, 9)).expect("written");
+    let add = |peer: &Peer, copies: &str| {
+        let added = peer.json(&["add", file.to_str().expect("a path"), "--copies", copies, "--wait", copies, "--json"]);
+        added["cid"].as_str().expect("a root").to_owned()
+    };
+    let root = add(&peers[0], "2");
+    // It leaves without --purge: what it held becomes its own.
+    let mut two = peers.pop().expect("two");
+    two.say(&["leave"]);
+    assert_eq!(two.ended(SOON), Some(0));
+    drop(two);
+    let said = Peer::try_start(folder.path(), "two", &["up"], &[]).err().expect("refused");
+    assert!(said.contains("left its cluster") && said.contains("pinfold join"), "{said}");
+    // In another cluster the same content is pinned and let go again: the person's copy stays.
+    let other = Peer::up(folder.path(), "other");
+    let two = Peer::join(folder.path(), "two", &other.invite());
+    let peers = [other, two];
+    meet(&peers);
+    assert!(!peers[1].say(&["pin", "ls"]).contains(&root), "the old cluster's state is not merged into the new one");
+    assert_eq!(add(&peers[0], "2"), root);
+    peers[0].say(&["pin", "rm", &root]);
+    until("the pin is gone", SOON, || (!peers[1].say(&["pin", "ls"]).contains(&root)).then_some(()));
+    peers[1].say(&["recover"]);
+    let (status, _) = http(peers[1].api(), "POST", "/ipfs/gc?local=true", &[], b"");
+    assert_eq!(status, 200);
+    let (status, body) = http(peers[1].gateway(), "GET", &format!("/ipfs/{root}"), &[("Cache-Control", "only-if-cached")], b"");
+    assert_eq!((status, body == noise(400_000, 9)), (200, true));
 }

@@ -37,7 +37,9 @@ pub(crate) async fn answer(cluster: &Arc<dyn Cluster>, query: &Query, request: R
     if options.params.format == AddFormat::Car && options.params.wrap {
         return Err(Failure::bad("cannot wrap a CAR file upload"));
     }
-    let size = request.head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()).map(ByteCount);
+    // A streamed body says no length; our own client says what it measured, so that a full cluster refuses before the first byte.
+    let said = request.head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let size = said.or_else(|| query.get("expected-size").parse().ok()).map(ByteCount);
     let content_type = request.head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
     let mut parts = Parts::new(request.body, content_type.as_deref()).map_err(|error| Failure::bad(error.to_string()))?;
     let first = match parts.next().await {

@@ -39,6 +39,11 @@ pub fn wish_query(wish: &Wish) -> anyhow::Result<String> {
     Ok(query)
 }
 
+/// Tells the peer how much will come: the content and 2% for the nodes above it.
+pub fn expected_size(bytes: u64) -> String {
+    format!("&expected-size={}", bytes.saturating_add(bytes / 50).saturating_add(64 << 10))
+}
+
 /// What an add gave.
 #[derive(Debug, Clone)]
 pub struct Added {
@@ -82,6 +87,7 @@ pub async fn run(args: AddArgs) -> anyhow::Result<()> {
         query.push_str("&no-pin=true");
     }
     query.push_str(&wish_query(&wish)?);
+    query.push_str(&total.map(expected_size).unwrap_or_default());
     let show_lines = args.target.json || !args.quiet;
     let added = send(&client, &query, upload, total, |line| {
         if args.target.json {
