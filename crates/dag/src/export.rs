@@ -12,6 +12,7 @@ mod tree;
 mod zip;
 
 pub use file::{FileReader, FileStep, file_size};
+pub(crate) use list::check_shard;
 pub use list::{DirectoryReader, Entry, ListStep};
 pub use resolve::{Found, Resolve, Resolver};
 pub use tar::TarWriter;

@@ -12,7 +12,9 @@
 //!                                             block, hash (the ground)       car (many blocks in one stream)
 //! ```
 //!
-//! Reading order: [`hash`], [`block`], [`pb`], [`unixfs`], [`mod@links`], then [`import`], [`walk`], [`export`], [`car`].
+//! What exists is changed by [`edit`] (one directory, one file) and [`mfs`] (a tree by path), which stand on all of these but `car`.
+//!
+//! Reading order: [`hash`], [`block`], [`pb`], [`unixfs`], [`mod@links`], then [`import`], [`walk`], [`export`], [`edit`], [`mfs`], [`car`].
 //!
 //! Everything that decodes is bounded: blocks by [`MAX_BLOCK`], links by [`MAX_LINKS`], nesting and widths by constants beside the code. Bytes from
 //! strangers give errors, never panics.
@@ -22,6 +24,7 @@ pub mod car;
 pub mod cbor;
 pub mod chunk;
 pub mod codec;
+pub mod edit;
 pub mod error;
 pub mod export;
 pub mod hamt;
@@ -29,6 +32,7 @@ pub mod hash;
 pub mod import;
 pub mod json;
 pub mod links;
+pub mod mfs;
 pub mod pb;
 pub mod unixfs;
 pub mod walk;

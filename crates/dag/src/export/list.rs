@@ -120,7 +120,7 @@ impl DirectoryReader {
 }
 
 /// All shards of a directory are of one shape, and there are only so many levels as a hash has bits.
-pub(super) fn check_shard(cid: &Cid, node: &pb::Node<'_>, shape: Shape, of_root: Shape, depth: u32) -> Result<(), ExportError> {
+pub(crate) fn check_shard(cid: &Cid, node: &pb::Node<'_>, shape: Shape, of_root: Shape, depth: u32) -> Result<(), ExportError> {
     if shape != of_root || node.links.len() > shape.width() {
         return Err(ExportError::malformed(cid, "directory shard", "width unlike that of the directory"));
     }

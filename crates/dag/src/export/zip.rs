@@ -270,7 +270,7 @@ fn dos_time(seconds: i64) -> u32 {
     let month = (if month < 10 { month + 3 } else { month - 9 }) as u32;
     let year = (year_of_era + era * 400) as u32 + u32::from(month <= 2);
     let date = (year - 1980) << 9 | month << 5 | day;
-    date << 16 | (second / 3600) << 11 | (second / 60 % 60) << 5 | second % 60 / 2
+    date << 16 | (second / 3600) << 11 | (second / 60 % 60) << 5 | (second % 60 / 2)
 }
 
 fn put16(out: &mut Vec<u8>, value: u16) {
