@@ -6,9 +6,15 @@ use bytes::Bytes;
 use cid::Cid;
 use dag::car::CarReader;
 use dag::chunk::{Chunker, Cutter};
-use dag::export::{DirectoryReader, FileReader, FileStep, ListStep, Resolve, Resolver, file_size};
+use dag::edit::Step;
+use dag::edit::directory::{self, Change};
+use dag::edit::file::{self, FileChange, FileEditOptions};
+use dag::export::{
+    ArchiveStep, DirectoryReader, Entry, FileReader, FileStep, ListStep, Resolve, Resolver, TarWriter, ZipWriter, file_size,
+};
 use dag::hash::HashFn;
 use dag::import::{DirectoryBuilder, DirectoryOptions, FileOptions, import_bytes};
+use dag::mfs::{self, MfsOptions, Op, Path};
 use dag::unixfs::UnixFs;
 use dag::walk::Walker;
 use dag::{Block, car, codec, links, pb, verify};
@@ -61,11 +67,53 @@ fn read_as_everything(cid: &Cid, data: &Bytes) {
             _ => break,
         }
     }
+    let mut tar = TarWriter::new(*cid, b"name", 0);
+    let mut zip = ZipWriter::new(*cid, b"name");
+    for _ in 0..STEPS {
+        match tar.step() {
+            Ok(ArchiveStep::Need(cid)) if tar.give(&cid, data).is_ok() => {}
+            Ok(ArchiveStep::Data(_)) => {}
+            _ => break,
+        }
+    }
+    for _ in 0..STEPS {
+        match zip.step() {
+            Ok(ArchiveStep::Need(cid)) if zip.give(&cid, data).is_ok() => {}
+            Ok(ArchiveStep::Data(_)) => {}
+            _ => break,
+        }
+    }
+    change(cid, data);
     let mut path = Resolver::new(*cid, b"entry-3/0/x");
     for _ in 0..STEPS {
         match path.step() {
             Ok(Resolve::Need(cid)) if path.give(&cid, data).is_ok() => {}
             _ => break,
+        }
+    }
+}
+
+/// Changes it as a directory, a file and a tree.
+fn change(cid: &Cid, data: &Bytes) {
+    let put = Change::Put(Entry { name: b"new".to_vec(), cid: *cid, tsize: u64::MAX });
+    let gone = Change::Remove(b"entry-3".to_vec());
+    let rules = DirectoryOptions::default();
+    let path = |text: &str| Path::new(text.as_bytes()).unwrap();
+    let write = Op::Write { path: path("/entry-3/x"), offset: 9, data: data.clone(), create: true, truncate: false, parents: true };
+    let moved = Op::Move { from: path("/entry-4"), to: path("/entry-5/") };
+    let file = |change| file::edit(*cid, change, FileEditOptions::default());
+    for mut steps in [
+        directory::edit(*cid, vec![put, gone], rules),
+        file(FileChange::Write { offset: 150, data: data.clone() }),
+        file(FileChange::Truncate(77)),
+        file(FileChange::Truncate(1 << 40)),
+        mfs::edit(*cid, vec![write, moved], MfsOptions::default()),
+    ] {
+        for _ in 0..300 {
+            match steps.step() {
+                Ok(Step::Need(cid)) if steps.give(&cid, data.clone()).is_ok() => {}
+                _ => break,
+            }
         }
     }
 }
