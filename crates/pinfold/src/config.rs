@@ -4,6 +4,7 @@
 //! by their owner alone), `secret` (the private network's key), and the stores.
 
 use crate::cli::UpArgs;
+use crate::go_peers::GoPeers;
 use crate::units::{parse_bytes, parse_duration};
 use anyhow::{Context, bail};
 use ed25519_dalek::SigningKey;
@@ -33,10 +34,12 @@ pub struct Settings {
     pub swarm: Vec<String>,
     /// Hard limit of the data directory's blocks; none is the disk's.
     pub space: Option<ByteCount>,
-    /// Copies of a pin that says nothing: least, wanted, most.
+    /// Copies of a pin that says nothing: least, wanted, most; zeros are everywhere.
     pub copies: (u32, u32, u32),
     /// Before copies of a silent peer are replaced.
     pub grace: Duration,
+    /// Go peers of the same cluster.
+    pub trusted_peers: GoPeers,
 }
 
 /// The file's keys. Unknown ones are an error.
@@ -54,9 +57,10 @@ struct File {
     copies_wanted: Option<u32>,
     copies_most: Option<u32>,
     grace: Option<String>,
+    trusted_peers: Option<Vec<String>>,
 }
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "name",
     "cluster_name",
     "api",
@@ -69,6 +73,7 @@ const KEYS: [&str; 12] = [
     "copies_wanted",
     "copies_most",
     "grace",
+    "trusted_peers",
 ];
 
 const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFOLD_* variables win over this file; a line with # is the default.
@@ -86,6 +91,8 @@ const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFOLD_*
 # copies_wanted = 2
 # copies_most = 3
 # grace = "10m"                            # before the copies of a silent peer are replaced
+# trusted_peers = []                       # Go ipfs-cluster peers that may write: ids, multiaddrs with /p2p/<id>, or "*" for all with the
+#                                          # secret. With any of them pins that say nothing go everywhere and nothing is repaired, as in Go.
 "#;
 
 impl Settings {
@@ -106,8 +113,15 @@ impl Settings {
             if flag.is_empty() { file.unwrap_or_else(|| default.iter().map(ToString::to_string).collect()) } else { flag.to_vec() }
         };
         let or = |flag: &Option<String>, file: Option<String>, default: &str| flag.clone().or(file).unwrap_or_else(|| default.to_owned());
-        let copies = (file.copies_least.unwrap_or(2), file.copies_wanted.unwrap_or(2), file.copies_most.unwrap_or(3));
-        if !(1 <= copies.0 && copies.0 <= copies.1 && copies.1 <= copies.2) {
+        let trusted_peers =
+            GoPeers::parse(&file.trusted_peers.unwrap_or_default()).with_context(|| format!("reading {}", path.display()))?;
+        let says_copies = file.copies_least.or(file.copies_wanted).or(file.copies_most).is_some();
+        let is_everywhere = !says_copies && !trusted_peers.is_empty();
+        let copies = match is_everywhere {
+            true => (0, 0, 0),
+            false => (file.copies_least.unwrap_or(2), file.copies_wanted.unwrap_or(2), file.copies_most.unwrap_or(3)),
+        };
+        if !is_everywhere && !(1 <= copies.0 && copies.0 <= copies.1 && copies.1 <= copies.2) {
             bail!("copies must be 1 <= least <= wanted <= most, not {} / {} / {}: see {}", copies.0, copies.1, copies.2, path.display());
         }
         let space = flags.space.clone().or(file.space).map(|text| parse_bytes(&text)).transpose()?;
@@ -126,6 +140,7 @@ impl Settings {
             space,
             copies,
             grace: parse_duration(&grace).context("reading the grace")?,
+            trusted_peers,
             dir,
         })
     }

@@ -6,6 +6,7 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod go_peers;
 mod output;
 mod try_it;
 mod units;

@@ -9,6 +9,7 @@ use ipfs::{PinProgress, PinTask, Pins, Source};
 use ipfs_embedded::{EmbeddedNode, EmbeddedOptions};
 use net::{Bitswap, BitswapLimits, GossipOptions, Host, HostOptions};
 use peer::crdt_network::{self, ClusterNetwork, CrdtInbound, DagBlocks};
+use peer::go::{GoInbound, GoOptions, GoSide, GoStreams};
 use peer::links::OwnFacts;
 use peer::{Parts, Peer, Protocols, Trust};
 use std::sync::Arc;
@@ -24,6 +25,8 @@ const AGENT: &str = concat!("pinfold/", env!("CARGO_PKG_VERSION"));
 pub struct Running {
     /// The peer.
     pub peer: Arc<Peer>,
+    /// Its side towards Go peers, where any are trusted.
+    go: Option<Arc<GoSide>>,
     /// REST, gateway and proxy URLs.
     pub urls: (String, String, String),
     /// Name of the inviter, when this start joined.
@@ -55,8 +58,13 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     })
     .await
     .context("starting the cluster network (--cluster)")?;
-    let trusted = trust.clone();
-    host.set_gossip_filter(&topic, Arc::new(move |peer| trusted.is_member(peer)));
+    let (members, go_peers) = (trust.clone(), settings.trusted_peers.clone());
+    let trusted: Arc<dyn Fn(&PeerId) -> bool + Send + Sync> = Arc::new(move |peer| members.is_member(peer) || go_peers.trusts(peer));
+    host.set_gossip_filter(&topic, trusted.clone());
+    let go_streams = match settings.trusted_peers.is_empty() {
+        true => None,
+        false => Some(GoStreams::register(&host).context("answering Go peers")?),
+    };
     let protocols = Protocols::register(&host).context("answering other peers")?;
     let heads = host.accept(&[crdt_network::HEADS]).context("answering for heads")?;
     let stretches = host.accept(&[crdt_network::STRETCH]).context("answering for history")?;
@@ -81,9 +89,9 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     let limit = space_limit(settings)?;
     let packs =
         PackStore::open(&settings.dir.join("blocks"), store.clone(), PackOptions::with_limit(limit)).context("opening the block store")?;
-    let trusted = trust.clone();
+    let members = trust.clone();
     // The stream proves the sender's node; what it claims to be in the cluster must be the member that named this node.
-    let lanes: ipfs_embedded::LaneGate = Arc::new(move |node, header| trusted.member_of_node(node) == Some(header.cluster_peer));
+    let lanes: ipfs_embedded::LaneGate = Arc::new(move |node, header| members.member_of_node(node) == Some(header.cluster_peer));
     let options = EmbeddedOptions { lanes: Some(lanes), ..EmbeddedOptions::default() };
     let node = EmbeddedNode::open(store.clone(), Arc::new(packs), Some(node_host.clone()), options).context("opening the IPFS node")?;
 
@@ -92,6 +100,8 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         incarnation,
         class: cluster::DefaultClass { least: settings.copies.0, want: settings.copies.1, most: settings.copies.2 },
         grace: Millis(settings.grace.as_millis() as u64),
+        // The machine does not hear Go peers: it would take every one for lost and replace its copies.
+        repair: cluster::RepairLimits { is_on: settings.trusted_peers.is_empty(), ..cluster::RepairLimits::default() },
         verify: peer::records::verify,
         ..cluster::Options::new(me, &settings.name, &cluster_name)
     };
@@ -104,6 +114,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     };
     let urls = (bound.api_url(), bound.gateway_url(), bound.proxy_url());
     let own = OwnFacts { name: settings.name.clone(), api: Some(urls.0.clone()), gateway: Some(urls.1.clone()) };
+    let inbound = GoInbound::new(Arc::new(CrdtInbound(crdt.clone())));
     let peer = Peer::start(Parts {
         key: SigningKey::from_bytes(&keys.cluster),
         secret: keys.secret,
@@ -113,7 +124,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         trust,
         store: store.clone(),
         consensus: crdt.clone(),
-        inbound: Arc::new(CrdtInbound(crdt.clone())),
+        inbound: inbound.clone(),
         node: node.clone(),
         node_host: Some(node_host.clone()),
         host: host.clone(),
@@ -123,9 +134,37 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     })
     .await
     .map_err(|error| anyhow!("starting the peer: {error}"))?;
+    let go = match go_streams {
+        Some(streams) => Some(start_go(&host, &node_host, streams, &peer, settings, trusted, inbound).await?),
+        None => None,
+    };
     let tasks =
         vec![tokio::spawn(crdt_network::answer_heads(crdt.clone(), heads)), tokio::spawn(crdt_network::answer_stretches(crdt, stretches))];
-    Ok(Running { peer, urls, joined, hosts: vec![host, node_host], node, store, cluster_name, tasks })
+    Ok(Running { peer, go, urls, joined, hosts: vec![host, node_host], node, store, cluster_name, tasks })
+}
+
+async fn start_go(
+    host: &Host,
+    node_host: &Host,
+    streams: GoStreams,
+    peer: &Arc<Peer>,
+    settings: &Settings,
+    trusted: Arc<dyn Fn(&PeerId) -> bool + Send + Sync>,
+    inbound: Arc<GoInbound>,
+) -> anyhow::Result<Arc<GoSide>> {
+    let nodes = node_host.clone();
+    let options = GoOptions {
+        wish: Some(inbound.clone()),
+        swarm_peers: Arc::new(move || nodes.connected()),
+        ..GoOptions::new(env!("CARGO_PKG_VERSION"), trusted)
+    };
+    let go = GoSide::start(host.clone(), streams, peer.clone(), options).await.context("taking part among Go peers")?;
+    let go = Arc::new(go);
+    inbound.set(go.clone());
+    for (peer, addresses) in settings.trusted_peers.addresses() {
+        host.keep_connected(*peer, addresses).await;
+    }
+    Ok(go)
 }
 
 impl Running {
@@ -133,6 +172,9 @@ impl Running {
     pub async fn stop(&self) {
         for task in &self.tasks {
             task.abort();
+        }
+        if let Some(go) = &self.go {
+            go.stop().await;
         }
         self.peer.stop().await;
         for host in &self.hosts {

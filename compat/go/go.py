@@ -1,0 +1,344 @@
+"""A Pinfold peer and Go ipfs-cluster peers (CRDT mode, a Kubo each) as one cluster on loopback; standard library only."""
+import json, os, pathlib, secrets, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.error, urllib.request
+
+BIN = os.environ["PINFOLD_BIN"]
+PEERS = pathlib.Path(os.environ["PINFOLD_PEERS"])
+CLUSTER = "judge"
+SECRET = secrets.token_hex(32)
+FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pinfold-go-"))
+RUNNING = []
+BEGUN = time.time()
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def until(what, check, limit=90):
+    """Waits until `check` gives something; a check that fails is tried again."""
+    end, last = time.time() + limit, None
+    while time.time() < end:
+        try:
+            last = check()
+            if last:
+                return last
+        except (OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
+            last = error
+        time.sleep(0.3)
+    detail = last.stderr if isinstance(last, subprocess.CalledProcessError) else last
+    raise SystemExit(f"FAILED: not within {limit} s: {what} (last: {detail!r})")
+
+
+def expect(what, value):
+    if not value:
+        raise SystemExit(f"FAILED: {what}: {value!r}")
+    passed(what)
+    return value
+
+
+def passed(what):
+    print(f"ok {time.time() - BEGUN:6.1f} s  {what}", flush=True)
+
+
+def start(name, argv, env=None, **options):
+    log = open(FOLDER / f"{name}.log", "ab")
+    options = {"stdout": log, "stderr": log, **options}
+    process = subprocess.Popen([str(part) for part in argv], stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}, **options)
+    process.name = name
+    RUNNING.append(process)
+    return process
+
+
+def run(argv, env=None):
+    return subprocess.run([str(part) for part in argv], env={**os.environ, **(env or {})}, check=True, capture_output=True, text=True, timeout=120).stdout
+
+
+def stop_all():
+    for process in reversed(RUNNING):
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+    for process in RUNNING:
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def http(method, url):
+    return urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10).read()
+
+
+def values(text):
+    """The JSON values that stand one after the other in a text, lists flattened."""
+    decoder, found, at = json.JSONDecoder(), [], 0
+    while at < len(text.rstrip()):
+        while text[at].isspace():
+            at += 1
+        value, at = decoder.raw_decode(text, at)
+        found += value if isinstance(value, list) else [value]
+    return found
+
+
+class Peer:
+    """Whoever answers Go's client."""
+
+    def ctl(self, *arguments):
+        host = f"/ip4/127.0.0.1/tcp/{self.api}"
+        return run([PEERS / "ipfs-cluster-ctl", "--host", host, "--enc", "json", *arguments])
+
+    def ask(self, *arguments):
+        return values(self.ctl(*arguments))
+
+    def pins(self):
+        return {pin["cid"]: pin for pin in self.ask("pin", "ls")}
+
+    def status(self, cid):
+        """State by peer name."""
+        (info,) = self.ask("status", cid)
+        return {short["peername"]: short["status"] for short in info["peer_map"].values()}
+
+
+class Go(Peer):
+    def __init__(self, number):
+        self.name = f"go{number}"
+        self.folder = FOLDER / self.name
+        self.swarm, self.api, proxy, pinning, self.kubo, gateway, node = free_ports(7)
+        self.others = {"proxy": proxy, "pinning": pinning, "gateway": gateway, "node": node}
+        self.kubo_env = {"IPFS_PATH": str(FOLDER / f"kubo{number}"), "IPFS_TELEMETRY": "off"}
+        run([PEERS / "ipfs-cluster-service", "-c", self.folder, "init", "--consensus", "crdt"], {"CLUSTER_SECRET": SECRET})
+        self.id = json.loads((self.folder / "identity.json").read_text())["id"]
+        self.address = f"/ip4/127.0.0.1/tcp/{self.swarm}/p2p/{self.id}"
+
+    def start_kubo(self):
+        run([PEERS / "ipfs", "init", "--profile", "test", "-e"], self.kubo_env)
+        path = pathlib.Path(self.kubo_env["IPFS_PATH"]) / "config"
+        config = json.loads(path.read_text())
+        config["Bootstrap"] = []
+        config["Addresses"].update(API=f"/ip4/127.0.0.1/tcp/{self.kubo}", Gateway=f"/ip4/127.0.0.1/tcp/{self.others['gateway']}",
+                                   Swarm=[f"/ip4/127.0.0.1/tcp/{self.others['node']}"])
+        config.setdefault("Discovery", {})["MDNS"] = {"Enabled": False}
+        config["Routing"] = {"Type": "none", "DelegatedRouters": []}
+        for section in ("AutoConf", "AutoTLS"):
+            config[section] = {**config.get(section, {}), "Enabled": False}
+        config["DNS"] = {"Resolvers": {}}
+        config["Ipns"] = {**config.get("Ipns", {}), "DelegatedPublishers": []}
+        config["Datastore"]["StorageMax"] = "50GB"
+        path.write_text(json.dumps(config))
+        start(f"kubo-{self.name}", [PEERS / "ipfs", "daemon"], self.kubo_env)
+        until(f"the Kubo of {self.name} answers", lambda: http("POST", f"http://127.0.0.1:{self.kubo}/api/v0/id"))
+
+    def start(self, trusted, peerstore):
+        path = self.folder / "service.json"
+        config = json.loads(path.read_text())
+        config["cluster"].update(peername=self.name, secret=SECRET, listen_multiaddress=[f"/ip4/127.0.0.1/tcp/{self.swarm}"],
+                                 mdns_interval="0s", enable_relay_hop=False)
+        config["consensus"]["crdt"].update(cluster_name=CLUSTER, trusted_peers=trusted)
+        config["api"]["restapi"]["http_listen_multiaddress"] = f"/ip4/127.0.0.1/tcp/{self.api}"
+        config["api"]["ipfsproxy"].update(listen_multiaddress=f"/ip4/127.0.0.1/tcp/{self.others['proxy']}",
+                                          node_multiaddress=f"/ip4/127.0.0.1/tcp/{self.kubo}")
+        config["api"]["pinsvcapi"]["http_listen_multiaddress"] = f"/ip4/127.0.0.1/tcp/{self.others['pinning']}"
+        config["ipfs_connector"]["ipfshttp"]["node_multiaddress"] = f"/ip4/127.0.0.1/tcp/{self.kubo}"
+        path.write_text(json.dumps(config))
+        (self.folder / "peerstore").write_text("".join(f"{address}\n" for address in peerstore))
+        self.process = start(self.name, [PEERS / "ipfs-cluster-service", "-c", self.folder, "daemon"])
+        until(f"{self.name} answers", lambda: http("GET", f"http://127.0.0.1:{self.api}/id"))
+
+
+class Pinfold(Peer):
+    def __init__(self, trusted):
+        self.name, self.trusted = "pinfold", trusted
+        self.folder = FOLDER / self.name
+
+    def start(self):
+        self.folder.mkdir(exist_ok=True)
+        settings = {"name": self.name, "cluster_name": CLUSTER, "trusted_peers": self.trusted}
+        (self.folder / "pinfold.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+        self.process = start(self.name, [BIN, "up", "--dir", self.folder, "--secret", SECRET, "--json", "--api", "127.0.0.1:0", "--gateway",
+                             "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0"],
+                             stdout=subprocess.PIPE, text=True)
+        ready = json.loads(self.process.stdout.readline() or "{}")
+        expect("the Pinfold peer is up", ready.get("ready"))
+        self.id, self.url, self.gateway = ready["peer"], ready["api"], ready["gateway"]
+        self.api = int(self.url.rsplit(":", 1)[1])
+        self.address = ready["cluster"][0]
+
+
+def sample(name, size=300_000):
+    path = FOLDER / name
+    path.write_bytes(secrets.token_bytes(size))
+    return path
+
+
+def added(peer, path, *options):
+    """Adds a file through a peer; the root."""
+    return peer.ask("add", *options, str(path))[-1]["cid"]
+
+
+def everywhere(peer, cid, names):
+    """Whether a peer says that all of these hold it."""
+    states = peer.status(cid)
+    return set(names) <= set(states) and all(states[name] == "pinned" for name in names)
+
+
+def is_member(go, ours, count):
+    """Whether a Go peer lists us with name, id and members, without an error."""
+    rows = {row["id"]: row for row in go.ask("peers", "ls")}
+    mine = rows.get(ours.id)
+    return len(rows) == count and mine and not mine["error"] and mine["peername"] == "pinfold" and len(mine["cluster_peers"]) == count
+
+
+def membership(go1, go2, ours):
+    for go in (go1, go2):
+        until(f"{go.name} lists us", lambda: is_member(go, ours, 3))
+    passed("peers ls of both Go peers shows us among three, without an error")
+    metrics = {}
+    for name in ("ping", "freespace", "tag:group"):
+        metrics[name] = until(f"our {name} arrives", lambda: [one for one in go1.ask("health", "metrics", name) if one["peer"] == ours.id])
+    expect("our metrics are what Go places by", all(one[0]["valid"] for one in metrics.values()))
+
+
+def go_writes(go1, go2, ours):
+    path = sample("from-go")
+    cid = added(go1, path, "--name", "from go")
+    until("the pin of a Go peer arrives here", lambda: ours.pins().get(cid, {}).get("name") == "from go")
+    passed("a pin written by Go is in our pinset")
+    for go in (go1, go2):
+        until(f"{go.name} says that all three hold it", lambda: everywhere(go, cid, ["go1", "go2", "pinfold"]))
+    passed("status of both Go peers: all three hold it")
+    expect("what Go added is read back from our gateway", http("GET", f"{ours.gateway}/ipfs/{cid}") == path.read_bytes())
+    return cid
+
+
+def we_write(go1, go2, ours):
+    path = sample("from-us")
+    cid = added(ours, path, "--name", "from us")
+    for go in (go1, go2):
+        until(f"our pin arrives at {go.name}", lambda: go.pins().get(cid, {}).get("name") == "from us")
+        until(f"{go.name} says that all three hold it", lambda: everywhere(go, cid, ["go1", "go2", "pinfold"]))
+    passed("a pin written by us is held by all three, say both Go peers")
+    data = http("POST", f"http://127.0.0.1:{go2.kubo}/api/v0/cat?arg={cid}&offline=true")
+    expect("what we added is read back from a Kubo", data == path.read_bytes())
+    return cid
+
+
+def allocations(go1, ours):
+    cid = added(go1, sample("on-us"), "--name", "on us", "--rmin", "1", "--rmax", "1", "--allocations", ours.id)
+    until("a pin placed on us is held by us", lambda: go1.status(cid) == {"go1": "remote", "go2": "remote", "pinfold": "pinned"})
+    expect("Go's allocator takes us", go1.pins()[cid]["allocations"] == [ours.id])
+    placed = added(go1, sample("elsewhere"), "--name", "elsewhere", "--rmin", "1", "--rmax", "1", "--allocations", go1.id)
+    until("a pin placed elsewhere is remote here", lambda: go1.status(placed) == {"go1": "pinned", "go2": "remote", "pinfold": "remote"})
+    expect("its name is not lost by our answer", go1.ask("status", placed)[0]["name"] == "elsewhere")
+    return [cid, placed]
+
+
+def commands(go1, ours):
+    expect("recover through Go", go1.ask("recover") is not None)
+    collected = {row["peer"]: row for row in go1.ask("ipfs", "gc")[0]["peer_map"].values()}
+    expect("garbage collection through Go reaches us", collected[ours.id]["peername"] == "pinfold" and not collected[ours.id].get("error"))
+    graph = go1.ctl("health", "graph", "--all-ipfs-peers")
+    expect("the graph that Go draws shows us and our node", f'label=< <B> pinfold </B>' in graph.replace("  ", " ") or "pinfold" in graph)
+    expect("version through Go", go1.ask("version")[0]["version"])
+
+
+def our_door(ours, go_cid, our_cid):
+    (own,) = ours.ask("id")
+    expect("ctl id", own["id"] == ours.id and own["peername"] == "pinfold" and own["ipfs"]["id"])
+    expect("ctl peers ls", ours.id in {row["id"] for row in ours.ask("peers", "ls")})
+    expect("ctl version", ours.ask("version")[0]["version"])
+    expect("ctl pin ls", {go_cid, our_cid} <= set(ours.pins()))
+    (pin,) = ours.ask("pin", "ls", our_cid)
+    expect("ctl pin ls CID", pin["cid"] == our_cid and pin["name"] == "from us")
+    expect("ctl status CID", ours.status(our_cid)["pinfold"] == "pinned")
+    expect("ctl status", {go_cid, our_cid} <= {info["cid"] for info in ours.ask("status")})
+    expect("ctl status --filter", go_cid not in {info["cid"] for info in ours.ask("status", "--filter", "error")})
+    expect("ctl health metrics ping", any(one["peer"] == ours.id and one["valid"] for one in ours.ask("health", "metrics", "ping")))
+    expect("ctl health metrics freespace", any(one["peer"] == ours.id for one in ours.ask("health", "metrics", "freespace")))
+    (pin,) = ours.ask("pin", "add", "--name", "again", our_cid)
+    expect("ctl pin add", pin["cid"] == our_cid)
+    expect("ctl recover", ours.ask("recover", our_cid))
+
+
+def removals(go1, go2, ours, go_cid, our_cid):
+    ours.ctl("pin", "rm", go_cid)
+    for go in (go1, go2):
+        until(f"our removal arrives at {go.name}", lambda: go_cid not in go.pins())
+    go2.ctl("pin", "rm", our_cid)
+    until("a removal by Go arrives here", lambda: our_cid not in ours.pins())
+    passed("removals cross in both directions")
+
+
+def many(go1, ours):
+    """Pins of both sides at once; both end with the same set."""
+    roots = [added(peer, sample(f"many-{number}", 2000), "--name", f"many {number}") for number in range(10) for peer in (go1, ours)]
+    until("both have the same pins", lambda: set(roots) <= set(go1.pins()) and set(go1.pins()) == set(ours.pins()))
+    mine, theirs = ours.pins(), go1.pins()
+    same = [cid for cid in theirs if any(mine[cid][key] != theirs[cid][key] for key in ("name", "replication_factor_min", "mode", "metadata"))]
+    expect("pins are the same on both sides", not same)
+
+
+def newcomers(go1, go3, ours):
+    """A fresh Go peer that knows us alone gets everything from us; being no trusted peer, its own pins stay its own."""
+    go3.start(["*"], [ours.address])
+    until("a fresh Go peer that knows only us gets the pinset", lambda: set(go3.pins()) == set(go1.pins()))
+    passed("a fresh Go peer took the whole pinset from us")
+    before = set(ours.pins())
+    go3.ctl("pin", "add", "--no-status", "--name", "of a stranger", "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy")
+    until("the stranger has its pin", lambda: set(go3.pins()) - before)
+    time.sleep(3)
+    expect("pins of a peer that is not trusted are not taken", set(ours.pins()) == before)
+
+
+def restart(go1, ours):
+    ours.process.send_signal(signal.SIGTERM)
+    ours.process.wait(60)
+    missed = added(go1, sample("missed"), "--name", "missed", "--rmin", "1", "--rmax", "1", "--allocations", go1.id)
+    ours.start()
+    until("after a restart we are listed again", lambda: is_member(go1, ours, 4))
+    passed("after a restart we are a member again")
+    # A Go peer tells its heads again once a minute (crdt.rebroadcast_interval, plus a third), and cannot be asked for them.
+    until("after a restart we get what was pinned meanwhile", lambda: missed in ours.pins(), 150)
+    passed("after a restart we get what was pinned meanwhile")
+
+
+def main():
+    go1, go2, go3 = Go(1), Go(2), Go(3)
+    for go in (go1, go2):
+        go.start_kubo()
+    # One is named by its address and dialled by us, the other dials us.
+    ours = Pinfold([go1.address, go2.id])
+    ours.start()
+    go1.start([ours.id, go2.id], [go2.address])
+    go2.start([ours.id, go1.id], [go1.address, ours.address])
+    membership(go1, go2, ours)
+    go_cid = go_writes(go1, go2, ours)
+    our_cid = we_write(go1, go2, ours)
+    allocations(go1, ours)
+    commands(go1, ours)
+    our_door(ours, go_cid, our_cid)
+    removals(go1, go2, ours, go_cid, our_cid)
+    many(go1, ours)
+    newcomers(go1, go3, ours)
+    restart(go1, ours)
+    expect("nothing ended by itself", all(process.poll() is None for process in RUNNING if process.name != "pinfold" or process is ours.process))
+    print(f"figure: {time.time() - BEGUN:.0f} s for all checks among Go peers")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BaseException as error:
+        if str(error) != "0":
+            print(f"logs are in {FOLDER}", file=sys.stderr)
+            for log in sorted(FOLDER.glob("*.log")):
+                tail = log.read_text(errors="replace").splitlines()[-15:]
+                print(f"--- {log.name}", *tail, sep="\n", file=sys.stderr)
+        raise
+    finally:
+        stop_all()
+    shutil.rmtree(FOLDER, ignore_errors=True)
