@@ -138,7 +138,7 @@ class Go(Peer):
         config = json.loads(path.read_text())
         config["cluster"].update(peername=self.name, secret=SECRET, listen_multiaddress=[f"/ip4/127.0.0.1/tcp/{self.swarm}"],
                                  mdns_interval="0s", enable_relay_hop=False)
-        config["consensus"]["crdt"].update(cluster_name=CLUSTER, trusted_peers=trusted)
+        config["consensus"]["crdt"].update(cluster_name=CLUSTER, trusted_peers=trusted, rebroadcast_interval="5s")
         config["api"]["restapi"]["http_listen_multiaddress"] = f"/ip4/127.0.0.1/tcp/{self.api}"
         config["api"]["ipfsproxy"].update(listen_multiaddress=f"/ip4/127.0.0.1/tcp/{self.others['proxy']}",
                                           node_multiaddress=f"/ip4/127.0.0.1/tcp/{self.kubo}")
@@ -187,10 +187,10 @@ def everywhere(peer, cid, names):
 
 
 def is_member(go, ours, count):
-    """Whether a Go peer lists us with name, id and members, without an error."""
+    """Whether a Go peer lists us among so many with name and members, without an error."""
     rows = {row["id"]: row for row in go.ask("peers", "ls")}
     mine = rows.get(ours.id)
-    return len(rows) == count and mine and not mine["error"] and mine["peername"] == "pinfold" and len(mine["cluster_peers"]) == count
+    return len(rows) >= count and mine and not mine["error"] and mine["peername"] == "pinfold" and len(mine["cluster_peers"]) >= count
 
 
 def membership(go1, go2, ours):
@@ -242,7 +242,7 @@ def commands(go1, ours):
     collected = {row["peer"]: row for row in go1.ask("ipfs", "gc")[0]["peer_map"].values()}
     expect("garbage collection through Go reaches us", collected[ours.id]["peername"] == "pinfold" and not collected[ours.id].get("error"))
     graph = go1.ctl("health", "graph", "--all-ipfs-peers")
-    expect("the graph that Go draws shows us and our node", f'label=< <B> pinfold </B>' in graph.replace("  ", " ") or "pinfold" in graph)
+    expect("the graph that Go draws shows us", "pinfold" in graph)
     expect("version through Go", go1.ask("version")[0]["version"])
 
 
@@ -299,10 +299,10 @@ def restart(go1, ours):
     ours.process.wait(60)
     missed = added(go1, sample("missed"), "--name", "missed", "--rmin", "1", "--rmax", "1", "--allocations", go1.id)
     ours.start()
-    until("after a restart we are listed again", lambda: is_member(go1, ours, 4))
+    until("after a restart we are listed again", lambda: is_member(go1, ours, 3))
     passed("after a restart we are a member again")
-    # A Go peer tells its heads again once a minute (crdt.rebroadcast_interval, plus a third), and cannot be asked for them.
-    until("after a restart we get what was pinned meanwhile", lambda: missed in ours.pins(), 150)
+    # A Go peer cannot be asked for its heads: it tells them again by itself, after up to two of its intervals (a minute each by default).
+    until("after a restart we get what was pinned meanwhile", lambda: missed in ours.pins())
     passed("after a restart we get what was pinned meanwhile")
 
 

@@ -46,7 +46,7 @@ pub struct GoOptions {
     pub version: String,
     /// Whose calls are served beyond the open ones; the same that decides whose announcements of the wish are taken.
     pub trusted: Arc<dyn Fn(&PeerId) -> bool + Send + Sync>,
-    /// Told when a trusted Go peer connects: the shared wish is announced to it.
+    /// Told when a Go peer connects: the shared wish is announced to it.
     pub wish: Option<Arc<dyn Inbound>>,
     /// The nodes that the own node is connected to.
     pub swarm_peers: Arc<dyn Fn() -> Vec<PeerId> + Send + Sync>,

@@ -40,7 +40,7 @@ pub trait Inbound: Send + Sync + 'static {
     fn gossip(&self, topic: &str, from: PeerId, data: Vec<u8>);
     /// A trusted Pinfold peer connected.
     fn connected(&self, peer: PeerId);
-    /// A trusted Go peer connected.
+    /// A Go peer connected, trusted or not.
     fn go_connected(&self, peer: PeerId);
     /// A peer of whatever kind is no longer connected.
     fn disconnected(&self, peer: PeerId);

@@ -121,7 +121,8 @@ impl Settings {
             true => (0, 0, 0),
             false => (file.copies_least.unwrap_or(2), file.copies_wanted.unwrap_or(2), file.copies_most.unwrap_or(3)),
         };
-        if !is_everywhere && !(1 <= copies.0 && copies.0 <= copies.1 && copies.1 <= copies.2) {
+        let is_ordered = 1 <= copies.0 && copies.0 <= copies.1 && copies.1 <= copies.2;
+        if !is_everywhere && !is_ordered {
             bail!("copies must be 1 <= least <= wanted <= most, not {} / {} / {}: see {}", copies.0, copies.1, copies.2, path.display());
         }
         let space = flags.space.clone().or(file.space).map(|text| parse_bytes(&text)).transpose()?;

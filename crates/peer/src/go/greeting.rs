@@ -3,7 +3,8 @@
 //! Go peers do the same with their Kubo nodes some time after a peer appeared; on addresses that are not public they can only learn
 //! it by asking, as here.
 
-use super::{GoPeer, Side};
+use super::Side;
+use futures::{StreamExt, stream};
 use net::gorpc::{CallError, CallLimits, Request, call_unary};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,31 +39,36 @@ pub(super) async fn run(side: Arc<Side>) {
     loop {
         look.tick().await;
         let now = Instant::now();
-        let peers = side.go_peers();
-        due.retain(|peer, _| peers.iter().any(|go| go.peer == *peer));
-        let trusted: Vec<GoPeer> = peers.into_iter().filter(|go| go.is_trusted).collect();
-        let meetings = trusted.into_iter().map(|go| {
-            let before = due.get(&go.peer).copied().unwrap_or(Due { ask: now, connect: now });
-            meet(&side, go, before, now)
+        let peers = to_meet(&side);
+        due.retain(|peer, _| peers.contains_key(peer));
+        let meetings = peers.into_iter().map(|(peer, addresses)| {
+            let before = due.get(&peer).copied().unwrap_or(Due { ask: now, connect: now });
+            meet(&side, peer, addresses, before, now)
         });
-        let met: Vec<(PeerId, Due)> =
-            futures::StreamExt::collect(futures::StreamExt::buffer_unordered(futures::stream::iter(meetings), AT_ONCE)).await;
+        let met: Vec<(PeerId, Due)> = stream::iter(meetings).buffer_unordered(AT_ONCE).collect().await;
         due.extend(met);
     }
 }
 
-async fn meet(side: &Side, go: GoPeer, mut due: Due, now: Instant) -> (PeerId, Due) {
-    let mut addresses = go.node_addresses;
-    if due.ask <= now && side.host.is_connected(&go.peer) {
+/// Trusted Go peers, those that are connected and not heard of yet among them, with the addresses of their nodes as far as known.
+fn to_meet(side: &Side) -> BTreeMap<PeerId, Vec<String>> {
+    let connected = side.go_connected().into_iter().filter(|peer| (side.options.trusted)(peer)).map(|peer| (peer, Vec::new()));
+    let heard = side.go_peers().into_iter().filter(|go| go.is_trusted).map(|go| (go.peer, go.node_addresses));
+    connected.chain(heard).collect()
+}
+
+async fn meet(side: &Side, peer: PeerId, mut addresses: Vec<String>, mut due: Due, now: Instant) -> (PeerId, Due) {
+    if due.ask <= now && side.host.is_connected(&peer) {
         due.ask = now + ASK_AGAIN_FAILED;
-        match ask_id(side, go.peer).await {
+        match ask_id(side, peer).await {
             Ok(id) => {
                 due.ask = now + ASK_AGAIN;
                 due.connect = now;
-                addresses = texts(&id.ipfs.unwrap_or_default().addresses.unwrap_or_default());
-                side.heard.lock().set_node_addresses(&go.peer, addresses.clone());
+                let ipfs = id.ipfs.unwrap_or_default();
+                addresses = texts(&ipfs.addresses.unwrap_or_default());
+                side.heard.lock().met(peer, id.peer_name, ipfs.id, addresses.clone(), side.now());
             }
-            Err(error) => tracing::debug!(peer = %go.peer, %error, "a Go peer did not say who it is"),
+            Err(error) => tracing::debug!(%peer, %error, "a Go peer did not say who it is"),
         }
     }
     if due.connect <= now && !addresses.is_empty() {
@@ -70,7 +76,7 @@ async fn meet(side: &Side, go: GoPeer, mut due: Due, now: Instant) -> (PeerId, D
         // A node that cannot be reached is tried again; it must not hold the others up.
         tokio::time::timeout(DEADLINE, side.cluster.own_node().connect(&addresses)).await.ok();
     }
-    (go.peer, due)
+    (peer, due)
 }
 
 /// Asks a peer for its id.

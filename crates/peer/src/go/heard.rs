@@ -105,11 +105,17 @@ impl Heard {
         Ok(())
     }
 
-    /// Notes what a peer answered about its node.
-    pub(super) fn set_node_addresses(&mut self, peer: &PeerId, addresses: Vec<String>) {
-        if let Some(facts) = self.peers.get_mut(peer) {
-            facts.node_addresses = addresses;
-            facts.node_addresses.truncate(ADDRESSES_MOST);
+    /// Notes what a peer answered about itself. That counts as a ping until the next real one is due, as it does for Go.
+    pub(super) fn met(&mut self, peer: PeerId, name: String, ipfs_id: Option<PeerId>, addresses: Vec<String>, now: Now) {
+        self.make_room(&peer);
+        let facts = self.peers.entry(peer).or_default();
+        facts.node_addresses = addresses;
+        facts.node_addresses.truncate(ADDRESSES_MOST);
+        if Fresh::get(&facts.ping, now).is_none() {
+            let ipfs_id = ipfs_id.map(|id| id.to_string()).unwrap_or_default();
+            let value = bounded(PingValue { peer_name: name, ipfs_id, ipfs_addresses: Vec::new() });
+            facts.ping = Some(Fresh { value, until: now.after(LASTS_LEAST) });
+            (facts.heard, facts.heard_wall) = (now.mono, now.wall);
         }
     }
 
@@ -212,6 +218,19 @@ mod tests {
             assert_eq!(heard.live(at(end - 1)).len(), 1, "{lasts} {ahead}");
             assert!(heard.live(at(end)).is_empty(), "{lasts} {ahead}");
         }
+    }
+
+    #[test]
+    fn who_answered_is_there_until_its_ping_is_due() {
+        let mut heard = Heard::default();
+        heard.met(peer(1), "met".into(), Some(peer(9)), vec!["/ip4/127.0.0.1/tcp/1".into()], at(0));
+        let names = |heard: &Heard, second| heard.live(at(second)).into_iter().map(|go| go.name).collect::<Vec<_>>();
+        assert_eq!(names(&heard, 29), ["met"]);
+        assert_eq!(heard.live(at(0))[0].node_addresses, ["/ip4/127.0.0.1/tcp/1"]);
+        assert!(names(&heard, 30).is_empty());
+        heard.take(peer(1), &metric("ping", r#"{"peer_name":"pinged"}"#, 60, 0), at(20)).expect("taken");
+        heard.met(peer(1), "met".into(), None, Vec::new(), at(21));
+        assert_eq!(names(&heard, 59), ["pinged"]);
     }
 
     #[test]

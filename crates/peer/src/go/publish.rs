@@ -52,11 +52,12 @@ pub(super) async fn run(side: Arc<Side>) {
     }
 }
 
-/// Tells the consensus of Go peers that came. A connection alone does not say what the peer is: its protocols do, a moment later.
+/// Tells the consensus of Go peers that came: those that are not trusted follow the wish too. A connection alone does not say what the
+/// peer is: its protocols do, a moment later.
 fn announce<'a>(side: &Side, newcomers: impl Iterator<Item = &'a PeerId>) {
     let Some(wish) = &side.options.wish else { return };
-    for peer in newcomers.filter(|peer| (side.options.trusted)(peer)) {
-        tracing::info!(%peer, "a trusted Go peer connected");
+    for peer in newcomers {
+        tracing::info!(%peer, is_trusted = (side.options.trusted)(peer), "a Go peer connected");
         wish.go_connected(*peer);
     }
 }
