@@ -42,7 +42,7 @@ pub trait Inbound: Send + Sync + 'static {
     fn connected(&self, peer: PeerId);
     /// A Go peer connected, trusted or not.
     fn go_connected(&self, peer: PeerId);
-    /// A peer of whatever kind is no longer connected.
+    /// One of either kind is no longer connected.
     fn disconnected(&self, peer: PeerId);
 }
 

@@ -30,7 +30,7 @@ pub(super) async fn run(side: Arc<Side>) {
     loop {
         look.tick().await;
         let now_connected = side.go_connected();
-        announce(&side, now_connected.difference(&connected));
+        announce(&side, &connected, &now_connected);
         connected = now_connected;
         let near = near(&side, &connected);
         let is_newcomer = near.difference(&known).next().is_some();
@@ -52,11 +52,14 @@ pub(super) async fn run(side: Arc<Side>) {
     }
 }
 
-/// Tells the consensus of Go peers that came: those that are not trusted follow the wish too. A connection alone does not say what the
-/// peer is: its protocols do, a moment later.
-fn announce<'a>(side: &Side, newcomers: impl Iterator<Item = &'a PeerId>) {
+/// Tells the consensus of Go peers that came and went: those that are not trusted follow the wish too. A connection alone does not say
+/// what the peer is: its protocols do, a moment later.
+fn announce(side: &Side, before: &BTreeSet<PeerId>, now: &BTreeSet<PeerId>) {
     let Some(wish) = &side.options.wish else { return };
-    for peer in newcomers {
+    for peer in before.difference(now) {
+        wish.disconnected(*peer);
+    }
+    for peer in now.difference(before) {
         tracing::info!(%peer, is_trusted = (side.options.trusted)(peer), "a Go peer connected");
         wish.go_connected(*peer);
     }

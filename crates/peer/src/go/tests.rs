@@ -275,10 +275,8 @@ async fn pair_with(is_trusted: bool, lease: Duration) -> Pair {
     inbound.set(side.clone());
     tokio::spawn(async move {
         while let Some(event) = own_events.next().await {
-            match event {
-                HostEvent::Gossip { topic, from, data, .. } => inbound.gossip(&topic, from, data),
-                HostEvent::Disconnected(peer) => inbound.disconnected(peer),
-                _ => {}
+            if let HostEvent::Gossip { topic, from, data, .. } = event {
+                inbound.gossip(&topic, from, data);
             }
         }
     });
