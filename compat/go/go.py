@@ -237,13 +237,15 @@ def allocations(go1, ours):
     return [cid, placed]
 
 
-def commands(go1, ours):
-    expect("recover through Go", go1.ask("recover") is not None)
+def commands(go1, ours, cid):
+    (info,) = go1.ask("recover", cid)
+    expect("recover through Go asks us", info["peer_map"][ours.id]["status"] == "pinned" and not info["peer_map"][ours.id]["error"])
+    listed = {info["cid"]: info["peer_map"].get(ours.id, {}) for info in go1.ask("status", "--filter", "pinned")}
+    expect("status of everything through Go has our copies", listed[cid]["status"] == "pinned" and listed[cid]["peername"] == "pinfold")
     collected = {row["peer"]: row for row in go1.ask("ipfs", "gc")[0]["peer_map"].values()}
     expect("garbage collection through Go reaches us", collected[ours.id]["peername"] == "pinfold" and not collected[ours.id].get("error"))
     graph = go1.ctl("health", "graph", "--all-ipfs-peers")
     expect("the graph that Go draws shows us", "pinfold" in graph)
-    expect("version through Go", go1.ask("version")[0]["version"])
 
 
 def our_door(ours, go_cid, our_cid):
@@ -319,7 +321,7 @@ def main():
     go_cid = go_writes(go1, go2, ours)
     our_cid = we_write(go1, go2, ours)
     allocations(go1, ours)
-    commands(go1, ours)
+    commands(go1, ours, go_cid)
     our_door(ours, go_cid, our_cid)
     removals(go1, go2, ours, go_cid, our_cid)
     many(go1, ours)
