@@ -34,6 +34,10 @@ pub mod placement;
 mod repair;
 mod space;
 
+pub mod expect;
+pub mod owner;
+pub mod shards;
+
 pub mod order;
 #[cfg(test)]
 mod testing;

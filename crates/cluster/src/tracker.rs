@@ -361,7 +361,7 @@ impl Tracker {
     /// The view became more or less complete.
     pub fn view_changed(&mut self, before: ViewState, ctx: &mut Context) {
         if ctx.is_current() && before != ViewState::Current {
-            self.walk.begin_now(ctx.now);
+            self.walk.view_is_current(ctx.now);
             let waiting: Vec<Cid> = self
                 .tracks
                 .iter()
@@ -376,7 +376,7 @@ impl Tracker {
 
     /// Hints were lost: compare everything now.
     pub fn lagged(&mut self, ctx: &Context) {
-        self.walk.begin_now(ctx.now);
+        self.walk.lagged(ctx.now);
     }
 
     /// A person lets the waiting removals go on.

@@ -43,6 +43,21 @@ impl Walk {
         *self = Walk { rounds: self.rounds, rounds_current: self.rounds_current, next: now.mono, ..Walk::default() };
     }
 
+    /// The view became current: a round that began before cannot judge what is not wanted, and is begun again; later the
+    /// rounds go on as they come, since a busy cluster's view flickers.
+    pub fn view_is_current(&mut self, now: Now) {
+        let is_useless = self.has_begun && !self.began_current;
+        if self.rounds_current == 0 && (is_useless || !self.has_begun) {
+            self.begin_now(now);
+        }
+    }
+
+    /// Hints were lost: no answer is given before another full round.
+    pub fn lagged(&mut self, now: Now) {
+        self.rounds_current = 0;
+        self.begin_now(now);
+    }
+
     /// An operation on this CID ended.
     pub fn touched(&mut self, cid: &Cid) {
         if self.has_begun {
