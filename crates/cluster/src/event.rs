@@ -156,7 +156,6 @@ pub enum Command {
 
 /// Answers to commands.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "answers are rare, short-lived and never kept in numbers")]
 pub enum Answer {
     /// The pin as accepted; it is durable.
     Pinned(Box<Pin>),

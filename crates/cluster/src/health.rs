@@ -36,6 +36,13 @@ pub(crate) struct Standing {
     pub promised: ByteCount,
 }
 
+impl Standing {
+    /// Whether it said that it takes no new copies.
+    pub fn is_draining(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.is_draining)
+    }
+}
+
 /// All other members.
 #[derive(Clone, Debug)]
 pub(crate) struct Health {
@@ -137,13 +144,13 @@ impl Health {
         }
     }
 
-    /// Looks for the silent. True when someone became suspect or down.
-    pub fn tick(&mut self, options: &Options, now: Now, effects: &mut Vec<Effect>) -> bool {
+    /// Looks for the silent; gives who became suspect or down.
+    pub fn tick(&mut self, options: &Options, now: Now, effects: &mut Vec<Effect>) -> Vec<PeerId> {
+        let mut changed = Vec::new();
         if now.mono < self.next_tick {
-            return false;
+            return changed;
         }
         self.next_tick = now.after(TICK);
-        let mut has_changed = false;
         for (peer, standing) in &mut self.peers {
             let silent = now.mono.0.saturating_sub(standing.heard.0);
             // Words that come without a link (another way, or a late one) count as much as the link.
@@ -151,15 +158,15 @@ impl Health {
             if standing.phase == PeerHealth::Up && (silent > options.pace.suspect_silent.0 || unlinked > options.pace.suspect_unlinked.0) {
                 standing.phase = PeerHealth::Suspect;
                 effects.push(Effect::Note(Notice::PeerSuspect(*peer)));
-                has_changed = true;
+                changed.push(*peer);
             }
             if standing.phase == PeerHealth::Suspect && silent > options.grace.0 {
                 standing.phase = PeerHealth::Down;
                 effects.push(Effect::Note(Notice::PeerDown(*peer)));
-                has_changed = true;
+                changed.push(*peer);
             }
         }
-        has_changed
+        changed
     }
 
     /// When [`Health::tick`] next has something to do.
@@ -191,7 +198,7 @@ impl Health {
 
     /// Whether it said that it takes no new copies.
     pub fn is_draining(&self, peer: &PeerId) -> bool {
-        self.peers.get(peer).and_then(|standing| standing.facts.as_ref()).is_some_and(|facts| facts.is_draining)
+        self.peers.get(peer).is_some_and(Standing::is_draining)
     }
 
     /// Whether it left or was expelled.

@@ -5,7 +5,7 @@
 //! Reports may be lost, repeated or late: what stays unconfirmed is asked for, and every peer is asked in full each round.
 
 use crate::outbox::Outbox;
-use crate::{Effect, Options};
+use crate::{Effect, Options, SharedView};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use types::{Because, Cid, CopyState, HoldingReport, Millis, Now, PeerId, PeerMessage, Pin, PinState, UnixMillis};
 
@@ -19,6 +19,8 @@ const ASK_MOST: usize = 1_000;
 const ASK_FIRST: Millis = Millis::seconds(2);
 /// Later questions, at most so far apart.
 const ASK_SLOWEST: Millis = Millis::minutes(5);
+/// A silent peer that would be asked is looked at again after so long; when it is back, its link or hello wakes it earlier.
+const ASLEEP: Millis = Millis::seconds(2);
 /// An unanswered question is asked again after so long, doubled each time up to [`ASK_SLOWEST`].
 const QUESTION_AGAIN: Millis = Millis::seconds(10);
 
@@ -55,6 +57,7 @@ struct PeerCopies {
     question: Option<Question>,
     ask_at: Option<Millis>,
     asks: u32,
+    alarm: Option<Millis>,
 }
 
 #[derive(Clone, Debug)]
@@ -68,6 +71,8 @@ struct Question {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holdings {
     peers: BTreeMap<PeerId, PeerCopies>,
+    /// When each peer is to be looked at next; never later than it has something to ask.
+    alarms: BTreeSet<(Millis, PeerId)>,
     questions: u64,
 }
 
@@ -81,13 +86,15 @@ impl Holdings {
                 }
             }
             Some((pin, version)) => {
-                for peer in members {
-                    let copies = self.peers.entry(*peer).or_default();
-                    if pin.is_for(peer) {
+                let concerned = concerned(pin, before, members);
+                for peer in concerned {
+                    let copies = self.peers.entry(peer).or_default();
+                    if pin.is_for(&peer) {
                         copies.expect(cid, *version, now);
-                    } else if before.is_some_and(|before| before.is_for(peer)) {
+                    } else if before.is_some_and(|before| before.is_for(&peer)) {
                         copies.expect_to_let_go(cid, now);
                     }
+                    self.set_alarm(&peer);
                 }
             }
         }
@@ -95,8 +102,11 @@ impl Holdings {
 
     /// Hints were lost: nothing is known any more until every peer has answered in full.
     pub fn lagged(&mut self, now: Now) {
-        for copies in self.peers.values_mut() {
-            copies.forget(now);
+        for peer in self.peers.keys().copied().collect::<Vec<_>>() {
+            if let Some(copies) = self.peers.get_mut(&peer) {
+                copies.forget(now);
+            }
+            self.set_alarm(&peer);
         }
     }
 
@@ -109,15 +119,24 @@ impl Holdings {
         copies.question = None;
         copies.asks = 0;
         copies.ask_at = Some(now.mono);
+        self.set_alarm(peer);
     }
 
     /// The peer is no member any more.
     pub fn remove_peer(&mut self, peer: &PeerId) {
-        self.peers.remove(peer);
+        if let Some(alarm) = self.peers.remove(peer).and_then(|copies| copies.alarm) {
+            self.alarms.remove(&(alarm, *peer));
+        }
     }
 
     /// A report came; gives the CIDs whose standing here changed.
-    pub fn report(&mut self, peer: &PeerId, report: &HoldingReport, options: &Options, now: Now) -> Vec<Cid> {
+    pub fn report(&mut self, peer: &PeerId, report: &HoldingReport, shared: &dyn SharedView, options: &Options, now: Now) -> Vec<Cid> {
+        let changed = self.take_report(peer, report, shared, options, now);
+        self.set_alarm(peer);
+        changed
+    }
+
+    fn take_report(&mut self, peer: &PeerId, report: &HoldingReport, shared: &dyn SharedView, options: &Options, now: Now) -> Vec<Cid> {
         let copies = self.peers.entry(*peer).or_default();
         if report.incarnation < copies.incarnation {
             return Vec::new();
@@ -131,7 +150,9 @@ impl Holdings {
         }
         let mut changed = Vec::new();
         for copy in report.copies.iter().take(ASK_MOST) {
-            if copies.take(copy, now) {
+            // What the wish is now, looked up only where the exceptions do not say it.
+            let wish = || shared.pin(&copy.cid).filter(|(pin, _)| pin.is_for(peer)).map(|(_, version)| version);
+            if copies.take(copy, wish, now) {
                 changed.push(copy.cid);
             }
         }
@@ -159,8 +180,13 @@ impl Holdings {
 
     /// Asks what is due: unconfirmed copies, and peers in full.
     pub fn ask(&mut self, is_live: impl Fn(&PeerId) -> bool, outbox: &mut Outbox, effects: &mut Vec<Effect>, now: Now) {
-        for (peer, copies) in &mut self.peers {
-            if !is_live(peer) {
+        while let Some((at, peer)) = self.alarms.first().copied().filter(|(at, _)| *at <= now.mono) {
+            self.alarms.remove(&(at, peer));
+            let Some(copies) = self.peers.get_mut(&peer) else { continue };
+            copies.alarm = None;
+            if !is_live(&peer) {
+                copies.alarm = Some(now.after(ASLEEP));
+                self.alarms.insert((now.after(ASLEEP), peer));
                 continue;
             }
             if copies.ask_at.is_some_and(|at| at <= now.mono) {
@@ -168,7 +194,7 @@ impl Holdings {
                 copies.question = Some(Question { number: self.questions, asked: now.mono, named: 0 });
                 copies.ask_at = Some(now.after(backed_off(QUESTION_AGAIN, copies.asks)));
                 copies.asks += 1;
-                effects.push(Effect::Tell(*peer, PeerMessage::AskHoldings { question: self.questions, heads: Vec::new() }));
+                effects.push(Effect::Tell(peer, PeerMessage::AskHoldings { question: self.questions, heads: Vec::new() }));
             }
             for _ in 0..ASK_MOST {
                 let Some((at, cid)) = copies.due.first().copied().filter(|(at, _)| *at <= now.mono) else { break };
@@ -177,19 +203,29 @@ impl Holdings {
                     exception.asks += 1;
                     exception.ask_at = now.after(backed_off(ASK_FIRST, exception.asks));
                     copies.due.insert((exception.ask_at, cid));
-                    outbox.ask(*peer, cid);
+                    outbox.ask(peer, cid);
                 }
             }
+            self.set_alarm(&peer);
         }
     }
 
     /// When [`Holdings::ask`] next has something to do.
-    pub fn next_wake(&self, is_live: impl Fn(&PeerId) -> bool) -> Option<Millis> {
-        self.peers
-            .iter()
-            .filter(|(peer, _)| is_live(peer))
-            .filter_map(|(_, copies)| copies.due.first().map(|(at, _)| *at).into_iter().chain(copies.ask_at).min())
-            .min()
+    pub fn next_wake(&self) -> Option<Millis> {
+        self.alarms.first().map(|(at, _)| *at)
+    }
+
+    /// Sets the peer's alarm no later than it has something to ask; an alarm that is too early does no harm.
+    fn set_alarm(&mut self, peer: &PeerId) {
+        let Some(copies) = self.peers.get_mut(peer) else { return };
+        let Some(at) = copies.due.first().map(|(at, _)| *at).into_iter().chain(copies.ask_at).min() else { return };
+        if copies.alarm.is_some_and(|alarm| alarm <= at) {
+            return;
+        }
+        if let Some(old) = copies.alarm.replace(at) {
+            self.alarms.remove(&(old, *peer));
+        }
+        self.alarms.insert((at, *peer));
     }
 
     /// Whether the peer is known to hold this pin that is placed on it.
@@ -242,11 +278,20 @@ impl PeerCopies {
     }
 
     /// Takes one reported copy; true when something changed here.
-    fn take(&mut self, copy: &CopyState, now: Now) -> bool {
+    fn take(&mut self, copy: &CopyState, wish: impl Fn() -> Option<u64>, now: Now) -> bool {
         let wished = self.exceptions.get(&copy.cid).map(|exception| exception.wished);
         match copy.state {
             PinState::Pinned if wished == Some(Some(copy.version)) => {
                 self.remove(&copy.cid);
+                true
+            }
+            PinState::Pinned if wished == Some(None) => {
+                // Thought to be letting go, by a report that came late or by a wish that changed its mind.
+                match wish() {
+                    Some(version) if version == copy.version => self.remove(&copy.cid),
+                    Some(version) => self.put(&copy.cid, unconfirmed(Some(version), PinState::PinQueued, now)),
+                    None => {}
+                }
                 true
             }
             PinState::Pinned => {
@@ -263,12 +308,7 @@ impl PeerCopies {
             },
             _ => {
                 self.early.remove(&copy.cid);
-                let is_leaving = matches!(copy.state, PinState::UnpinQueued | PinState::Unpinning | PinState::UnpinError);
-                let wished = match wished {
-                    Some(wished) => wished,
-                    None if is_leaving => None,
-                    None => Some(copy.version),
-                };
+                let wished = wished.unwrap_or_else(wish);
                 let asks = self.exceptions.get(&copy.cid).map_or(1, |exception| exception.asks.max(3));
                 self.put(
                     &copy.cid,
@@ -332,6 +372,18 @@ impl PeerCopies {
     }
 }
 
+/// The other members that hold the pin, or held it before.
+fn concerned(pin: &Pin, before: Option<&Pin>, members: &[PeerId]) -> Vec<PeerId> {
+    if pin.is_everywhere() || before.is_some_and(Pin::is_everywhere) {
+        return members.to_vec();
+    }
+    let before = before.map_or(&[][..], |before| &before.placement);
+    let mut peers: Vec<PeerId> = pin.placement.iter().chain(before).filter(|peer| members.contains(peer)).copied().collect();
+    peers.sort_unstable();
+    peers.dedup();
+    peers
+}
+
 fn unconfirmed(wished: Option<u64>, state: PinState, now: Now) -> Exception {
     let ask_at = now.after(if wished.is_some() { ASK_FIRST } else { Millis::minutes(1) });
     Exception {
@@ -354,7 +406,7 @@ fn backed_off(first: Millis, times: u32) -> Millis {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{cid, peer, pin_on};
+    use crate::testing::{Shelf, cid, peer, pin_on};
     use types::PinOptions;
 
     fn at(seconds: u64) -> Now {
@@ -375,7 +427,13 @@ mod tests {
         let mut holdings = Holdings::default();
         holdings.linked(&peer(1), false, at(0));
         holdings.ask(|_| true, &mut Outbox::default(), &mut Vec::new(), at(0));
-        holdings.report(&peer(1), &HoldingReport { incarnation: 1, complete: Some(0), answer: 1, copies: Vec::new() }, &options, at(0));
+        holdings.report(
+            &peer(1),
+            &HoldingReport { incarnation: 1, complete: Some(0), answer: 1, copies: Vec::new() },
+            &Shelf::default(),
+            &options,
+            at(0),
+        );
         assert!(holdings.is_known(&peer(1)));
         (holdings, options)
     }
@@ -391,7 +449,7 @@ mod tests {
             let (mut holdings, options) = known();
             wish(&mut holdings, 1, 7, 1);
             assert!(!holdings.is_confirmed(&peer(1), &cid(1)));
-            holdings.report(&peer(1), &update(vec![copy(1, reported, PinState::Pinned)]), &options, at(1));
+            holdings.report(&peer(1), &update(vec![copy(1, reported, PinState::Pinned)]), &Shelf::default(), &options, at(1));
             assert_eq!(holdings.is_confirmed(&peer(1), &cid(1)), confirmed, "version {reported}");
         }
     }
@@ -399,7 +457,7 @@ mod tests {
     #[test]
     fn a_report_before_the_wish_is_remembered() {
         let (mut holdings, options) = known();
-        holdings.report(&peer(1), &update(vec![copy(1, 7, PinState::Pinned)]), &options, at(1));
+        holdings.report(&peer(1), &update(vec![copy(1, 7, PinState::Pinned)]), &Shelf::default(), &options, at(1));
         wish(&mut holdings, 1, 7, 2);
         assert!(holdings.is_confirmed(&peer(1), &cid(1)));
     }
@@ -428,7 +486,7 @@ mod tests {
         holdings.ask(|_| true, &mut Outbox::default(), &mut Vec::new(), at(2));
         wish(&mut holdings, 3, 9, 3);
         let answer = HoldingReport { incarnation: 1, complete: Some(1), answer: 2, copies: vec![copy(2, 8, PinState::PinError)] };
-        holdings.report(&peer(1), &answer, &options, at(4));
+        holdings.report(&peer(1), &answer, &Shelf::default(), &options, at(4));
         assert!(holdings.is_confirmed(&peer(1), &cid(1)), "not named");
         assert_eq!(holdings.exception(&peer(1), &cid(2)).map(|exception| exception.state), Some(PinState::PinError));
         assert!(!holdings.is_confirmed(&peer(1), &cid(3)), "wished after the question");
@@ -440,14 +498,20 @@ mod tests {
         wish(&mut holdings, 1, 7, 1);
         holdings.linked(&peer(1), false, at(2));
         holdings.ask(|_| true, &mut Outbox::default(), &mut Vec::new(), at(2));
-        holdings.report(&peer(1), &HoldingReport { incarnation: 1, complete: Some(1), answer: 2, copies: Vec::new() }, &options, at(3));
+        holdings.report(
+            &peer(1),
+            &HoldingReport { incarnation: 1, complete: Some(1), answer: 2, copies: Vec::new() },
+            &Shelf::default(),
+            &options,
+            at(3),
+        );
         assert!(!holdings.is_confirmed(&peer(1), &cid(1)));
     }
 
     #[test]
     fn a_new_start_of_the_peer_voids_what_was_known() {
         let (mut holdings, options) = known();
-        holdings.report(&peer(1), &HoldingReport { incarnation: 2, ..update(Vec::new()) }, &options, at(1));
+        holdings.report(&peer(1), &HoldingReport { incarnation: 2, ..update(Vec::new()) }, &Shelf::default(), &options, at(1));
         assert!(!holdings.is_known(&peer(1)));
     }
 
@@ -458,7 +522,19 @@ mod tests {
         let after = pin_on(cid(1), &[peer(2)], PinOptions::default());
         holdings.wish_changed(&cid(1), Some(&before), Some(&(after, 8)), &[peer(1), peer(2)], at(1));
         assert_eq!(holdings.leaving_holders(&cid(1)).collect::<Vec<_>>(), [peer(1)]);
-        holdings.report(&peer(1), &update(vec![copy(1, 8, PinState::Unpinned)]), &options, at(2));
+        holdings.report(&peer(1), &update(vec![copy(1, 8, PinState::Unpinned)]), &Shelf::default(), &options, at(2));
         assert_eq!(holdings.leaving_holders(&cid(1)).count(), 0);
+    }
+
+    #[test]
+    fn a_late_report_of_letting_go_does_not_stick() {
+        let (mut holdings, options) = known();
+        let mut shelf = Shelf::default();
+        let pin = pin_on(cid(1), &[peer(1)], PinOptions::default());
+        shelf.pins.insert(cid(1).to_bytes(), (pin, 8));
+        holdings.report(&peer(1), &update(vec![copy(1, 7, PinState::UnpinQueued)]), &shelf, &options, at(1));
+        assert!(!holdings.is_confirmed(&peer(1), &cid(1)));
+        holdings.report(&peer(1), &update(vec![copy(1, 8, PinState::Pinned)]), &shelf, &options, at(2));
+        assert!(holdings.is_confirmed(&peer(1), &cid(1)));
     }
 }

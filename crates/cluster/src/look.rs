@@ -4,6 +4,7 @@ use crate::Options;
 use crate::health::Health;
 use crate::holdings::Holdings;
 use crate::placement::Candidate;
+use crate::report::PeerHealth;
 use crate::space::Space;
 use crate::tracker::Tracker;
 use types::{Because, ByteCount, Cid, Now, PeerId, Pin, PinKind, Replicas};
@@ -32,7 +33,7 @@ impl Look<'_> {
             free: self.space.free(),
             domain: self.options.domain(&self.options.me).map(str::to_owned),
         };
-        let others = self.health.iter().filter(|(peer, _)| !self.health.is_gone(peer)).map(|(peer, standing)| {
+        let others = self.health.iter().filter(|(_, standing)| standing.phase != PeerHealth::Gone).map(|(peer, standing)| {
             let (limit, free) = match &standing.facts {
                 // A node that does not know its limit says zero.
                 Some(facts) if facts.space_limit == ByteCount::ZERO => (ByteCount(u64::MAX), ByteCount(u64::MAX)),
@@ -41,8 +42,8 @@ impl Look<'_> {
             };
             Candidate {
                 peer: *peer,
-                is_up: self.health.is_live(peer) && standing.facts.is_some(),
-                is_draining: self.health.is_draining(peer),
+                is_up: standing.phase == PeerHealth::Up && standing.facts.is_some(),
+                is_draining: standing.is_draining(),
                 limit,
                 free,
                 domain: self.options.domain(peer).map(str::to_owned),

@@ -132,7 +132,7 @@ impl Machine {
         let parts = &self.parts;
         [
             parts.tracker.next_wake(self.options.pace.stall),
-            parts.holdings.next_wake(|peer| parts.health.is_live(peer)),
+            parts.holdings.next_wake(),
             parts.health.next_wake(),
             parts.space.next_wake(),
             parts.repair.next_wake(),
@@ -190,7 +190,8 @@ impl Parts {
     fn pin_changed(&mut self, change: &PinChange, ctx: &mut Context) {
         self.holdings.wish_changed(&change.cid, change.before.as_ref(), change.after.as_ref(), &self.others, ctx.now);
         self.tracker.wish_changed(change, ctx);
-        self.repair.wish_changed(&change.cid);
+        let look = look!(self, ctx);
+        self.repair.wish_changed(change, look, ctx);
         ctx.effects.push(Effect::Changed(change.cid));
     }
 
@@ -222,7 +223,9 @@ impl Parts {
     }
 
     fn wake(&mut self, ctx: &mut Context) {
-        if self.health.tick(ctx.options, ctx.now, ctx.effects) {
+        let silent = self.health.tick(ctx.options, ctx.now, ctx.effects);
+        if !silent.is_empty() {
+            self.tracker.unconfirm(&silent);
             self.repair.look_soon(ctx);
         }
         if self.next_hello <= ctx.now.mono && !self.others.is_empty() {
@@ -232,7 +235,9 @@ impl Parts {
         self.space.expire(ctx.now);
         self.tracker.walk(ctx);
         self.holdings.ask(|peer| self.health.is_live(peer), ctx.outbox, ctx.effects, ctx.now);
-        self.with_desk(ctx, |adding, desk, ctx| adding.advance(desk, ctx));
+        if self.adding.next_wake().is_some_and(|at| at <= ctx.now.mono) {
+            self.with_desk(ctx, |adding, desk, ctx| adding.advance(desk, ctx));
+        }
         let changes = {
             let look = look!(self, ctx);
             self.repair.advance(look, ctx)

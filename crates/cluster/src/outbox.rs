@@ -2,10 +2,13 @@
 
 use crate::Effect;
 use std::collections::{BTreeMap, BTreeSet};
-use types::{Cid, CopyState, HoldingReport, Millis, Now, PeerId, PeerMessage};
+use types::{Because, Cid, CopyState, HoldingReport, Millis, Now, PeerId, PeerMessage, PinState};
 
 /// Copies or CIDs in one message.
 pub(crate) const MESSAGE_MOST: usize = 1_000;
+
+/// Copies on their way (queued, being fetched) are told so late: most are held by then, and one message tells it.
+const ON_THE_WAY: Millis = Millis::seconds(1);
 
 /// Gathers messages between two flushes.
 #[derive(Clone, Debug, Default)]
@@ -13,11 +16,19 @@ pub(crate) struct Outbox {
     copies: BTreeMap<Cid, CopyState>,
     asks: BTreeMap<PeerId, BTreeSet<Cid>>,
     flushed: Option<Millis>,
+    /// Since when something waits, and whether it is more than being on the way.
+    waits: Option<Millis>,
+    is_urgent: bool,
 }
 
 impl Outbox {
     /// A copy here changed; a later change of the same copy replaces it.
-    pub fn report(&mut self, copy: CopyState) {
+    pub fn report(&mut self, copy: CopyState, now: Now) {
+        let has_reason = !matches!(copy.because, None | Some(Because::Queue { .. }));
+        let is_on_the_way =
+            !has_reason && matches!(copy.state, PinState::PinQueued | PinState::Pinning | PinState::UnpinQueued | PinState::Unpinning);
+        self.is_urgent |= !is_on_the_way;
+        self.waits = self.waits.or(Some(now.mono));
         self.copies.insert(copy.cid, copy);
     }
 
@@ -38,6 +49,8 @@ impl Outbox {
             return;
         }
         self.flushed = Some(now.mono);
+        self.waits = None;
+        self.is_urgent = false;
         let copies: Vec<CopyState> = std::mem::take(&mut self.copies).into_values().collect();
         for part in copies.chunks(MESSAGE_MOST) {
             let report = HoldingReport { incarnation, complete: None, answer: 0, copies: part.to_vec() };
@@ -56,6 +69,9 @@ impl Outbox {
     fn flush_at(&self, gather: Millis) -> Option<Millis> {
         if self.copies.len() >= MESSAGE_MOST {
             return None;
+        }
+        if !self.is_urgent {
+            return self.waits.map(|since| Millis(since.0.saturating_add(ON_THE_WAY.0)));
         }
         self.flushed.map(|at| Millis(at.0.saturating_add(gather.0)))
     }

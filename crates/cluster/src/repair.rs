@@ -4,6 +4,7 @@
 //! closest to the CID proposes at once, the next after `patience`, and so on; each reads the pin again before it writes.
 //! Nothing moves in what looks like a split. Old holders keep their copies until the new ones have confirmed (tracker).
 
+mod graves;
 pub mod judge;
 mod tokens;
 
@@ -11,16 +12,19 @@ use crate::context::Context;
 use crate::look::Look;
 use crate::options::PlantedBug;
 use crate::order::Distances;
-use crate::{Change, Effect, Notice};
+use crate::{Change, Effect, Notice, PinChange};
+use graves::Graves;
 use judge::{Verdict, judge};
 use std::collections::{BTreeMap, BTreeSet};
 use tokens::Tokens;
-use types::{Because, Cid, Millis, PeerId, Pin};
+use types::{Because, Cid, Millis, PeerId, Pin, UnixMillis};
 
 /// Pins looked at in one wake.
 const PAGE: usize = 500;
 /// Between two pages.
 const PAGE_PAUSE: Millis = Millis(20);
+/// Between two walks, whatever happens; a cluster in trouble has news all the time.
+const WALK_GAP: Millis = Millis::seconds(5);
 /// While this peer leaves, between two walks.
 const WALK_LEAVING: Millis = Millis::seconds(2);
 /// Pins that wait for this peer's turn; more are found by the next walk.
@@ -52,6 +56,7 @@ pub(crate) struct Counts {
 pub(crate) struct Repair {
     cursor: Option<Cid>,
     next: Millis,
+    ended: Millis,
     counting: Counts,
     counted: Counts,
     /// Full walks since start.
@@ -64,6 +69,7 @@ pub(crate) struct Repair {
     pins: Tokens,
     bytes: Tokens,
     distances: Distances,
+    graves: Graves,
 }
 
 impl Repair {
@@ -71,6 +77,7 @@ impl Repair {
         Repair {
             cursor: None,
             next: Millis(0),
+            ended: Millis(0),
             counting: Counts::default(),
             counted: Counts::default(),
             walks: 0,
@@ -82,21 +89,33 @@ impl Repair {
             pins: Tokens::new(u64::from(limits.pins_per_minute)),
             bytes: Tokens::new(limits.bytes_per_minute),
             distances: Distances::default(),
+            graves: Graves::default(),
         }
     }
 
     /// Something changed that concerns many pins: walk soon. A walk that is under way goes on and another follows it.
     pub fn look_soon(&mut self, ctx: &Context) {
         if self.cursor.is_none() {
-            self.next = self.next.min(ctx.now.mono);
+            self.next = self.next.min(ctx.now.mono.max(Millis(self.ended.0.saturating_add(WALK_GAP.0))));
         }
     }
 
+    /// A time for a pin that is written anew.
+    pub fn time_for(&self, cid: &Cid, wall: UnixMillis) -> UnixMillis {
+        self.graves.time_for(cid, wall)
+    }
+
     /// One pin changed: what was noticed about it is void.
-    pub fn wish_changed(&mut self, cid: &Cid) {
+    pub fn wish_changed(&mut self, change: &PinChange, look: Look, ctx: &Context) {
+        let cid = &change.cid;
         self.writing.remove(cid);
         self.surplus.remove(cid);
         self.unnotice(cid);
+        match (&change.before, &change.after) {
+            (Some(before), None) => self.graves.bury(before),
+            (None, Some((after, _))) if self.graves.is_ghost(after) => self.notice(after, look, true, ctx),
+            _ => {}
+        }
     }
 
     /// What the last full walk counted.
@@ -140,17 +159,20 @@ impl Repair {
     }
 
     fn walk(&mut self, look: Look, may_write: bool, ctx: &mut Context) {
-        let page = ctx.shared.pins_after(self.cursor.as_ref(), PAGE);
-        for (pin, _) in &page {
+        let (shared, cursor) = (ctx.shared, self.cursor);
+        let mut last = None;
+        let seen = shared.each_pin_after(cursor.as_ref(), PAGE, &mut |pin, _| {
             self.count(pin, look, ctx);
             self.notice(pin, look, may_write, ctx);
-        }
-        if page.len() == PAGE {
-            self.cursor = page.last().map(|(pin, _)| pin.cid);
+            last = Some(pin.cid);
+        });
+        if seen == PAGE {
+            self.cursor = last;
             self.next = ctx.now.after(PAGE_PAUSE);
             return;
         }
         self.cursor = None;
+        self.ended = ctx.now.mono;
         self.counted = std::mem::take(&mut self.counting);
         self.walks += 1;
         let limits = &look.options.repair;
@@ -186,7 +208,7 @@ impl Repair {
         if !may_write || self.noticed.contains_key(&cid) || self.writing.contains_key(&cid) {
             return;
         }
-        let verdict = judge(pin, look);
+        let verdict = self.judge(pin, look);
         if !matches!(verdict, Verdict::Trim { .. } | Verdict::Move { .. }) {
             self.surplus.remove(&cid);
         }
@@ -217,6 +239,11 @@ impl Repair {
         }
     }
 
+    /// A ghost ends as an expired pin does.
+    fn judge(&self, pin: &Pin, look: Look) -> Verdict {
+        if self.graves.is_ghost(pin) { Verdict::Expired } else { judge(pin, look) }
+    }
+
     /// This peer's place among those who could propose: live, trusted, staying.
     fn rank(&mut self, cid: &Cid, look: Look) -> u32 {
         let others: Vec<PeerId> = look
@@ -237,7 +264,7 @@ impl Repair {
         if !may_write {
             return;
         }
-        let (placement, lost, gained) = match judge(pin, look) {
+        let (placement, lost, gained) = match self.judge(pin, look) {
             Verdict::Fine | Verdict::Hopeless(_) => return,
             Verdict::Expired => {
                 self.writing.insert(cid, ctx.now.mono);

@@ -17,6 +17,7 @@ mod walk;
 
 use crate::context::Context;
 use crate::options::PlantedBug;
+use crate::order::mix_number;
 use crate::space::Space;
 use crate::{Effect, NodeFailure, NodeOutcome, Notice, OpId, PinChange, ViewState};
 use brake::Brake;
@@ -246,6 +247,35 @@ impl Tracker {
         }
     }
 
+    /// A peer came back that may have what others were looked for in vain: what waits for providers is tried soon, each at
+    /// its own moment.
+    pub fn provider_is_back(&mut self, ctx: &mut Context) {
+        const SOON: u64 = 5_000;
+        const MOVED_MOST: usize = 1_000;
+        let late = self.due.range((ctx.now.after(Millis(SOON)), Cid::default())..);
+        let waits = |cid: &Cid| {
+            matches!(&self.tracks.get(cid), Some(Track { phase: Phase::Waiting { because: Because::NoProvider { .. }, .. }, .. }))
+        };
+        let moved: Vec<(Millis, Cid)> = late.filter(|(_, cid)| waits(cid)).take(MOVED_MOST).copied().collect();
+        for (at, cid) in moved {
+            let soon = ctx.now.after(Millis(mix_number(&cid, at.0) % SOON));
+            self.due.remove(&(at, cid));
+            self.due.insert((soon, cid));
+            if let Some(Track { phase: Phase::Waiting { until, .. }, .. }) = self.tracks.get_mut(&cid) {
+                *until = soon;
+            }
+        }
+    }
+
+    /// These peers fell silent or started anew: what they confirmed before proves nothing any more.
+    pub fn unconfirm(&mut self, peers: &[PeerId]) {
+        for track in self.tracks.values_mut() {
+            if let Goal::HandOver(hand_over) = &mut track.goal {
+                hand_over.confirmed.retain(|peer| !peers.contains(peer));
+            }
+        }
+    }
+
     /// An operation progressed or ended.
     pub fn node(&mut self, op: OpId, outcome: NodeOutcome, space: &mut Space, ctx: &mut Context) {
         if self.walk.listed(op, &outcome, ctx.now) {
@@ -452,13 +482,14 @@ impl Tracker {
     /// A settled state, for others and for watchers.
     fn tell(&self, cid: &Cid, version: u64, state: PinState, ctx: &mut Context) {
         ctx.effects.push(Effect::Changed(*cid));
-        ctx.outbox.report(CopyState { cid: *cid, version, state, because: None, next_try: None, tries: 0, since: ctx.now.wall });
+        let copy = CopyState { cid: *cid, version, state, because: None, next_try: None, tries: 0, since: ctx.now.wall };
+        ctx.outbox.report(copy, ctx.now);
     }
 
     fn changed(&self, cid: &Cid, ctx: &mut Context) {
         ctx.effects.push(Effect::Changed(*cid));
         if let Some(copy) = self.copy_state(cid, ctx.now) {
-            ctx.outbox.report(copy);
+            ctx.outbox.report(copy, ctx.now);
         }
     }
 }

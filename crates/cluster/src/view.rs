@@ -10,6 +10,14 @@ pub trait SharedView {
     /// (`wire::pin_version`).
     fn pins_after(&self, after: Option<&Cid>, limit: usize) -> Vec<(Pin, u64)>;
 
+    /// The same without handing the pins over: calls `each` for every pin of the page and gives how many there were. Walks
+    /// use it; implementers that keep decoded pins can spare the copies.
+    fn each_pin_after(&self, after: Option<&Cid>, limit: usize, each: &mut dyn FnMut(&Pin, u64)) -> usize {
+        let page = self.pins_after(after, limit);
+        page.iter().for_each(|(pin, version)| each(pin, *version));
+        page.len()
+    }
+
     /// One pin; for commands and single questions, never in a loop over the wish.
     fn pin(&self, cid: &Cid) -> Option<(Pin, u64)>;
 

@@ -96,7 +96,7 @@ impl Parts {
             placement,
             depth: asked.depth,
             reference: None,
-            created: UnixMillis::from_seconds(ctx.now.wall.seconds()),
+            created: self.repair.time_for(&asked.cid, ctx.now.wall),
         })
     }
 

@@ -15,6 +15,7 @@ impl Parts {
         let was_live = self.health.is_live(&peer);
         self.health.heard(&peer, ctx.now, ctx.effects);
         if !was_live {
+            self.tracker.provider_is_back(ctx);
             self.repair.look_soon(ctx);
         }
         match message {
@@ -41,6 +42,7 @@ impl Parts {
         if self.health.hello(peer, message, ctx.options, ctx.now) {
             self.space.release_all(peer);
             self.holdings.linked(peer, true, ctx.now);
+            self.tracker.unconfirm(&[*peer]);
         }
         if !was_known || was_draining != self.health.is_draining(peer) {
             self.repair.look_soon(ctx);
@@ -51,7 +53,7 @@ impl Parts {
         for copy in report.copies.iter().filter(|copy| copy.state == PinState::Pinned) {
             self.tracker.confirmed(peer, &copy.cid, copy.version, ctx);
         }
-        for cid in self.holdings.report(peer, report, ctx.options, ctx.now) {
+        for cid in self.holdings.report(peer, report, ctx.shared, ctx.options, ctx.now) {
             ctx.effects.push(Effect::Changed(cid));
         }
     }

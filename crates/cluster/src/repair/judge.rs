@@ -2,6 +2,7 @@
 
 use crate::look::Look;
 use crate::placement::{self, Rules, filter, pull};
+use crate::report::PeerHealth;
 use types::{Because, PeerId, Pin};
 
 /// What is to be done.
@@ -65,9 +66,12 @@ fn sort_holders(pin: &Pin, look: Look) -> Holders {
     let mut holders = Holders { good: Vec::new(), lost: Vec::new(), must_go: Vec::new() };
     for peer in &pin.placement {
         let is_me = *peer == look.options.me;
-        if is_me && look.is_leaving || look.health.is_gone(peer) || look.health.is_draining(peer) {
+        let standing = look.health.of(peer);
+        let is_gone = standing.is_some_and(|standing| standing.phase == PeerHealth::Gone || standing.is_draining());
+        let may_be_lost = standing.is_none_or(|standing| standing.phase == PeerHealth::Down);
+        if is_me && look.is_leaving || is_gone {
             holders.must_go.push(*peer);
-        } else if look.has_no_room(peer, &pin.cid) || (!is_me && look.health.is_lost(peer, look.options, look.now)) {
+        } else if look.has_no_room(peer, &pin.cid) || (!is_me && may_be_lost && look.health.is_lost(peer, look.options, look.now)) {
             holders.lost.push(*peer);
         } else {
             holders.good.push(*peer);

@@ -7,7 +7,7 @@ use crate::holdings::Holdings;
 use crate::look::Look;
 use crate::options::RepairLimits;
 use crate::space::Space;
-use crate::testing::{cid, hello, peer, pin_on};
+use crate::testing::{Shelf, cid, hello, peer, pin_on};
 use crate::tracker::Tracker;
 use std::num::NonZeroU32;
 use types::{Because, CopyState, HoldingReport, Millis, Now, PeerId, PinOptions, PinState, Replicas, UnixMillis};
@@ -44,7 +44,13 @@ fn check(peers: &str, placed: &[u8], least: u32, most: u32, expected: &str) {
             let because = Some(Because::NoRoom { needed: types::ByteCount(2), free: types::ByteCount(1) });
             let copy =
                 CopyState { cid: cid(1), version: 1, state: PinState::PinError, because, next_try: None, tries: 1, since: UnixMillis(0) };
-            holdings.report(&other, &HoldingReport { incarnation: 1, complete: None, answer: 0, copies: vec![copy] }, &options, at(1000));
+            holdings.report(
+                &other,
+                &HoldingReport { incarnation: 1, complete: None, answer: 0, copies: vec![copy] },
+                &Shelf::default(),
+                &options,
+                at(1000),
+            );
         }
     }
     health.tick(&options, at(1001), &mut Vec::new());

@@ -125,3 +125,58 @@ fn at_rest_there_is_nothing_to_do() {
     let work: Vec<_> = table.effects.iter().filter(|effect| !matches!(effect, Effect::Node(_, NodeOp::ListHeld { .. }))).collect();
     assert!(work.is_empty(), "{work:?}");
 }
+
+#[test]
+fn a_confirmation_is_void_once_its_peer_fell_silent() {
+    let options = Options { members: vec![peer(1), peer(2)], ..Options::new(peer(0), "", "") };
+    let mut table = Table::started(options);
+    for other in [1, 2] {
+        table.handle(Event::Link(peer(other), crate::LinkState::Up));
+    }
+    let two = PinOptions { replicas: Replicas::exactly(NonZeroU32::new(2).expect("two")), ..PinOptions::default() };
+    table.wish(pin_on(cid(1), &[peer(0), peer(1)], two.clone()));
+    let version = table.wish(pin_on(cid(1), &[peer(1), peer(2)], two));
+    let confirms = |table: &mut Table, other: u8| {
+        let copy = types::CopyState {
+            cid: cid(1),
+            version,
+            state: PinState::Pinned,
+            because: None,
+            next_try: None,
+            tries: 0,
+            since: table.now.wall,
+        };
+        let report = types::HoldingReport { incarnation: 1, complete: None, answer: 0, copies: vec![copy] };
+        table.handle(Event::Message(peer(other), PeerMessage::Holdings(report)));
+    };
+    confirms(&mut table, 1);
+    table.pass(Millis::seconds(20));
+    // Peer 1 fell silent and is heard again, by another word; peer 2 confirms.
+    table.handle(Event::Message(peer(1), PeerMessage::Release { lease: 1 }));
+    confirms(&mut table, 2);
+    table.pass(Millis::seconds(1));
+    assert!(table.holds(&cid(1)), "peer 1 may have let it go meanwhile");
+    confirms(&mut table, 1);
+    table.pass(Millis::seconds(1));
+    assert!(!table.holds(&cid(1)));
+}
+
+#[test]
+fn a_peer_that_comes_back_is_asked_soon_for_what_was_missing() {
+    let options = Options { members: vec![peer(1)], ..Options::new(peer(0), "", "") };
+    let mut table = Table::started(options);
+    table.node_works = false;
+    table.wish(pin_on(cid(1), &[peer(0), peer(1)], here()));
+    for _ in 0..10 {
+        let (op, _) = table.open.remove(0);
+        table.handle(Event::Node(op, NodeOutcome::Failed(crate::NodeFailure::Missing { missing: 1, first: None })));
+        table.pass(Millis::minutes(13));
+    }
+    let (op, _) = table.open.remove(0);
+    table.handle(Event::Node(op, NodeOutcome::Failed(crate::NodeFailure::Missing { missing: 1, first: None })));
+    table.pass(Millis::seconds(20));
+    assert!(table.open.is_empty(), "the next try is minutes away");
+    table.handle(Event::Message(peer(1), PeerMessage::Release { lease: 1 }));
+    table.pass(Millis::seconds(5));
+    assert_eq!(table.open.len(), 1);
+}

@@ -109,15 +109,19 @@ impl Tracker {
 
     fn compare_page(&mut self, ctx: &mut Context) {
         let cursor = self.walk.cursor;
-        let pins = ctx.shared.pins_after(cursor.as_ref(), PAGE);
+        let me = ctx.options.me;
+        let mut wanted: Vec<(Pin, u64)> = Vec::new();
+        let mut last = None;
+        let seen = ctx.shared.each_pin_after(cursor.as_ref(), PAGE, &mut |pin, version| {
+            last = Some(pin.cid);
+            if pin.is_for(&me) {
+                wanted.push((pin.clone(), version));
+            }
+        });
         let ours = ctx.shared.ledger_after(cursor.as_ref(), PAGE);
         let held_end = if self.walk.has_held_all { None } else { self.walk.held.back().copied() };
         // A full page may have a successor: nothing beyond its end can be judged yet.
-        let ends = [
-            (pins.len() == PAGE).then(|| pins.last().map(|(pin, _)| pin.cid)).flatten(),
-            (ours.len() == PAGE).then(|| ours.last().copied()).flatten(),
-            held_end,
-        ];
+        let ends = [last.filter(|_| seen == PAGE), (ours.len() == PAGE).then(|| ours.last().copied()).flatten(), held_end];
         let end = ends.into_iter().flatten().min_by(byte_order);
         let is_before_end = |cid: &Cid| end.is_none_or(|end| byte_order(cid, &end).is_le());
 
@@ -125,9 +129,9 @@ impl Tracker {
         while self.walk.held.front().is_some_and(is_before_end) {
             held.extend(self.walk.held.pop_front());
         }
-        let pins: Vec<(Pin, u64)> = pins.into_iter().take_while(|(pin, _)| is_before_end(&pin.cid)).collect();
+        wanted.retain(|(pin, _)| is_before_end(&pin.cid));
         let ours: Vec<Cid> = ours.into_iter().take_while(is_before_end).collect();
-        self.compare(&pins, &held, &ours, ctx);
+        self.compare(&wanted, &held, &ours, ctx);
 
         match end {
             Some(end) => {
@@ -146,28 +150,34 @@ impl Tracker {
         walk.next = ctx.now.after(ctx.options.pace.round);
     }
 
-    fn compare(&mut self, pins: &[(Pin, u64)], held: &[Cid], ours: &[Cid], ctx: &mut Context) {
-        let me = ctx.options.me;
-        let find = |cid: &Cid| pins.binary_search_by(|(pin, _)| byte_order(&pin.cid, cid)).ok().map(|index| &pins[index]);
-        let wanted = pins.iter().map(|(pin, _)| pin).filter(|pin| pin.is_for(&me)).map(|pin| pin.cid);
+    fn compare(&mut self, wanted: &[(Pin, u64)], held: &[Cid], ours: &[Cid], ctx: &mut Context) {
+        let find = |cid: &Cid| wanted.binary_search_by(|(pin, _)| byte_order(&pin.cid, cid)).ok().map(|index| &wanted[index]);
+        let cids = wanted.iter().map(|(pin, _)| pin.cid);
         let ours_seen: &[Cid] = if ctx.options.planted == Some(PlantedBug::IgnoresLedger) { held } else { ours };
-        let ops: Vec<Op> = difference(wanted, held.iter().copied(), ours_seen.iter().copied()).collect();
+        let ops: Vec<Op> = difference(cids, held.iter().copied(), ours_seen.iter().copied()).collect();
         for op in ops {
             let (Op::Fetch(cid) | Op::LetGo(cid) | Op::Forget(cid)) = op;
             if self.tracks.contains_key(&cid) || self.walk.touched.contains(&cid) {
                 continue;
             }
-            let found = find(&cid);
-            match (op, found) {
-                (Op::Fetch(_), Some((pin, version))) => self.fetch_again(pin, *version, ctx),
-                (Op::LetGo(_) | Op::Forget(_), Some((pin, _))) if pin.kind == PinKind::Bad => {}
-                (Op::LetGo(_), found) if ctx.is_current() => self.let_go(cid, found, true, ctx),
-                (Op::Forget(_), _) if ctx.is_current() => ctx.effects.push(Effect::Ledger { cid, ours: false }),
-                _ => {}
+            match op {
+                Op::Fetch(_) => {
+                    if let Some((pin, version)) = find(&cid) {
+                        self.fetch_again(pin, *version, ctx);
+                    }
+                }
+                _ if !ctx.is_current() => {}
+                Op::LetGo(_) => {
+                    let other = ctx.shared.pin(&cid);
+                    if other.as_ref().is_none_or(|(pin, _)| pin.kind != PinKind::Bad) {
+                        self.let_go(cid, other.as_ref(), true, ctx);
+                    }
+                }
+                Op::Forget(_) => ctx.effects.push(Effect::Ledger { cid, ours: false }),
             }
         }
         if self.walk.rounds == 0 {
-            self.claim(pins, held, ctx);
+            self.claim(wanted, held, ctx);
         }
     }
 
@@ -182,9 +192,8 @@ impl Tracker {
 
     /// After a start: what is wanted and held and missing in the ledger may have been pinned just before a crash. Pinning it
     /// again tells whose it is.
-    fn claim(&mut self, pins: &[(Pin, u64)], held: &[Cid], ctx: &mut Context) {
-        let me = ctx.options.me;
-        for (pin, version) in pins.iter().filter(|(pin, _)| pin.is_for(&me)) {
+    fn claim(&mut self, wanted: &[(Pin, u64)], held: &[Cid], ctx: &mut Context) {
+        for (pin, version) in wanted {
             let is_held = held.binary_search_by(|other| byte_order(other, &pin.cid)).is_ok();
             if is_held && !ctx.shared.is_ours(&pin.cid) && !self.tracks.contains_key(&pin.cid) {
                 self.begin(pin.cid, Goal::Hold { version: *version, depth: pin.depth, created: pin.created }, ctx);

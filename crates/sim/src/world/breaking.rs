@@ -1,0 +1,210 @@
+//! Starts, crashes, cuts, and mending.
+
+use super::World;
+use super::consensus::view_state;
+use crate::faults::Fault;
+use crate::links::Weather;
+use crate::peer::Running;
+use crate::queue::{Place, Time, What};
+use crate::view::View;
+use cluster::{Command, Event, Machine, RequestId, SharedChange};
+use consensus::crdt;
+use rand::Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use store::{Area, MemoryStore, Store};
+use types::{Cid, Millis};
+
+impl World {
+    /// A peer starts: everything is read from its disk.
+    pub(super) fn start(&mut self, place: Place) {
+        if self.peers[place].is_up() || self.peers[place].is_over {
+            return;
+        }
+        let now = self.now;
+        let members = self.peers.iter().map(|peer| peer.id).collect();
+        let peer = &mut self.peers[place];
+        peer.life += 1;
+        let options = self.settings.machine_options(peer.id, place, peer.life, members);
+        let crdt = match crdt::Machine::open(self.settings.crdt_options(place, peer.life), Millis(0), peer.store.snapshot()) {
+            Ok(machine) => machine,
+            Err(error) => panic!("peer {place} cannot read its disk: {error}"),
+        };
+        let view = View::load(&*peer.store.snapshot());
+        let state = view_state(crdt.state());
+        let clocks = peer.clocks(now);
+        peer.running = Some(Running {
+            started: now,
+            machine: Machine::new(options, clocks),
+            crdt,
+            view,
+            wake: None,
+            crdt_wake: None,
+            inbox: Vec::new(),
+            syncing: None,
+            tickets: BTreeMap::new(),
+            ops: BTreeMap::new(),
+            blocks_asked: BTreeSet::new(),
+            heads_asked: BTreeSet::new(),
+            deferred: Vec::new(),
+            linked: BTreeSet::new(),
+        });
+        self.say(|| format!("peer {place} starts"));
+        self.at(now, What::CrdtWake(place, self.peers[place].life));
+        if let Some(running) = self.peers[place].running.as_mut() {
+            running.crdt_wake = Some(now);
+        }
+        self.measure(place);
+        self.think(place, Event::Shared(SharedChange::View(state)));
+        for other in 0..self.peers.len() {
+            self.join(place, other);
+        }
+        self.look_who_is_blind();
+    }
+
+    /// Two peers that can hear each other connect after a moment.
+    fn join(&mut self, a: Place, b: Place) {
+        if !self.are_joined(a, b) {
+            return;
+        }
+        let delay = self.chance.random_range(10..500);
+        for (at, other) in [(a, b), (b, a)] {
+            self.at(self.now + delay, What::Link { at, life: self.peers[at].life, other, is_up: true });
+        }
+    }
+
+    /// Who was connected to a peer notices after some seconds that it is silent.
+    fn part(&mut self, place: Place, others: impl Iterator<Item = Place>) {
+        for other in others.collect::<Vec<_>>() {
+            let delay = self.chance.random_range(1_000..8_000);
+            for (at, other) in [(place, other), (other, place)] {
+                self.at(self.now + delay, What::Link { at, life: self.peers[at].life, other, is_up: false });
+            }
+        }
+    }
+
+    pub(super) fn fault(&mut self, fault: Fault) {
+        self.say(|| format!("fault: {fault:?}"));
+        match fault {
+            Fault::Crash { place, back_after, loses_disk } => self.crash(place, back_after, loses_disk),
+            Fault::Island(island) => self.cut_off(&island),
+            Fault::OneWay(from, to) => self.links.cut(from, to),
+            Fault::Mend => self.mend(),
+            Fault::Weather(weather) => self.links.weather = weather,
+            Fault::Leave(place) => self.ask_to_leave(place),
+            Fault::Heal => self.heal(),
+        }
+        self.look_who_is_blind();
+    }
+
+    pub(super) fn crash(&mut self, place: Place, back_after: Option<Time>, loses_disk: bool) {
+        if !self.peers[place].is_up() {
+            return;
+        }
+        self.numbers.crashes += 1;
+        self.note(place, 9, None);
+        let linked: Vec<Place> = self.peers[place].running.take().map(|running| running.linked.into_iter().collect()).unwrap_or_default();
+        let peer = &mut self.peers[place];
+        peer.life += 1;
+        peer.node.crash();
+        if loses_disk {
+            let lost: Vec<Cid> = peer.node.cluster_pins().copied().collect();
+            peer.node = crate::node::Node::new(peer.node.limit);
+            let store = std::mem::take(&mut peer.store);
+            for cid in lost {
+                self.truth.lost_copy(&cid, self.now);
+            }
+            self.excuse_what_was_only_there(&store);
+            self.excuse_fate();
+        } else {
+            peer.store = peer.store.crash();
+        }
+        self.part(place, linked.into_iter());
+        match back_after {
+            Some(after) => self.at(self.now + after, What::Start(place)),
+            None => {
+                self.peers[place].is_over = true;
+                let store = self.peers[place].store.clone();
+                self.excuse_what_was_only_there(&store);
+                self.excuse_fate();
+            }
+        }
+        self.look_who_is_blind();
+    }
+
+    /// What was acknowledged on a disk and told nobody goes with the disk: no promise of a peer covers that.
+    fn excuse_what_was_only_there(&mut self, lost: &MemoryStore) {
+        let wish = |store: &MemoryStore| -> BTreeSet<Cid> { View::load(&*store.snapshot()).pins().map(|(pin, _)| pin.cid).collect() };
+        let mut only_there = wish(&lost.crash());
+        for peer in self.peers.iter().filter(|peer| !peer.is_over) {
+            only_there.retain(|cid| peer.store.get(Area::Pins, &cid.to_bytes()).ok().flatten().is_none());
+        }
+        for cid in only_there {
+            if self.truth.is_kept(&cid) {
+                self.truth.promise(&cid, crate::truth::Promise::Unclear);
+            }
+        }
+    }
+
+    /// Content whose every copy was on disks that are lost or never come back is lost by right: no placement survives that.
+    fn excuse_fate(&mut self) {
+        for (cid, item) in &mut self.truth.items {
+            let is_anywhere = self.peers.iter().any(|peer| !peer.is_over && peer.node.has_blocks(cid));
+            if item.promise == crate::truth::Promise::Kept && !is_anywhere && !item.is_outside && !item.is_unfetchable {
+                item.is_unfetchable = true;
+                self.numbers.excused += 1;
+            }
+        }
+    }
+
+    fn cut_off(&mut self, island: &[Place]) {
+        for inside in island {
+            let outside: Vec<Place> = (0..self.peers.len()).filter(|other| !island.contains(other)).collect();
+            for other in &outside {
+                self.links.cut(*inside, *other);
+                self.links.cut(*other, *inside);
+            }
+            self.part(*inside, outside.into_iter());
+        }
+    }
+
+    fn mend(&mut self) {
+        for (a, b) in self.links.mend() {
+            self.join(a, b);
+        }
+    }
+
+    fn heal(&mut self) {
+        self.links.weather = Weather::default();
+        self.mend();
+        for place in 0..self.peers.len() {
+            self.at(self.now + 1, What::Start(place));
+        }
+    }
+
+    fn ask_to_leave(&mut self, place: Place) {
+        if self.peers[place].is_up() {
+            self.think(place, Event::Command(RequestId(super::doors::LEAVE + place as u64), Command::Leave));
+        }
+    }
+
+    /// It was told that everything is handed over: it stops for good and its disk is wiped.
+    pub(super) fn has_left(&mut self, place: Place, stranded: u64) {
+        self.say(|| format!("peer {place} left, {stranded} stranded"));
+        if stranded == 0 {
+            self.crash(place, None, false);
+            self.peers[place].node = crate::node::Node::new(0);
+        }
+    }
+
+    /// Since when does each peer hear fewer than half of the members?
+    pub(super) fn look_who_is_blind(&mut self) {
+        // Who left and who is dead is still a member, as long as no record says otherwise.
+        let known = self.peers.len();
+        for place in 0..known {
+            let hears =
+                (0..known).filter(|other| *other != place && self.peers[*other].is_up() && self.links.is_open(*other, place)).count() + 1;
+            let is_blind = self.peers[place].is_up() && hears * 2 < known;
+            self.blind_since[place] = if is_blind { self.blind_since[place].or(Some(self.now)) } else { None };
+        }
+    }
+}
