@@ -54,6 +54,8 @@ pub struct Running {
     pub ops: BTreeMap<OpId, Cid>,
     /// CRDT blocks asked for.
     pub blocks_asked: BTreeSet<Cid>,
+    /// Stretches of history asked for, and of whom.
+    pub stretches_asked: BTreeSet<(Cid, Place)>,
     /// Peers asked for heads.
     pub heads_asked: BTreeSet<Place>,
     /// Full questions that wait until the asker's heads are merged.

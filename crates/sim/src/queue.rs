@@ -25,6 +25,10 @@ pub enum Packet {
     WantBlock(Cid),
     /// Here it is, or not.
     Block(Cid, Option<Bytes>),
+    /// "Give me this block and what lies below it, down to what I have."
+    WantStretch(Cid, Rc<Vec<Cid>>),
+    /// Here are some; none when there is nothing to give.
+    Stretch(Cid, Rc<Vec<Bytes>>),
     /// "What are your heads?"
     WantHeads,
     /// These.
@@ -68,6 +72,8 @@ pub enum What {
     Deferred(Place, u32),
     /// A fetch of a CRDT block was not answered.
     BlockLate(Place, u32, Cid),
+    /// A question for a stretch of history was not answered.
+    StretchLate(Place, u32, Cid, Place),
     /// A question for heads was not answered.
     HeadsLate(Place, u32, Place),
     /// The node of a peer ends an operation, or is half through it.

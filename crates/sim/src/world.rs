@@ -9,6 +9,7 @@ pub mod doors;
 mod looking;
 mod minds;
 mod nodes;
+mod stretches;
 
 use crate::invariants::{Invariant, Violation};
 use crate::links::Links;
@@ -116,6 +117,7 @@ impl World {
             What::Synced(place, life) => self.synced(place, life),
             What::Deferred(place, life) => self.ask_deferred(place, life),
             What::BlockLate(place, life, cid) => self.block_late(place, life, cid),
+            What::StretchLate(place, life, cid, other) => self.stretch_late(place, life, cid, other),
             What::HeadsLate(place, life, other) => self.heads_late(place, life, other),
             What::NodeDone(place, life, done) => self.node_done(place, life, done),
             What::Door(number) => self.door(number),
@@ -146,6 +148,8 @@ impl World {
             Packet::WantHeads => self.heads_wanted(from, to),
             Packet::HeadsAre(heads) => self.heads_are(from, to, heads),
             Packet::WantBlock(cid) => self.block_wanted(from, to, cid),
+            Packet::WantStretch(cid, have) => self.stretch_wanted(from, to, cid, &have),
+            Packet::Stretch(cid, blocks) => self.stretch_came(from, to, cid, &blocks),
             Packet::Block(cid, bytes) => self.block_came(to, cid, bytes),
         }
     }

@@ -44,6 +44,7 @@ impl World {
             tickets: BTreeMap::new(),
             ops: BTreeMap::new(),
             blocks_asked: BTreeSet::new(),
+            stretches_asked: BTreeSet::new(),
             heads_asked: BTreeSet::new(),
             deferred: Vec::new(),
             linked: BTreeSet::new(),

@@ -105,6 +105,7 @@ impl World {
                     let likely = likely.and_then(|peer| self.places.get(&peer).copied());
                     self.fetch_block(place, cid, likely);
                 }
+                crdt::Effect::FetchStretch { cid, peer, have } => self.fetch_stretch(place, cid, self.places.get(&peer).copied(), have),
                 crdt::Effect::AskHeads(peer) => self.ask_heads(place, self.places.get(&peer).copied()),
                 crdt::Effect::Broadcast(heads) => self.broadcast(place, heads),
                 crdt::Effect::BlockRefused { cid, why } => panic!("peer {place} refuses the honest block {cid}: {why:?}"),
