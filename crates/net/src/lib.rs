@@ -32,5 +32,5 @@ pub use blockstream::{BlockLane, LaneError, LaneHeader, LaneKind, LaneReceiver, 
 pub use host::{
     ConnectError, DialError, GossipOptions, Host, HostError, HostEvent, HostEvents, HostOptions, PeerInfo, PublishError, Stats,
 };
-pub use messages::{MessageLimits, Messages, SendError};
+pub use messages::{MessageLimits, Messages, Received, SendError};
 pub use streams::{Incoming, OpenError, Stream};

@@ -5,15 +5,12 @@
 mod common;
 
 use common::*;
-use net::{Host, MessageLimits, Messages, SendError};
+use net::{Host, MessageLimits, Messages, Received, SendError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
 use types::PeerId;
 
 const PROTOCOL: &str = "/pinfold/peer/1";
-
-type Received = mpsc::Receiver<(PeerId, Vec<u8>)>;
 
 fn messages(host: &Host) -> (Messages, Received) {
     let limits = MessageLimits { message: 1 << 20, queued: 1000, queued_bytes: 8 << 20 };
