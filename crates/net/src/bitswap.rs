@@ -84,7 +84,7 @@ impl Default for BitswapLimits {
             peer_blocks: 128,
             peer_bytes: 32 << 20,
             silence: Duration::from_secs(5),
-            patience: Duration::from_secs(20),
+            patience: Duration::from_secs(30),
             absence: Duration::from_secs(3),
             wants_per_peer: 16 << 10,
             inline_block: 1024,
@@ -187,11 +187,15 @@ impl Bitswap {
         Session::new(self.engine.clone())
     }
 
-    /// These blocks are in the store: peers that wait for them get them.
+    /// These blocks are in the store: peers that wait for them get them, and so does who fetches them here.
     pub fn have(&self, cids: &[Cid]) {
         let mut state = self.engine.state.lock();
         for peer in state.served.arrived(cids) {
             link::wake_sender(&self.engine, &mut state, peer);
+        }
+        let fetched: Vec<Cid> = cids.iter().filter(|cid| state.waiters.contains_key(cid)).copied().collect();
+        if !fetched.is_empty() {
+            link::settle(&self.engine, fetched);
         }
     }
 

@@ -60,7 +60,18 @@ pub async fn read_length<S: AsyncRead + Unpin>(stream: &mut S, limit: usize) -> 
 
 /// Reads the `length` bytes after a length.
 pub async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, length: usize) -> Result<Bytes, FrameError> {
+    read_body_watched(stream, length, usize::MAX, |_| {}).await
+}
+
+/// Reads the `length` bytes after a length, and tells after every `step` bytes how many have arrived.
+pub async fn read_body_watched<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    length: usize,
+    step: usize,
+    mut arrived: impl FnMut(usize),
+) -> Result<Bytes, FrameError> {
     let mut body = BytesMut::with_capacity(length.min(GROWTH));
+    let mut told = 0;
     while body.len() < length {
         let missing = length - body.len();
         // Doubling, so that copying stays linear; a promise alone never costs more than the peer has sent.
@@ -68,6 +79,10 @@ pub async fn read_body<S: AsyncRead + Unpin>(stream: &mut S, length: usize) -> R
         let taken = (&mut *stream).take(missing as u64).read_buf(&mut body).await?;
         if taken == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        if body.len() - told >= step {
+            told = body.len();
+            arrived(told);
         }
     }
     Ok(body.freeze())

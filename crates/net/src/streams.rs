@@ -37,6 +37,8 @@ pub struct StreamLimits {
     pub inbound_per_peer: usize,
     /// Streams of all peers that wait to be taken from one [`Incoming`].
     pub inbound_total: usize,
+    /// Streams of one peer that are open, waiting or taken. Each may hold a window of unread bytes.
+    pub inbound_open_per_peer: usize,
     /// How long a negotiated stream waits for room in its queue before it is reset.
     pub inbound_wait: Duration,
     /// Streams that this host keeps open on one connection; further opens wait. Far below the muxer's own limit (4,096).
@@ -50,6 +52,7 @@ impl Default for StreamLimits {
         StreamLimits {
             inbound_per_peer: 128,
             inbound_total: 1024,
+            inbound_open_per_peer: 512,
             inbound_wait: Duration::from_secs(25),
             outbound_per_connection: 1024,
             open: Duration::from_secs(15),
@@ -185,6 +188,7 @@ pub(crate) struct Shared {
     accepted: RwLock<Arc<Accepted>>,
     connections: Mutex<HashMap<libp2p::PeerId, Vec<Connection>>>,
     wanted: RwLock<HashSet<libp2p::PeerId>>,
+    inbound_open: Places,
     pub(crate) traffic: Arc<Traffic>,
 }
 
@@ -195,8 +199,13 @@ struct Accepted(Vec<(StreamProtocol, Arc<Group>)>);
 /// Names accepted together.
 struct Group {
     queue: mpsc::Sender<Waiting>,
+    places: Places,
+}
+
+/// So many places for each peer.
+struct Places {
     per_peer: usize,
-    places: Mutex<HashMap<PeerId, Arc<Semaphore>>>,
+    peers: Mutex<HashMap<PeerId, Arc<Semaphore>>>,
 }
 
 #[derive(Clone)]
@@ -214,6 +223,7 @@ impl Shared {
             accepted: RwLock::default(),
             connections: Mutex::default(),
             wanted: RwLock::default(),
+            inbound_open: Places::new(limits.inbound_open_per_peer),
             traffic: Arc::default(),
         })
     }
@@ -242,7 +252,7 @@ impl Shared {
     pub(crate) fn accept(&self, protocols: &[&str]) -> Result<Incoming, OpenError> {
         let names = protocol_names(protocols)?;
         let (sender, queue) = mpsc::channel(self.limits.inbound_total);
-        let group = Arc::new(Group { queue: sender, per_peer: self.limits.inbound_per_peer, places: Mutex::default() });
+        let group = Arc::new(Group { queue: sender, places: Places::new(self.limits.inbound_per_peer) });
         let mut accepted = self.accepted.write();
         let kept = accepted.0.iter().filter(|(name, other)| !names.contains(name) && !other.queue.is_closed()).cloned();
         let added = names.iter().map(|name| (name.clone(), group.clone()));
@@ -287,23 +297,33 @@ async fn open_on(connection: &Connection, peer: PeerId, names: Vec<StreamProtoco
     answer.await.map_err(|_| lost("closed while the stream was being opened"))?
 }
 
-impl Group {
-    /// The peer's place in the queue, once there is one.
-    async fn place(&self, peer: PeerId) -> Option<OwnedSemaphorePermit> {
-        /// Above so many peers those without waiting streams are forgotten.
+impl Places {
+    fn new(per_peer: usize) -> Places {
+        Places { per_peer, peers: Mutex::default() }
+    }
+
+    /// A place for the peer, once there is one.
+    async fn take(&self, peer: PeerId) -> Option<OwnedSemaphorePermit> {
+        /// Above so many peers those that hold no place are forgotten.
         const PEERS_REMEMBERED: usize = 1024;
         let places = {
-            let mut peers = self.places.lock();
+            let mut peers = self.peers.lock();
             if peers.len() > PEERS_REMEMBERED {
                 peers.retain(|_, places| Arc::strong_count(places) > 1);
             }
             peers.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(self.per_peer))).clone()
         };
+        // A permit holds the semaphore, so the count above stays over one while a place is taken.
         places.acquire_owned().await.ok()
     }
+}
 
-    async fn deliver(&self, peer: PeerId, protocol: StreamProtocol, stream: Stream) {
-        let Some(place) = self.place(peer).await else { return };
+impl Group {
+    /// Puts the stream into the queue, once there is room for it and for one more open stream of the peer.
+    async fn deliver(&self, peer: PeerId, protocol: StreamProtocol, stream: libp2p::Stream, shared: &Shared) {
+        let Some(slot) = shared.inbound_open.take(peer).await else { return };
+        let Some(place) = self.places.take(peer).await else { return };
+        let stream = Stream::new(stream, shared.traffic.clone(), Some(slot));
         // Fails only when nobody accepts any more: the stream is reset, as if its name had not been offered.
         let _ = self.queue.send(Waiting { peer, protocol, stream, _place: place }).await;
     }

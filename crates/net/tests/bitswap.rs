@@ -181,6 +181,20 @@ async fn waiters_for_one_block_share_one_want() {
 }
 
 #[tokio::test]
+async fn a_block_that_is_put_here_ends_its_fetch() {
+    let node = Node::start(options(1)).await;
+    let stranger = Stranger::of(&node).await;
+    let block = blocks(1, 5000).remove(0);
+    let session = node.bitswap.session();
+    session.add_providers(&[stranger.host.id()]);
+    let cid = block.cid;
+    let fetching = tokio::spawn(async move { session.fetch(cid).await });
+    wait_for("it is wanted", || node.bitswap.fetching() == 1).await;
+    node.hold(std::slice::from_ref(&block));
+    assert_eq!(fetching.await.unwrap(), Ok(block.data));
+}
+
+#[tokio::test]
 async fn inline_cids_need_no_peer_and_unprovable_ones_are_refused() {
     let nodes = nodes(1).await;
     let session = nodes[0].bitswap.session();

@@ -274,3 +274,104 @@ async fn members_find_each_other_through_one_of_them() {
     third.connect(first.id(), &first.addresses()).await.unwrap();
     wait_for("the two find each other", || second.is_connected(&third.id())).await;
 }
+
+#[tokio::test]
+async fn two_peers_that_keep_each_other_connect_once_and_stay() {
+    let (first, mut events) = start(options(1)).await;
+    let (second, _) = start(options(2)).await;
+    let (of_first, of_second) = (first.addresses(), second.addresses());
+    tokio::join!(first.keep_connected(second.id(), &of_second), second.keep_connected(first.id(), &of_first));
+    wait_for("connected", || first.is_connected(&second.id()) && second.is_connected(&first.id())).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    first.shutdown().await;
+    let mut changes = Vec::new();
+    while let Some(event) = events.next().await {
+        match event {
+            HostEvent::Connected(..) => changes.push("connected"),
+            HostEvent::Disconnected(_) => changes.push("disconnected"),
+            _ => {}
+        }
+    }
+    assert_eq!(changes, ["connected"], "one connection, which did not break");
+}
+
+/// Passes bytes between a dialler and `to`, until it is told to stop passing them without closing anything.
+async fn cable(to: String) -> (String, Arc<std::sync::atomic::AtomicBool>) {
+    let port = to.split('/').nth(4).unwrap().to_owned();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().unwrap().port());
+    let is_cut = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flag = is_cut.clone();
+    tokio::spawn(async move {
+        let (near, _) = listener.accept().await.unwrap();
+        let far = tokio::net::TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
+        let ((mut near_in, mut near_out), (mut far_in, mut far_out)) = (near.into_split(), far.into_split());
+        let back = flag.clone();
+        tokio::spawn(async move { pass(&mut far_in, &mut near_out, &back).await });
+        pass(&mut near_in, &mut far_out, &flag).await;
+    });
+    (address, is_cut)
+}
+
+async fn pass(from: &mut tokio::net::tcp::OwnedReadHalf, to: &mut tokio::net::tcp::OwnedWriteHalf, is_cut: &std::sync::atomic::AtomicBool) {
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+        if is_cut.load(std::sync::atomic::Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        if to.write_all(&buffer[..length]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pulled_cable_is_noticed() {
+    let quick = |number| HostOptions { ping: Duration::from_millis(100), silence: Duration::from_millis(800), ..options(number) };
+    let (first, _) = start(quick(1)).await;
+    let (second, _) = start(quick(2)).await;
+    let (address, is_cut) = cable(second.addresses().remove(0)).await;
+    first.keep_connected(second.id(), &[]).await;
+    first.dial(&address).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(first.is_connected(&second.id()), "a living connection is not silent");
+    let begun = Instant::now();
+    is_cut.store(true, std::sync::atomic::Ordering::Relaxed);
+    wait_for("both sides notice", || first.connected().is_empty() && second.connected().is_empty()).await;
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn strangers_that_speak_nonsense_to_the_port_do_no_harm() {
+    let (host, _) = start(options(1)).await;
+    let (other, _) = start(options(2)).await;
+    let port = host.addresses()[0].split('/').nth(4).unwrap().to_owned();
+    for nonsense in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", &[0xff; 5000], b"\x13/multistream/1.0.0\n\xff\xff\xff"] {
+        let mut socket = tokio::net::TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
+        let _ = socket.write_all(nonsense).await;
+        let _ = socket.shutdown().await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), socket.read_to_end(&mut Vec::new())).await.expect("the host hangs up");
+    }
+    other.connect(host.id(), &host.addresses()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_cannot_hold_more_streams_than_its_share() {
+    let mut small = options(1);
+    small.streams.inbound_open_per_peer = 8;
+    let (first, second) = pair(small, options(2)).await;
+    let mut incoming = first.accept(&["/work/1"]).unwrap();
+    let mut taken = Vec::new();
+    let mut opened = Vec::new();
+    for _ in 0..12 {
+        opened.push(second.open(first.id(), &["/work/1"]).await.unwrap());
+    }
+    for _ in 0..8 {
+        taken.push(incoming.next().await.unwrap());
+    }
+    assert!(tokio::time::timeout(Duration::from_millis(200), incoming.next()).await.is_err(), "the others wait");
+    taken.truncate(4);
+    for _ in 0..4 {
+        taken.push(tokio::time::timeout(Duration::from_secs(5), incoming.next()).await.expect("now they come").unwrap());
+    }
+}

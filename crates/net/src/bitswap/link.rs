@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, watch};
 use types::{Cid, PeerId};
 use wire::bitswap::{Block, MESSAGE_BYTES_MAX, Message, Presence, WantKind};
@@ -27,8 +27,11 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Writing one message to a peer takes longer only when the peer does not read.
 const WRITE: Duration = Duration::from_secs(60);
 
-/// Reading one message, from its length on.
-const READ: Duration = Duration::from_secs(60);
+/// Reading one message, from its length on: a full one on a slow line takes its time.
+const READ: Duration = Duration::from_secs(300);
+
+/// So many bytes of a message count as a sign of life.
+const PROGRESS: usize = 64 << 10;
 
 /// Entries of one want list message.
 const ENTRIES: usize = 1024;
@@ -114,7 +117,8 @@ async fn read(engine: &Arc<Engine>, peer: PeerId, mut stream: Stream) -> Result<
         // A peer just connected may be ahead of the news of its connection; its first messages count for themselves.
         let permits = permits.unwrap_or_else(|| Arc::new(Semaphore::new(1)));
         let Ok(_permit) = permits.acquire().await else { return Ok(()) };
-        let body = tokio::time::timeout(READ, frame::read_body(&mut stream, length)).await;
+        let arrived = |_| engine.state.lock().wants.heard(&peer, Instant::now());
+        let body = tokio::time::timeout(READ, frame::read_body_watched(&mut stream, length, PROGRESS, arrived)).await;
         let body = body.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         match Message::decode(&body) {
             Ok(message) => take_message(engine, peer, message).await,
@@ -173,6 +177,20 @@ async fn take_blocks(engine: &Arc<Engine>, peer: PeerId, message: &mut Message) 
             }
         }
         state.ledger(peer).blocks_unasked += count - useful;
+    });
+}
+
+/// Gives blocks that came into the store to those who fetch them.
+pub(super) fn settle(engine: &Arc<Engine>, cids: Vec<Cid>) {
+    let engine = engine.clone();
+    tokio::spawn(async move {
+        for cid in cids {
+            let Some(data) = engine.source.get(&cid).await else { continue };
+            engine.act(|state, now| {
+                state.wants.settle(&cid, now);
+                state.answer(&cid, &Ok(data));
+            });
+        }
     });
 }
 

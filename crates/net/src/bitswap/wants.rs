@@ -8,18 +8,15 @@
 //!
 //! A peer that answers nothing while it owes blocks loses its wants to others, if there are others; if not, it gets more patience.
 
+mod peer;
+
 use super::BitswapLimits;
 use cid::multihash::Multihash;
+use peer::Peer;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use types::{Cid, PeerId};
 use wire::bitswap as message;
-
-/// What the average block is thought to weigh until a peer has sent some.
-const BLOCK_BYTES_GUESSED: u64 = 256 << 10;
-
-/// Blocks that a peer is asked for at once when nothing is known of it.
-const WINDOW_FIRST: usize = 32;
 
 /// A peer's window is not halved below this.
 const WINDOW_LEAST: usize = 4;
@@ -38,6 +35,9 @@ pub(super) enum Failure {
     /// Some peer never answered.
     TimedOut,
 }
+
+/// A peer that delivered so many blocks asked of it later has forgotten this one.
+const SKIPPED_MAX: u64 = 1024;
 
 /// So many blocked wants in a row that stay blocked end a try to move them; the periodic look tries all.
 const UNBLOCK_MISSES_MAX: usize = 4;
@@ -71,8 +71,10 @@ struct Session {
 struct Want {
     /// Waiters by session.
     sessions: BTreeMap<SessionId, usize>,
-    /// Who is asked for the block.
+    /// Who is asked for the block, and since when.
     asked: Option<(PeerId, Instant)>,
+    /// How many blocks that peer had delivered then.
+    asked_after: u64,
     /// Who is asked whether it has it, and since when.
     asked_have: BTreeMap<PeerId, Instant>,
     /// Who says that it has it and was not asked for it yet.
@@ -88,42 +90,6 @@ struct Want {
     stuck: Option<Instant>,
     /// Stands in `Wants::blocked`.
     is_blocked: bool,
-}
-
-#[derive(Debug)]
-struct Peer {
-    is_capable: bool,
-    in_flight: BTreeSet<Cid>,
-    window: usize,
-    block_bytes: u64,
-    round_trip: Duration,
-    /// When it last answered anything, or when it was first asked after it owed nothing.
-    heard: Instant,
-    out: BTreeMap<Cid, message::Want>,
-}
-
-impl Peer {
-    fn new(now: Instant) -> Peer {
-        Peer {
-            is_capable: true,
-            in_flight: BTreeSet::new(),
-            window: WINDOW_FIRST,
-            block_bytes: BLOCK_BYTES_GUESSED,
-            round_trip: Duration::ZERO,
-            heard: now,
-            out: BTreeMap::new(),
-        }
-    }
-
-    fn has_room(&self, limits: &BitswapLimits) -> bool {
-        let flying = self.in_flight.len();
-        flying < self.window && (flying == 0 || (flying as u64 + 1) * self.block_bytes <= limits.peer_bytes)
-    }
-
-    /// Lower is better: filled share of the window first, then speed.
-    fn load(&self) -> (usize, Duration) {
-        (self.in_flight.len() * 1024 / self.window, self.round_trip)
-    }
 }
 
 impl Want {
@@ -268,6 +234,7 @@ impl Wants {
         let cids = self.by_hash.get(hash).cloned().unwrap_or_default();
         if let Some(known) = self.peers.get_mut(&peer) {
             known.heard = now;
+            known.delivered += 1;
             known.block_bytes = (known.block_bytes * 7 + size.max(1)) / 8;
         }
         for cid in &cids {
@@ -316,6 +283,12 @@ impl Wants {
             self.take_back(cid);
         }
         self.ready.push_back(*cid);
+        self.pump(now);
+    }
+
+    /// The block came from elsewhere.
+    pub(super) fn settle(&mut self, cid: &Cid, now: Instant) {
+        self.finish(cid, None);
         self.pump(now);
     }
 
@@ -427,6 +400,7 @@ impl Wants {
     fn ask_block(&mut self, cid: &Cid, peer: PeerId, now: Instant) {
         let (Some(want), Some(known)) = (self.wants.get_mut(cid), self.peers.get_mut(&peer)) else { return };
         want.asked = Some((peer, now));
+        want.asked_after = known.delivered;
         want.asked_have.remove(&peer);
         want.told.entry(peer).or_default();
         want.stuck = None;
@@ -486,14 +460,15 @@ impl Wants {
     fn check_asked(&mut self, cid: &Cid, now: Instant) {
         let Some((peer, since)) = self.wants.get(cid).and_then(|want| want.asked) else { return };
         let Some(known) = self.peers.get(&peer) else { return };
-        let owed = now.saturating_duration_since(since);
-        let silence = owed.min(now.saturating_duration_since(known.heard));
-        if silence < self.limits.silence && owed < self.limits.patience * 2 {
+        let silence = now.saturating_duration_since(since).min(now.saturating_duration_since(known.heard));
+        // Peers answer in about the order of the asking, however slow the line is.
+        let after = self.wants.get(cid).map_or(0, |want| want.asked_after);
+        let is_skipped = known.delivered.saturating_sub(after) > SKIPPED_MAX;
+        if silence < self.limits.silence && !is_skipped {
             return;
         }
-        let others = self.candidates(cid);
-        let has_others = others.iter().any(|other| *other != peer);
-        if has_others || silence >= self.limits.patience || owed >= self.limits.patience * 2 {
+        let has_others = self.candidates(cid).iter().any(|other| *other != peer);
+        if has_others || is_skipped || silence >= self.limits.patience {
             if let Some(known) = self.peers.get_mut(&peer) {
                 known.window = (known.window / 2).max(WINDOW_LEAST);
             }
@@ -573,7 +548,8 @@ impl Wants {
         }
     }
 
-    fn heard(&mut self, peer: &PeerId, now: Instant) {
+    /// A peer is answering: something of a message came.
+    pub(super) fn heard(&mut self, peer: &PeerId, now: Instant) {
         if let Some(known) = self.peers.get_mut(peer) {
             known.heard = now;
         }

@@ -6,7 +6,7 @@ use libp2p::identity::Keypair;
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{StreamProtocol, allow_block_list, connection_limits, gossipsub, identify, kad, ping};
+use libp2p::{StreamProtocol, allow_block_list, connection_limits, identify, kad, ping};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub(super) struct Behaviour {
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
-    pub(super) gossip: Toggle<gossipsub::Behaviour>,
+    pub(super) gossip: Toggle<gossip::Behaviour>,
     pub(super) streams: streams::Behaviour,
 }
 
@@ -60,7 +60,7 @@ fn discovery(keypair: &Keypair) -> kad::Behaviour<MemoryStore> {
     let id = keypair.public().to_peer_id();
     let bounds = MemoryStoreConfig { max_records: 256, max_value_bytes: 16 << 10, ..MemoryStoreConfig::default() };
     let mut config = kad::Config::new(LAN_KAD);
-    config.set_query_timeout(Duration::from_secs(20)).set_periodic_bootstrap_interval(Some(Duration::from_secs(60)));
+    config.set_query_timeout(Duration::from_secs(20)).set_periodic_bootstrap_interval(Some(Duration::from_secs(30)));
     let mut behaviour = kad::Behaviour::with_config(id, MemoryStore::with_config(id, bounds), config);
     // Among members everybody answers; no need to find out first whether others reach this host.
     behaviour.set_mode(Some(kad::Mode::Server));

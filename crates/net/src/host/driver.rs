@@ -45,6 +45,9 @@ const LISTENS_MAX: usize = 32;
 /// Protocol names kept of what one peer says of itself.
 const PROTOCOLS_MAX: usize = 128;
 
+/// At least so long between two searches for members.
+const LOOKUP_PAUSE: Duration = Duration::from_secs(2);
+
 type DialReply = oneshot::Sender<Result<PeerId, DialError>>;
 
 /// What handles ask of the task.
@@ -95,6 +98,7 @@ pub(super) async fn start(
         next_probe: Instant::now() + options.ping,
         probe: options.ping,
         silence: options.silence,
+        next_lookup: Instant::now(),
         arrivals: 0,
         pending: VecDeque::new(),
         pending_gossip: 0,
@@ -122,6 +126,8 @@ struct Driver {
     next_probe: Instant,
     probe: Duration,
     silence: Duration,
+    /// A member that is heard but not connected may be looked for from then on.
+    next_lookup: Instant,
     /// Counts peers that connected.
     arrivals: u64,
     pending: VecDeque<HostEvent>,
@@ -428,6 +434,7 @@ impl Driver {
             self.board.gossip_filtered.fetch_add(1, Ordering::Relaxed);
             return;
         };
+        self.look_for(&from);
         let is_full = self.pending_gossip >= GOSSIP_PENDING_MAX || self.pending_gossip_bytes >= GOSSIP_PENDING_BYTES_MAX;
         if is_full {
             self.board.gossip_dropped.fetch_add(1, Ordering::Relaxed);
@@ -436,6 +443,19 @@ impl Driver {
         self.pending_gossip += 1;
         self.pending_gossip_bytes += message.data.len();
         self.push(HostEvent::Gossip { topic, from, data: message.data, forwarded_by });
+    }
+
+    /// Who is heard through others only is a member to be found.
+    fn look_for(&mut self, peer: &PeerId) {
+        let now = Instant::now();
+        let is_known = self.board.peers.read().contains_key(peer) || *peer == self.board.id;
+        if is_known || self.next_lookup > now {
+            return;
+        }
+        if let (Some(id), Some(kad)) = (known_kind(peer), self.swarm.behaviour_mut().kad.as_mut()) {
+            self.next_lookup = now + LOOKUP_PAUSE;
+            kad.get_closest_peers(id);
+        }
     }
 
     fn connected(&mut self, peer: PeerId, address: String) {

@@ -1,6 +1,7 @@
 //! Gossip with Go's parameters, so that meshes of both kinds of peers behave alike.
 
-use libp2p::gossipsub::{self, ConfigBuilder, MessageAuthenticity, MessageId, ValidationMode};
+use libp2p::gossipsub::{self, AllowAllSubscriptionFilter, ConfigBuilder, IdentityTransform, MaxCountSubscriptionFilter};
+use libp2p::gossipsub::{MessageAuthenticity, MessageId, ValidationMode};
 use libp2p::identity::Keypair;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +17,12 @@ const MESSAGE_MAX: usize = 1 << 20;
 /// The largest control part of one gossip RPC. Go sends up to 10,000 message ids of 24 bytes at once; the library's default (16 KiB)
 /// drops such RPCs whole.
 const CONTROL_MAX: usize = 1 << 20;
+
+/// Topics that one peer may be in; without a bound it could fill our memory with names.
+const TOPICS_PER_PEER_MAX: usize = 256;
+
+/// Gossip with bounded subscriptions of others.
+pub(super) type Behaviour = gossipsub::Behaviour<IdentityTransform, MaxCountSubscriptionFilter<AllowAllSubscriptionFilter>>;
 
 /// How a host takes part in gossip.
 #[derive(Clone, Debug)]
@@ -80,7 +87,7 @@ pub fn message_id(from: &[u8], sequence: u64) -> Vec<u8> {
     id
 }
 
-pub(super) fn behaviour(options: &GossipOptions, keypair: &Keypair) -> Result<gossipsub::Behaviour, String> {
+pub(super) fn behaviour(options: &GossipOptions, keypair: &Keypair) -> Result<Behaviour, String> {
     let config = ConfigBuilder::default()
         .heartbeat_interval(options.heartbeat)
         .heartbeat_initial_delay(Duration::from_millis(100))
@@ -105,7 +112,12 @@ pub(super) fn behaviour(options: &GossipOptions, keypair: &Keypair) -> Result<go
         })
         .build()
         .map_err(|error| error.to_string())?;
-    gossipsub::Behaviour::new(MessageAuthenticity::Signed(keypair.clone()), config).map_err(str::to_owned)
+    let filter = MaxCountSubscriptionFilter {
+        filter: AllowAllSubscriptionFilter {},
+        max_subscribed_topics: TOPICS_PER_PEER_MAX,
+        max_subscriptions_per_request: TOPICS_PER_PEER_MAX,
+    };
+    Behaviour::new_with_subscription_filter(MessageAuthenticity::Signed(keypair.clone()), config, filter).map_err(str::to_owned)
 }
 
 #[cfg(test)]

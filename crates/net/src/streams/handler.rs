@@ -116,9 +116,8 @@ impl InboundUpgrade<libp2p::Stream> for Inbound {
             let (Some(group), Some(peer)) = (group, ours(&self.remote)) else { return Ok(()) };
             // The table holds the queue open; it must not, while this stream waits.
             drop(self.accepted);
-            let stream = Stream::new(stream, self.shared.traffic.clone(), None);
             let wait = self.shared.limits.inbound_wait;
-            if tokio::time::timeout(wait, group.deliver(peer, name.clone(), stream)).await.is_err() {
+            if tokio::time::timeout(wait, group.deliver(peer, name.clone(), stream, &self.shared)).await.is_err() {
                 self.shared.traffic.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%peer, protocol = %name, ?wait, "stream reset: its queue stayed full");
             }

@@ -1,6 +1,8 @@
 //! Scripts: what happens, and what is said to whom.
 
+use super::peer::WINDOW_FIRST;
 use super::*;
+use std::time::Duration;
 use wire::bitswap::WantKind;
 
 struct Script {
@@ -175,7 +177,7 @@ fn the_only_provider_gets_patience_while_others_are_asked() {
     script.pass(6);
     script.check(&["2:have 7"]);
     script.wants.dont_have(peer(2), &cid(7), script.now);
-    script.pass(10);
+    script.pass(20);
     assert_eq!(script.failed(), []);
     script.pass(6);
     assert_eq!(script.failed(), [Failure::TimedOut]);
@@ -192,6 +194,44 @@ fn a_peer_that_sends_other_blocks_is_slow_not_silent() {
         assert_eq!(script.block(1, number), 1);
     }
     assert_eq!(script.said(), Vec::<String>::new());
+}
+
+#[test]
+fn a_slow_line_is_no_reason_to_give_up_while_something_comes() {
+    let mut script = Script::new(1, &[1]);
+    script.want(7);
+    script.said();
+    for _ in 0..100 {
+        script.pass(4);
+        script.wants.heard(&peer(1), script.now);
+    }
+    assert_eq!(script.failed(), []);
+    assert_eq!(script.block(1, 7), 1);
+}
+
+#[test]
+fn a_block_that_is_passed_over_again_and_again_is_asked_of_others() {
+    let mut script = Script::new(1, &[1]);
+    script.want(255);
+    script.said();
+    for round in 0..=SKIPPED_MAX {
+        script.want((round % 250) as u8);
+        assert_eq!(script.block(1, (round % 250) as u8), 1);
+    }
+    script.said();
+    script.wants.connected(peer(2), script.now);
+    script.pass(1);
+    script.check(&["1:cancel 255", "2:have 255"]);
+}
+
+#[test]
+fn a_block_from_elsewhere_ends_the_want() {
+    let mut script = Script::new(1, &[1]);
+    script.want(7);
+    script.check(&["1:block 7"]);
+    script.wants.settle(&cid(7), script.now);
+    script.check(&["1:cancel 7"]);
+    assert!(script.wants.is_empty());
 }
 
 #[test]
