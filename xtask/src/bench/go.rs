@@ -117,9 +117,13 @@ impl Cluster {
         let api = made[0].4;
         let cluster = Cluster { bin: bin.to_owned(), kubos: made.into_iter().map(|(kubo, ..)| kubo).collect(), peers, api };
         until("all go peers see each other", Duration::from_secs(90), || {
-            let id: Value = serde_json::from_str(&client(cluster.ctl().args(["id"]).env("x", "")).ok()?).ok()?;
+            let id: Value = serde_json::from_str(&client(cluster.ctl().args(["id"])).ok()?).ok()?;
             (id["cluster_peers"].as_array()?.len() == count).then_some(())
         })?;
+        // A peer is a candidate only after its free-space metric has come, seconds after it is seen.
+        let first = folder.join("first");
+        std::fs::write(&first, b"first")?;
+        until("the go cluster takes an add", Duration::from_secs(90), || cluster.add(&first).ok())?;
         Ok(cluster)
     }
 

@@ -72,7 +72,8 @@ pub fn cpu_of_ended_children() -> f64 {
 pub fn client(command: &mut Command) -> anyhow::Result<String> {
     let output = command.stdin(Stdio::null()).output().context("starting a client")?;
     if !output.status.success() {
-        bail!("a client failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+        let said = [output.stdout, output.stderr].concat();
+        bail!("a client failed: {}", String::from_utf8_lossy(&said).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
