@@ -24,7 +24,7 @@ const PAGE: usize = 500;
 /// Between two pages.
 const PAGE_PAUSE: Millis = Millis(20);
 /// Between two walks, whatever happens; a cluster in trouble has news all the time.
-const WALK_GAP: Millis = Millis::seconds(5);
+const WALK_GAP: Millis = Millis::seconds(10);
 /// While this peer leaves, between two walks.
 const WALK_LEAVING: Millis = Millis::seconds(2);
 /// Pins that wait for this peer's turn; more are found by the next walk.

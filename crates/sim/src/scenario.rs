@@ -23,9 +23,9 @@ const LOAD_BEGINS: Time = 3_000;
 /// Faults begin while pins are still being made.
 const FAULTS_BEGIN: Time = 20_000;
 /// Beside the grace, healing may take so long.
-const HEALING: Time = 240_000;
+const HEALING: Time = 210_000;
 /// So long nothing may happen at the end.
-const QUIET: Time = 150_000;
+const QUIET: Time = 130_000;
 /// A roomy disk, and a small one.
 const DISKS: [u64; 2] = [8 << 30, 96 << 20];
 

@@ -17,6 +17,7 @@ use crate::peer::SimPeer;
 use crate::queue::{Packet, Place, Queue, Time, What};
 use crate::scenario::Settings;
 use crate::truth::Truth;
+use ::consensus::crdt::BlockId;
 use doors::Doors;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
@@ -61,16 +62,18 @@ pub struct World {
     links: Links,
     chance: ChaCha8Rng,
     places: BTreeMap<PeerId, Place>,
+    /// Priority and links of every block seen: the same wherever it lies, and dear to parse again.
+    shapes: BTreeMap<BlockId, (u64, Vec<BlockId>)>,
     doors: Doors,
-    /// Since when a peer has been able to hear fewer than half of the others; for one invariant.
-    blind_since: Vec<Option<Time>>,
+    /// Until when each peer could hear each other one: at this moment, or the moment in which it ended.
+    heard_until: Vec<Vec<Time>>,
 }
 
 impl World {
     /// A world in which nothing has happened yet.
     pub fn new(settings: Settings, peers: Vec<SimPeer>, truth: Truth, chance: ChaCha8Rng) -> World {
         let places = peers.iter().enumerate().map(|(place, peer)| (peer.id, place)).collect();
-        let blind_since = vec![None; peers.len()];
+        let heard_until = vec![vec![0; peers.len()]; peers.len()];
         World {
             settings,
             now: 0,
@@ -84,8 +87,9 @@ impl World {
             links: Links::default(),
             chance,
             places,
+            shapes: BTreeMap::new(),
             doors: Doors::default(),
-            blind_since,
+            heard_until,
         }
     }
 

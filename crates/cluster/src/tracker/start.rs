@@ -82,6 +82,9 @@ impl Tracker {
     }
 
     fn look_at_hand_over(&mut self, cid: Cid, around: &mut Around, ctx: &mut Context) {
+        if self.has_changed_meanwhile(cid, ctx) {
+            return;
+        }
         let Some(track) = self.tracks.get_mut(&cid) else { return };
         let Goal::HandOver(hand_over) = &mut track.goal else { return };
         let confirmed = hand_over.confirmed.iter().filter(|peer| around.health.is_live(peer)).count() as u32;
@@ -98,6 +101,24 @@ impl Tracker {
         let pause = Millis((1000u64 << hand_over.asks.min(10)).min(HAND_OVER_SLOWEST.0));
         let because = if ctx.is_current() { hand_over.because(confirmed) } else { Because::CatchingUp };
         self.wait(cid, ctx.now.after(pause), because, ctx);
+    }
+
+    /// The hint that ends a hand-over may be lost: the wish is read again, and a changed one is followed.
+    fn has_changed_meanwhile(&mut self, cid: Cid, ctx: &mut Context) -> bool {
+        let Some(Goal::HandOver(hand_over)) = self.tracks.get(&cid).map(|track| &track.goal) else { return false };
+        let version = hand_over.version;
+        match ctx.shared.pin(&cid) {
+            Some((_, found)) if found == version => false,
+            Some((pin, found)) if pin.is_for(&ctx.options.me) => {
+                self.hold(&pin, found, false, ctx);
+                true
+            }
+            None if !ctx.is_current() => false,
+            after => {
+                self.let_go(cid, after.as_ref(), true, ctx);
+                true
+            }
+        }
     }
 
     fn check_brake(&mut self, ctx: &mut Context) {

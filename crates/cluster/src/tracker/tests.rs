@@ -182,3 +182,17 @@ fn a_peer_that_comes_back_is_asked_soon_for_what_was_missing() {
     table.pass(Millis::seconds(5));
     assert_eq!(table.open.len(), 1);
 }
+
+#[test]
+fn a_hand_over_whose_end_was_not_hinted_ends_all_the_same() {
+    let mut table = Table::started(Options { members: vec![peer(1), peer(2)], ..Options::new(peer(0), "", "") });
+    let pin = pin_on(cid(1), &[peer(0)], here());
+    table.wish(pin.clone());
+    table.wish(Pin { placement: vec![peer(1)], ..pin.clone() });
+    assert!(!table.machine.is_at_rest(), "kept until peer 1 has it");
+    table.shelf.pins.insert(cid(1).to_bytes(), (pin, 77));
+    table.handle(Event::Shared(SharedChange::Lagged));
+    table.pass(Millis::minutes(2));
+    assert!(table.holds(&cid(1)));
+    assert!(table.machine.unsettled(table.now).is_empty(), "{:?}", table.machine.unsettled(table.now));
+}

@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use store::{Area, MemoryStore, Store};
 use types::{Cid, Millis};
 
+/// A peer that is silent is taken for silent so late: its hellos, the look at them, words that come late.
+const NOTICED_AFTER: Time = 30_000;
+
 impl World {
     /// A peer starts: everything is read from its disk.
     pub(super) fn start(&mut self, place: Place) {
@@ -59,7 +62,7 @@ impl World {
         for other in 0..self.peers.len() {
             self.join(place, other);
         }
-        self.look_who_is_blind();
+        self.note_who_hears();
     }
 
     /// Two peers that can hear each other connect after a moment.
@@ -85,6 +88,7 @@ impl World {
 
     pub(super) fn fault(&mut self, fault: Fault) {
         self.say(|| format!("fault: {fault:?}"));
+        self.note_who_hears();
         match fault {
             Fault::Crash { place, back_after, loses_disk } => self.crash(place, back_after, loses_disk),
             Fault::Island(island) => self.cut_off(&island),
@@ -94,7 +98,7 @@ impl World {
             Fault::Leave(place) => self.ask_to_leave(place),
             Fault::Heal => self.heal(),
         }
-        self.look_who_is_blind();
+        self.note_who_hears();
     }
 
     pub(super) fn crash(&mut self, place: Place, back_after: Option<Time>, loses_disk: bool) {
@@ -102,6 +106,7 @@ impl World {
             return;
         }
         self.numbers.crashes += 1;
+        self.note_who_hears();
         self.note(place, 9, None);
         let linked: Vec<Place> = self.peers[place].running.take().map(|running| running.linked.into_iter().collect()).unwrap_or_default();
         let peer = &mut self.peers[place];
@@ -129,7 +134,7 @@ impl World {
                 self.excuse_fate();
             }
         }
-        self.look_who_is_blind();
+        self.note_who_hears();
     }
 
     /// What was acknowledged on a disk and told nobody goes with the disk: no promise of a peer covers that.
@@ -197,15 +202,26 @@ impl World {
         }
     }
 
-    /// Since when does each peer hear fewer than half of the members?
-    pub(super) fn look_who_is_blind(&mut self) {
-        // Who left and who is dead is still a member, as long as no record says otherwise.
-        let known = self.peers.len();
-        for place in 0..known {
-            let hears =
-                (0..known).filter(|other| *other != place && self.peers[*other].is_up() && self.links.is_open(*other, place)).count() + 1;
-            let is_blind = self.peers[place].is_up() && hears * 2 < known;
-            self.blind_since[place] = if is_blind { self.blind_since[place].or(Some(self.now)) } else { None };
+    /// Notes who can hear whom, before and after something changes it.
+    pub(super) fn note_who_hears(&mut self) {
+        for place in 0..self.peers.len() {
+            for other in 0..self.peers.len() {
+                if self.can_hear(place, other) {
+                    self.heard_until[place][other] = self.now;
+                }
+            }
         }
+    }
+
+    fn can_hear(&self, place: Place, other: Place) -> bool {
+        self.peers[place].is_up() && self.peers[other].is_up() && self.links.is_open(other, place)
+    }
+
+    /// Whether a peer has for long enough to notice it been able to hear fewer than half of the members.
+    pub(super) fn is_blind(&self, place: Place) -> bool {
+        let hears =
+            |other: &Place| *other == place || self.can_hear(place, *other) || self.heard_until[place][*other] + NOTICED_AFTER > self.now;
+        // Who left or is dead is still a member, as long as no record says otherwise.
+        (0..self.peers.len()).filter(hears).count() * 2 < self.peers.len()
     }
 }

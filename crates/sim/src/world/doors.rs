@@ -16,8 +16,8 @@ const PATIENCE: Time = 15_000;
 const ENTRIES_FOR: Time = 10_000;
 /// So often.
 const TRIES: u64 = 60;
-/// Part of the questions during which the asked peer's power goes at once.
-const CRASHES: f64 = 0.01;
+/// Of all pins, so many are asked for of a peer whose power goes at once (one in a hundred, if that is more).
+const CRASHES: f64 = 3.0;
 
 /// What a person wants.
 #[derive(Clone, Debug)]
@@ -87,11 +87,14 @@ impl World {
             }
         };
         self.ask(place, index, command);
-        if self.settings.profile.has_crashes()
-            && self.now > self.settings.load_ends() / 2
-            && self.now < self.settings.faults_end()
-            && self.chance.random_bool(CRASHES)
-        {
+        self.maybe_crash(place);
+    }
+
+    /// Now and then the power goes at the very moment in which a peer works on a question: what it answered must be kept.
+    fn maybe_crash(&mut self, place: Place) {
+        let is_time = self.now > self.settings.load_ends() / 2 && self.now < self.settings.faults_end();
+        let odds = (CRASHES / self.settings.pins as f64).clamp(0.01, 0.2);
+        if self.settings.profile.has_crashes() && is_time && self.chance.random_bool(odds) {
             let delay = self.chance.random_range(0..12);
             let fault = crate::faults::Fault::Crash { place, back_after: Some(self.chance.random_range(1_000..30_000)), loses_disk: false };
             self.at(self.now + delay, What::Fault(fault));

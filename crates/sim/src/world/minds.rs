@@ -117,8 +117,7 @@ impl World {
         if self.must_rest {
             self.break_rule(Invariant::AtRest, format!("peer {place} writes {change:?}"));
         }
-        let patience = self.settings.grace;
-        if self.blind_since[place].is_some_and(|since| self.now > since + patience) && matches!(change, Change::Put(_)) {
+        if matches!(change, Change::Put(_)) && self.is_blind(place) {
             self.break_rule(
                 Invariant::PartitionsMoveNothing,
                 format!("peer {place} sees fewer than half of the members and writes {change:?}"),

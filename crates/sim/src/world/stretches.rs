@@ -13,7 +13,7 @@ use types::Cid;
 /// A question is given up after so long.
 const ANSWER_WITHIN: u64 = 5_000;
 /// Blocks in one answer.
-const BLOCKS_MOST: usize = 512;
+const BLOCKS_MOST: usize = 64;
 
 impl World {
     pub(super) fn fetch_stretch(&mut self, place: Place, cid: Cid, other: Option<Place>, have: Vec<Cid>) {
@@ -27,27 +27,31 @@ impl World {
     /// Answers from the own disk, highest blocks first, so that each comes after one that links to it.
     pub(super) fn stretch_wanted(&mut self, from: Place, to: Place, cid: Cid, have: &[Cid]) {
         let have: BTreeSet<BlockId> = have.iter().filter_map(BlockId::of_cid).collect();
-        let read = |id: &BlockId| -> Option<(u64, Bytes, Vec<BlockId>)> {
-            let bytes = self.peers[to].store.get(Area::DagBlocks, &id.0).ok()??;
-            let block = Block::parse(&bytes).ok()?;
-            Some((block.priority, bytes, block.links))
-        };
         let mut blocks = Vec::new();
         let mut seen: BTreeSet<BlockId> = BlockId::of_cid(&cid).into_iter().collect();
         let mut next: BTreeSet<(u64, BlockId)> = seen.iter().map(|id| (u64::MAX, *id)).collect();
         while let Some((_, id)) = next.pop_last() {
-            let Some((_, bytes, links)) = read(&id) else { continue };
+            let Ok(Some(bytes)) = self.peers[to].store.get(Area::DagBlocks, &id.0) else { continue };
+            let links = self.shape(&id, &bytes).1.clone();
             blocks.push(bytes);
             if blocks.len() == BLOCKS_MOST {
                 break;
             }
             for link in links {
-                if !have.contains(&link) && seen.insert(link) {
-                    next.extend(read(&link).map(|(priority, _, _)| (priority, link)));
+                if have.contains(&link) || !seen.insert(link) {
+                    continue;
+                }
+                if let Ok(Some(bytes)) = self.peers[to].store.get(Area::DagBlocks, &link.0) {
+                    next.insert((self.shape(&link, &bytes).0, link));
                 }
             }
         }
         self.send(to, from, &Packet::Stretch(cid, Rc::new(blocks)));
+    }
+
+    /// Priority and links of a block.
+    fn shape(&mut self, id: &BlockId, bytes: &[u8]) -> &(u64, Vec<BlockId>) {
+        self.shapes.entry(*id).or_insert_with(|| Block::parse(bytes).map(|block| (block.priority, block.links)).unwrap_or_default())
     }
 
     pub(super) fn stretch_came(&mut self, from: Place, to: Place, cid: Cid, blocks: &[Bytes]) {
