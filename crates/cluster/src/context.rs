@@ -2,7 +2,10 @@
 
 use crate::outbox::Outbox;
 use crate::{Effect, OpId, Options, SharedView, SubmitId, ViewState};
-use types::Now;
+use types::{Millis, Now};
+
+/// History that is missing for so many graces is taken for lost.
+const LOST_GRACES: u64 = 3;
 
 /// Numbers of questions to the shell, never used twice.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +39,8 @@ impl Ids {
 pub(crate) struct Context<'a> {
     pub now: Now,
     pub view: ViewState,
+    /// Since when the view is as it is.
+    pub view_since: Millis,
     pub shared: &'a dyn SharedView,
     pub effects: &'a mut Vec<Effect>,
     pub ids: &'a mut Ids,
@@ -47,5 +52,12 @@ impl Context<'_> {
     /// Whether everything announced has been merged, so that absence means something.
     pub fn is_current(&self) -> bool {
         self.view == ViewState::Current
+    }
+
+    /// Whether pins may be re-placed: the view is current, or it has been catching up for so long that the missing part of the
+    /// history must be lost with its disks. (Letting go still waits: only a complete view tells what is not wanted.)
+    pub fn may_repair(&self) -> bool {
+        let waited = self.now.mono.0.saturating_sub(self.view_since.0);
+        self.is_current() || (self.view == ViewState::CatchingUp && waited > self.options.grace.0.saturating_mul(LOST_GRACES))
     }
 }

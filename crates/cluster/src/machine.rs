@@ -44,6 +44,7 @@ const PENDING_MOST: usize = 100_000;
 pub struct Machine {
     options: Options,
     view: ViewState,
+    view_since: Millis,
     ids: Ids,
     outbox: Outbox,
     parts: Parts,
@@ -106,13 +107,16 @@ impl Machine {
             facts: Facts::default(),
             next_hello: now.mono,
         };
-        Machine { options, view: ViewState::Unknown, ids: Ids::default(), outbox: Outbox::default(), parts }
+        Machine { options, view: ViewState::Unknown, view_since: now.mono, ids: Ids::default(), outbox: Outbox::default(), parts }
     }
 
     /// Takes one event.
     pub fn handle(&mut self, event: Event, now: Now, shared: &dyn SharedView, effects: &mut Vec<Effect>) {
         if let Event::Shared(SharedChange::View(view)) = event {
             let before = std::mem::replace(&mut self.view, view);
+            if before != view {
+                self.view_since = now.mono;
+            }
             self.step(now, shared, effects, |parts, ctx| {
                 parts.tracker.view_changed(before, ctx);
                 parts.repair.look_soon(ctx);
@@ -146,8 +150,8 @@ impl Machine {
     }
 
     fn step(&mut self, now: Now, shared: &dyn SharedView, effects: &mut Vec<Effect>, work: impl FnOnce(&mut Parts, &mut Context)) {
-        let Machine { options, view, ids, outbox, parts } = self;
-        let mut ctx = Context { now, view: *view, shared, effects, ids, options, outbox };
+        let Machine { options, view, view_since, ids, outbox, parts } = self;
+        let mut ctx = Context { now, view: *view, view_since: *view_since, shared, effects, ids, options, outbox };
         work(parts, &mut ctx);
         parts.advance(&mut ctx);
         ctx.outbox.flush(ctx.options.incarnation, ctx.options.pace.gather, now, ctx.effects);

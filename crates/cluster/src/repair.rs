@@ -136,7 +136,7 @@ impl Repair {
     /// Goes one page on, and proposes what has its turn. The changes are to be submitted.
     pub fn advance(&mut self, look: Look, ctx: &mut Context) -> Vec<Change> {
         let mut changes = Vec::new();
-        if !ctx.is_current() {
+        if !ctx.may_repair() {
             self.next = self.next.max(ctx.now.after(Millis::seconds(1)));
             self.noticed.clear();
             self.due.clear();

@@ -64,7 +64,11 @@ fn run_one(settings: &Settings, twice: bool) -> bool {
     let mut text = format!(
         "seed {}: {} in {:.1} s ({} s virtual, {} events, {kept} kept, {} copies made, {} let go, {} repairs, {} crashes, {} lost by fate, trace {trace:016x})",
         settings.seed,
-        if outcome.violation.is_none() { "well" } else { "RED" },
+        match &outcome.violation {
+            Some(_) => "RED",
+            None if numbers.histories_lost > 0 => "history lost with its disks",
+            None => "well",
+        },
         began.elapsed().as_secs_f64(),
         time / 1000,
         numbers.events,

@@ -141,7 +141,7 @@ pub fn run(settings: &Settings) -> Outcome {
     world.run_until(healed);
     if world.violation.is_none() {
         world.look_at_the_end();
-        world.must_rest = true;
+        world.must_rest = world.numbers.histories_lost == 0;
         world.run_until(healed + QUIET);
     }
     Outcome {

@@ -38,6 +38,8 @@ pub struct Numbers {
     pub crashes: u64,
     /// Pins whose copies were all lost with their disks.
     pub excused: u64,
+    /// Runs whose shared history was partly lost with its disks: their end proves nothing.
+    pub histories_lost: u64,
 }
 
 /// Everything.

@@ -460,3 +460,19 @@ fn a_drained_peers_pins_are_placed_elsewhere() {
     let [Change::Put(pin), ..] = writes(&table)[..] else { panic!("{:?}", writes(&table)) };
     assert!(pin.placement.contains(&peer(2)) && !pin.placement.contains(&peer(1)) && pin.placement.len() == 2);
 }
+
+#[test]
+fn history_that_never_comes_stops_letting_go_but_not_repair() {
+    let mut table = with_others(options(4));
+    table.wish(pin_on(cid(1), &[peer(0), peer(1)], between(2, 2)));
+    table.wish(pin_on(cid(2), &[peer(0), peer(2)], between(2, 2)));
+    table.handle(Event::Shared(SharedChange::View(ViewState::CatchingUp)));
+    table.effects.clear();
+    pass_with(&mut table, &[2, 3], 1_700);
+    assert!(writes(&table).is_empty(), "for three graces it may still come");
+    table.unwish(cid(2));
+    pass_with(&mut table, &[2, 3], 300);
+    assert!(matches!(writes(&table)[..], [Change::Put(pin), ..] if pin.cid == cid(1)), "{:?}", writes(&table));
+    assert!(table.holds(&cid(2)));
+    assert_eq!(own_state(&table, 2).1, Some(Because::CatchingUp));
+}

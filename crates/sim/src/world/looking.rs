@@ -5,7 +5,8 @@ use crate::invariants::Invariant;
 use crate::queue::{Place, What};
 use crate::truth::Promise;
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use consensus::crdt::BlockId;
+use std::collections::{BTreeMap, BTreeSet};
 use store::{Area, Store};
 use types::{Because, Cid, Pin, PinState};
 
@@ -46,10 +47,23 @@ impl World {
     pub fn look_at_the_end(&mut self) {
         let up: Vec<Place> = (0..self.peers.len()).filter(|place| self.peers[*place].is_up()).collect();
         let Some(first) = up.first().copied() else { return };
+        if self.is_history_lost(&up) {
+            self.numbers.histories_lost += 1;
+            return;
+        }
         self.look_converged(first, &up);
         self.look_kept(first);
         self.look_healed(first, &up);
         self.look_shown(&up);
+    }
+
+    /// Whether a block of the shared history was only on disks that are lost or never come back. The view of all others stays
+    /// incomplete then: nothing is let go any more, and no promise covers more than that.
+    fn is_history_lost(&mut self, up: &[Place]) -> bool {
+        let rows = |place: &Place| self.peers[*place].store.snapshot().scan(Area::DagBlocks, None, b"", usize::MAX).unwrap_or_default();
+        let blocks: BTreeMap<Bytes, Bytes> = up.iter().flat_map(rows).collect();
+        let here: BTreeSet<BlockId> = blocks.keys().filter_map(|key| Some(BlockId(key[..].try_into().ok()?))).collect();
+        here.iter().any(|id| self.shape(id, &blocks[&id.0[..]]).1.iter().any(|link| !here.contains(link)))
     }
 
     fn wish_of(&self, place: Place) -> Vec<(Bytes, Bytes)> {

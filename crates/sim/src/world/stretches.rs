@@ -50,7 +50,7 @@ impl World {
     }
 
     /// Priority and links of a block.
-    fn shape(&mut self, id: &BlockId, bytes: &[u8]) -> &(u64, Vec<BlockId>) {
+    pub(super) fn shape(&mut self, id: &BlockId, bytes: &[u8]) -> &(u64, Vec<BlockId>) {
         self.shapes.entry(*id).or_insert_with(|| Block::parse(bytes).map(|block| (block.priority, block.links)).unwrap_or_default())
     }
 
