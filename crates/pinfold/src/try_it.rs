@@ -83,6 +83,8 @@ async fn start_peers(folder: &Folder) -> anyhow::Result<Vec<Child>> {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+    // The last hello, which names a peer's node to the others, may still be on its way.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     Ok(peers)
 }
 

@@ -181,7 +181,11 @@ pub fn meet(peers: &[Peer]) {
     for peer in peers {
         until("all peers see each other", Duration::from_secs(60), || (up_count(peer) == peers.len()).then_some(()));
     }
+    std::thread::sleep(HELLO);
 }
+
+/// A peer that is seen up may not have heard the other's hello yet, which names the node that lanes come from; no door shows that.
+const HELLO: Duration = Duration::from_secs(2);
 
 /// How many members a peer sees up, itself included.
 pub fn up_count(peer: &Peer) -> usize {
