@@ -8,7 +8,7 @@ use crate::handle::{AddSession, CommandError};
 use async_trait::async_trait;
 use cluster::{Answer, Command};
 use ipfs::{Block, IpfsNode};
-use net::{BlockLane, Host, LaneHeader, LaneKind};
+use net::{BlockLane, Host, LaneError, LaneHeader, LaneKind, LaneRefusal};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -22,6 +22,9 @@ const BATCH_BLOCKS: usize = 2048;
 const QUEUE: usize = 8;
 /// Room is reserved this far ahead of what was sent.
 const HEADROOM: ByteCount = ByteCount(64 << 20);
+
+/// Lanes refused at first because the holder does not know our node yet.
+const TRIES: u32 = 20;
 
 type Batch = Arc<Vec<Block>>;
 
@@ -290,11 +293,38 @@ async fn fill_remote(
     };
     host.connect(node, &addresses).await.map_err(|error| error.to_string())?;
     let header = LaneHeader { lease, cluster_peer: own, kind: LaneKind::Add };
-    let lane = BlockLane::open(&host, node, header).await.map_err(|error| error.to_string())?;
-    while let Some(batch) = batches.recv().await {
-        for block in batch.iter() {
-            lane.send(block.cid, block.data.clone()).await.map_err(|error| error.to_string())?;
+    // A holder that has not heard our hello yet refuses at first: what was sent before its first acknowledgement is sent again.
+    let mut kept: Vec<Batch> = Vec::new();
+    let mut is_over = false;
+    let mut tries = 0;
+    loop {
+        let outcome = async {
+            let lane = BlockLane::open(&host, node, header).await?;
+            for block in kept.iter().flat_map(|batch| batch.iter()) {
+                lane.send(block.cid, block.data.clone()).await?;
+            }
+            while !is_over {
+                let Some(batch) = batches.recv().await else {
+                    is_over = true;
+                    break;
+                };
+                if lane.acknowledged() == 0 {
+                    kept.push(batch.clone());
+                } else {
+                    tries = TRIES;
+                    kept.clear();
+                }
+                for block in batch.iter() {
+                    lane.send(block.cid, block.data.clone()).await?;
+                }
+            }
+            lane.finish().await
         }
+        .await;
+        match outcome {
+            Err(LaneError::Refused(LaneRefusal::NotTrusted)) if tries < TRIES => tries += 1,
+            other => return other.map_err(|error: LaneError| error.to_string()),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     }
-    lane.finish().await.map_err(|error| error.to_string())
 }
