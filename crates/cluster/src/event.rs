@@ -1,7 +1,7 @@
 //! What goes into the machine and what comes out.
 
 use std::collections::BTreeMap;
-use types::{ByteCount, Cid, Depth, Millis, PeerId, PeerMessage, Pin, PinOptions, RecordKey, SignedRecord, UnixMillis};
+use types::{ByteCount, Cid, Depth, PeerId, PeerMessage, Pin, PinOptions, RecordKey, SignedRecord, UnixMillis};
 
 /// A question of a door; its answer carries the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -393,10 +393,6 @@ pub enum Notice {
         why: String,
     },
 }
-
-/// When the machine should be woken, and when it last was; used by shells to sleep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wake(pub Option<Millis>);
 
 /// Free text about peers, for doors: filled from `Hello`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
