@@ -105,6 +105,11 @@ impl HashFn {
         NAMES.iter().find(|(_, known)| *known == name).map(|(code, _)| HashFn(*code)).ok_or(HashError::UnknownName)
     }
 
+    /// Its multicodec name.
+    pub fn name(self) -> &'static str {
+        NAMES.iter().find(|(known, _)| *known == self.0).map_or("unknown", |(_, name)| name)
+    }
+
     /// The multicodec number.
     pub fn code(self) -> u64 {
         self.0

@@ -1,6 +1,6 @@
 //! From what failed below to what the node answers.
 
-use crate::held::HeldError;
+use ipfs::held::HeldError;
 use ipfs::{BlockError, PinError, PutError};
 use std::error::Error;
 use store::StoreError;

@@ -6,13 +6,13 @@
 //!   blocks   pinning     collect      network        receive
 //!      │       │  fetches ──┼───────────► │ bitswap      │ block lanes of adds
 //!      └───────┴────┬───────┴─────────────┴──────────────┘
-//!                shared ─► store::PackStore (blocks), held (pins, in store::Store), safety (what a collection must spare)
+//!                shared ─► store::PackStore (blocks), ipfs::held (pins, in store::Store), safety (what a collection must spare)
 //! ```
 //!
 //! Everything acknowledged is on disk. Disk work runs on blocking threads; memory does not grow with the number of blocks, except
 //! while a pin or a collection walks (`safety`, `collect`, [`ipfs::walk`] say by how much).
 //!
-//! Reading order: [`EmbeddedNode`], `shared`, `safety`, `held`, `pinning`, `collect`, `network`, `receive`.
+//! Reading order: [`EmbeddedNode`], `shared`, `safety`, `pinning`, `collect`, `network`, `receive`.
 //!
 //! Deliberately absent: clusters, policies, names, finding providers in a DHT.
 
@@ -21,7 +21,6 @@
 mod bloom;
 mod collect;
 mod error;
-mod held;
 mod network;
 mod node;
 mod pinning;
@@ -31,4 +30,3 @@ mod shared;
 
 pub use error::OpenError;
 pub use node::{EmbeddedNode, EmbeddedOptions};
-pub use receive::{ABANDONED, LaneGate, lane_owner};

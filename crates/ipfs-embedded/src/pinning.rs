@@ -10,12 +10,12 @@
 //! and no pin.
 
 use crate::error::{Damage, pin_error, pin_put_error};
-use crate::held::{NewPin, PinWrite};
 use crate::network::{Fetcher, Network};
 use crate::shared::{Shared, on_disk};
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
+use ipfs::held::{NewPin, PinWrite};
 use ipfs::walk::{Visit, Walk};
 use ipfs::{Block, PinError, PinProgress, PinTask, Pinned, Progress};
 use std::collections::{HashSet, VecDeque};

@@ -3,10 +3,10 @@
 //! Everything here blocks its thread; [`on_disk`] brings it there.
 
 use crate::error::{Damage, check, put_error};
-use crate::held::HeldPins;
 use crate::safety::Safety;
 use bytes::Bytes;
 use dag::block::inline_data;
+use ipfs::held::HeldPins;
 use ipfs::{Block, PutError};
 use parking_lot::Mutex;
 use std::sync::Arc;

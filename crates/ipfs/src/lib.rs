@@ -148,6 +148,11 @@ pub trait Pins: Send + Sync {
 
     /// One of them.
     async fn pin_of(&self, cid: &Cid) -> Result<Option<HeldPin>, PinError>;
+
+    /// The label that its user gave a pin, on nodes that keep labels.
+    async fn name_of(&self, _cid: &Cid) -> Option<String> {
+        None
+    }
 }
 
 /// Amounts on this node.
@@ -174,6 +179,14 @@ pub trait NodeInfo: Send + Sync {
     async fn space(&self) -> Result<Space, BlockError>;
     /// Connects to other nodes (multiaddrs with `/p2p/`), so that their blocks can be fetched; failures are not errors.
     async fn connect(&self, addresses: &[String]);
+    /// Whether its user decides when garbage goes; it is then collected for the cluster only when space is short.
+    fn collects_itself(&self) -> bool {
+        false
+    }
+    /// The root of its user's own file tree (MFS), on nodes that have one.
+    async fn files_root(&self) -> Option<Cid> {
+        None
+    }
 }
 
 /// Why blocks were not stored.
@@ -273,5 +286,6 @@ pub type Items<'a, T, E> = BoxStream<'a, Result<T, E>>;
 
 pub mod adding;
 pub mod conformance;
+pub mod held;
 pub mod memory;
 pub mod walk;

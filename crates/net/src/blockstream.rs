@@ -13,8 +13,10 @@
 //! acknowledged before stays acknowledged. The blocks' hashes are *not* checked here: the sink must, before it answers, for it stores them.
 
 mod codec;
+mod gate;
 mod receive;
 
+pub use gate::{ABANDONED, LaneGate, lane_owner};
 pub use receive::{LaneReceiver, LaneSink, serve_lanes};
 
 use crate::frame;

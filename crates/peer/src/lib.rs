@@ -9,6 +9,7 @@
 //! ```
 //! Start with [`handle`] (what doors see), then [`core`] (how the machine is fed), then [`links`].
 
+pub mod adopt;
 pub mod core;
 pub mod crdt_network;
 pub mod go;
@@ -24,6 +25,7 @@ pub mod trust;
 pub mod view;
 mod words;
 
+pub use adopt::Adopt;
 pub use handle::{AddSession, Cluster, CommandError, Identity, Live, Totals};
 pub use node::ClusterNode;
 pub use peer::{Ending, Inbound, Parts, Peer, Protocols};

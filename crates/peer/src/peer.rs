@@ -84,6 +84,8 @@ pub struct Parts {
     pub inbound: Arc<dyn Inbound>,
     /// The own node.
     pub node: Arc<dyn IpfsNode>,
+    /// Whether what the node's user keeps there becomes the cluster's too.
+    pub adopt: crate::Adopt,
     /// The node's host, for lanes; none without a network.
     pub node_host: Option<Host>,
     /// The cluster host.
@@ -125,6 +127,7 @@ impl Peer {
     /// Starts all tasks (see [`crate::tasks`]); ready when it returns.
     pub async fn start(parts: Parts) -> Result<Arc<Peer>, String> {
         let owner = Owner::Cluster(parts.cluster.clone());
+        let (me, name) = (parts.host.id(), parts.own.name.clone());
         let core = Core::new(parts.machine, parts.consensus, parts.node, parts.store, parts.trust, owner);
         let Protocols { messages, received, joins, books } = parts.protocols;
         let links = Links::new(parts.host.clone(), messages, &core, parts.inbound.clone(), parts.own);
@@ -151,6 +154,7 @@ impl Peer {
             tokio::spawn(collect_garbage(core.clone())),
             tokio::spawn(answer_joins(joining.clone(), joins)),
             tokio::spawn(answer_books(links.clone(), books)),
+            tokio::spawn(crate::adopt::run(core.clone(), parts.adopt, me, name)),
         ];
         let measured = Arc::downgrade(&peer);
         tasks.push(tokio::spawn(async move {
@@ -278,7 +282,8 @@ async fn collect_garbage(core: Arc<Core>) {
         tokio::time::sleep(GARBAGE_LOOK).await;
         let Ok(space) = core.node.space().await else { continue };
         let is_tight = space.used.0 > space.limit.0 / 10 * 9 && last.elapsed() > GARBAGE_TIGHT;
-        if !is_tight && !core.take_garbage() {
+        let is_asked = core.take_garbage() && !core.node.collects_itself();
+        if !is_tight && !is_asked {
             continue;
         }
         last = Instant::now();

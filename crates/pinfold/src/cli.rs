@@ -39,7 +39,7 @@ pub enum Command {
     Try(TryArgs),
     /// Start a peer (the first start makes identity, secret and configuration).
     #[command(
-        after_help = "Examples:\n  pinfold up\n  pinfold up --dir /srv/pinfold --space 500GB --name nas1\n  pinfold up --api 127.0.0.1:0 --gateway 127.0.0.1:0 --cluster /ip4/127.0.0.1/tcp/0 --swarm /ip4/127.0.0.1/tcp/0 --json"
+        after_help = "Examples:\n  pinfold up\n  pinfold up --dir /srv/pinfold --space 500GB --name nas1\n  pinfold up --node kubo=http://127.0.0.1:5001 --adopt pins      what `ipfs add` keeps there is kept by the cluster\n  pinfold up --api 127.0.0.1:0 --gateway 127.0.0.1:0 --cluster /ip4/127.0.0.1/tcp/0 --swarm /ip4/127.0.0.1/tcp/0 --json"
     )]
     Up(UpArgs),
     /// Join a cluster with an invite, then run as `up` does.
@@ -298,6 +298,12 @@ pub struct UpArgs {
     /// Most bytes this peer may use (500GB, 1GiB, ...; default: no limit but the disk).
     #[arg(long, value_name = "BYTES")]
     pub space: Option<String>,
+    /// The node that stores the blocks: `embedded`, or a Kubo daemon as `kubo=http://[user:password@]127.0.0.1:5001` (default embedded).
+    #[arg(long, value_name = "embedded|kubo=URL", env = "PINFOLD_NODE", hide_env_values = true)]
+    pub node: Option<String>,
+    /// What the node's own user keeps there becomes the cluster's: off, pins, or pins+mfs (default off).
+    #[arg(long, value_name = "off|pins|pins+mfs")]
+    pub adopt: Option<String>,
     /// How long a silent peer is waited for before its copies are replaced (s, m, h; default 10m).
     #[arg(long, value_name = "DURATION")]
     pub grace: Option<String>,

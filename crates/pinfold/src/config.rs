@@ -38,6 +38,10 @@ pub struct Settings {
     pub copies: (u32, u32, u32),
     /// Before copies of a silent peer are replaced.
     pub grace: Duration,
+    /// What stores the blocks.
+    pub node: NodeKind,
+    /// Whether what the node's user keeps there becomes the cluster's too.
+    pub adopt: peer::Adopt,
     /// Go peers of the same cluster.
     pub trusted_peers: GoPeers,
 }
@@ -57,10 +61,12 @@ struct File {
     copies_wanted: Option<u32>,
     copies_most: Option<u32>,
     grace: Option<String>,
+    node: Option<String>,
+    adopt: Option<String>,
     trusted_peers: Option<Vec<String>>,
 }
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 15] = [
     "name",
     "cluster_name",
     "api",
@@ -73,6 +79,8 @@ const KEYS: [&str; 13] = [
     "copies_wanted",
     "copies_most",
     "grace",
+    "node",
+    "adopt",
     "trusted_peers",
 ];
 
@@ -91,6 +99,8 @@ const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFOLD_*
 # copies_wanted = 2
 # copies_most = 3
 # grace = "10m"                            # before the copies of a silent peer are replaced
+# node = "embedded"                        # or a Kubo daemon: "kubo=http://127.0.0.1:5001" (user:password@ or bearer:TOKEN@ before the host)
+# adopt = "off"                            # pins, pins+mfs: what the node's own user keeps there is kept by the cluster too
 # trusted_peers = []                       # Go ipfs-cluster peers that may write: ids, multiaddrs with /p2p/<id>, or "*" for all with the
 #                                          # secret. With any of them pins that say nothing go everywhere and nothing is repaired, as in Go.
 "#;
@@ -141,9 +151,39 @@ impl Settings {
             space,
             copies,
             grace: parse_duration(&grace).context("reading the grace")?,
+            node: NodeKind::parse(flags.node.as_deref().or(file.node.as_deref()).unwrap_or("embedded"))?,
+            adopt: parse_adopt(flags.adopt.as_deref().or(file.adopt.as_deref()).unwrap_or("off"))?,
             trusted_peers,
             dir,
         })
+    }
+}
+
+/// What stores the blocks of a peer.
+#[derive(Clone, Debug)]
+pub enum NodeKind {
+    /// The node in this process.
+    Embedded,
+    /// A daemon.
+    Kubo(ipfs_kubo::rpc::Endpoint),
+}
+
+impl NodeKind {
+    fn parse(text: &str) -> anyhow::Result<NodeKind> {
+        match text.split_once('=') {
+            None if text == "embedded" => Ok(NodeKind::Embedded),
+            Some(("kubo", url)) => Ok(NodeKind::Kubo(ipfs_kubo::rpc::Endpoint::parse(url)?)),
+            _ => bail!("{text:?} is no node: write embedded, or kubo=http://127.0.0.1:5001"),
+        }
+    }
+}
+
+fn parse_adopt(text: &str) -> anyhow::Result<peer::Adopt> {
+    match text {
+        "off" => Ok(peer::Adopt::Off),
+        "pins" => Ok(peer::Adopt::Pins),
+        "pins+mfs" => Ok(peer::Adopt::PinsAndFiles),
+        _ => bail!("{text:?} cannot be adopted: write off, pins or pins+mfs"),
     }
 }
 

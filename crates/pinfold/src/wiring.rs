@@ -1,12 +1,13 @@
 //! Puts a peer together: the only place that names the implementers of the seams.
 
-use crate::config::{Keys, Settings};
+use crate::config::{Keys, NodeKind, Settings};
 use crate::up::Bound;
 use anyhow::{Context, anyhow, bail};
 use consensus::crdt::{Crdt, CrdtOptions};
 use ed25519_dalek::SigningKey;
-use ipfs::{PinProgress, PinTask, Pins, Source};
+use ipfs::{IpfsNode, PinProgress, PinTask, Source};
 use ipfs_embedded::{EmbeddedNode, EmbeddedOptions};
+use ipfs_kubo::{KuboNode, KuboOptions};
 use net::{Bitswap, BitswapLimits, GossipOptions, Host, HostOptions};
 use peer::crdt_network::{self, ClusterNetwork, CrdtInbound, DagBlocks};
 use peer::go::{GoInbound, GoOptions, GoSide, GoStreams};
@@ -32,7 +33,7 @@ pub struct Running {
     /// Name of the inviter, when this start joined.
     pub joined: Option<String>,
     hosts: Vec<Host>,
-    node: Arc<EmbeddedNode>,
+    node: Arc<dyn IpfsNode>,
     store: Arc<dyn Store>,
     cluster_name: String,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -86,14 +87,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         Host::start(HostOptions { listen: settings.swarm.clone(), agent: AGENT.to_owned(), ..HostOptions::node(keys.node) })
             .await
             .context("starting the IPFS node's network (--swarm)")?;
-    let limit = space_limit(settings)?;
-    let packs =
-        PackStore::open(&settings.dir.join("blocks"), store.clone(), PackOptions::with_limit(limit)).context("opening the block store")?;
-    let members = trust.clone();
-    // The stream proves the sender's node; what it claims to be in the cluster must be the member that named this node.
-    let lanes: ipfs_embedded::LaneGate = Arc::new(move |node, header| members.member_of_node(node) == Some(header.cluster_peer));
-    let options = EmbeddedOptions { lanes: Some(lanes), ..EmbeddedOptions::default() };
-    let node = EmbeddedNode::open(store.clone(), Arc::new(packs), Some(node_host.clone()), options).context("opening the IPFS node")?;
+    let node = open_node(settings, &store, &node_host, &trust).await?;
 
     let machine = cluster::Options {
         records,
@@ -126,6 +120,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         consensus: crdt.clone(),
         inbound: inbound.clone(),
         node: node.clone(),
+        adopt: settings.adopt,
         node_host: Some(node_host.clone()),
         host: host.clone(),
         host_events,
@@ -141,6 +136,26 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     let tasks =
         vec![tokio::spawn(crdt_network::answer_heads(crdt.clone(), heads)), tokio::spawn(crdt_network::answer_stretches(crdt, stretches))];
     Ok(Running { peer, go, urls, joined, hosts: vec![host, node_host], node, store, cluster_name, tasks })
+}
+
+/// The node that stores the blocks; its host takes the blocks of members' adds and serves them.
+async fn open_node(settings: &Settings, store: &Arc<dyn Store>, host: &Host, trust: &Trust) -> anyhow::Result<Arc<dyn IpfsNode>> {
+    let members = trust.clone();
+    // The stream proves the sender's node; what it claims to be in the cluster must be the member that named this node.
+    let lanes: net::LaneGate = Arc::new(move |node, header| members.member_of_node(node) == Some(header.cluster_peer));
+    match &settings.node {
+        NodeKind::Embedded => {
+            let packs = PackOptions::with_limit(space_limit(settings)?);
+            let packs = PackStore::open(&settings.dir.join("blocks"), store.clone(), packs).context("opening the block store")?;
+            let options = EmbeddedOptions { lanes: Some(lanes), ..EmbeddedOptions::default() };
+            Ok(EmbeddedNode::open(store.clone(), Arc::new(packs), Some(host.clone()), options).context("opening the IPFS node")?)
+        }
+        NodeKind::Kubo(endpoint) => {
+            let options = KuboOptions { lanes: Some(lanes), limit: settings.space, ..KuboOptions::default() };
+            let node = KuboNode::open(endpoint.clone(), store.clone(), Some(host.clone()), options);
+            Ok(node.await.context("taking the Kubo daemon (--node)")?)
+        }
+    }
 }
 
 async fn start_go(

@@ -32,11 +32,13 @@ pub enum Area {
     HeldPins,
     /// Where each block lies in the packs.
     BlockIndex,
+    /// What an attached daemon keeps, as it was last listed.
+    DaemonPins,
 }
 
 impl Area {
     /// Every area, in the order of their declaration.
-    pub const ALL: [Area; 12] = [
+    pub const ALL: [Area; 13] = [
         Area::Meta,
         Area::Pins,
         Area::Elements,
@@ -49,6 +51,7 @@ impl Area {
         Area::Records,
         Area::HeldPins,
         Area::BlockIndex,
+        Area::DaemonPins,
     ];
 
     /// The name on disk; never changed.
@@ -66,6 +69,7 @@ impl Area {
             Area::Records => "records",
             Area::HeldPins => "held-pins",
             Area::BlockIndex => "block-index",
+            Area::DaemonPins => "daemon-pins",
         }
     }
 }

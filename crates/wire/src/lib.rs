@@ -10,6 +10,7 @@
 //! our own         peer, record, join                      (Pinfold peers)
 //! blocks          bitswap
 //! people, disk    rest, status, multiaddr, gotime, identity
+//! daemons         kubo                                    (what a Kubo answers)
 //! below           protobuf, cids
 //! ```
 //!
@@ -38,6 +39,7 @@ pub mod bitswap;
 
 pub mod gotime;
 pub mod identity;
+pub mod kubo;
 pub mod multiaddr;
 pub mod rest;
 pub mod status;

@@ -1,12 +1,13 @@
-//! The table of pins: what this node keeps and for whom, sorted by the CID's bytes.
+//! The table of pins: what a node keeps and for whom, sorted by the CID's bytes. The embedded node's own table, and the ledger of
+//! whoever stands before a daemon that knows no owners.
 //!
 //! Key: the CID. Value (version 1, all numbers little-endian): `1`, blocks u64, bytes u64, then for each owner its kind (0 cluster,
 //! 1 user), the length of its name u16 and the name, its depth u32 (all ones: recursive) and since when u64.
 //!
 //! Everything here blocks its thread.
 
-use ipfs::walk::covers;
-use ipfs::{HeldPin, Pinned};
+use crate::walk::covers;
+use crate::{HeldPin, Pinned};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use store::{Area, Batch, Durability, Store, StoreError};
@@ -19,7 +20,7 @@ const STRIPES: usize = 64;
 
 /// Why the table did not answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HeldError {
+pub enum HeldError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -38,36 +39,43 @@ pub(crate) enum HeldError {
 }
 
 /// The table.
-pub(crate) struct HeldPins {
+pub struct HeldPins {
     store: Arc<dyn Store>,
     stripes: [Mutex<()>; STRIPES],
 }
 
 /// One pin about to be written.
 #[derive(Clone, Debug)]
-pub(crate) struct NewPin {
-    pub(crate) owner: Owner,
-    pub(crate) cid: Cid,
-    pub(crate) depth: Depth,
-    pub(crate) size: Pinned,
-    pub(crate) since: UnixMillis,
+pub struct NewPin {
+    /// For whom.
+    pub owner: Owner,
+    /// The root.
+    pub cid: Cid,
+    /// How deep.
+    pub depth: Depth,
+    /// What it weighs.
+    pub size: Pinned,
+    /// From when on.
+    pub since: UnixMillis,
 }
 
 /// The wish that an owner had before: what an undo puts back.
 type Before = Option<(Depth, UnixMillis)>;
 
 impl HeldPins {
-    pub(crate) fn new(store: Arc<dyn Store>) -> HeldPins {
+    /// The table in `store`.
+    pub fn new(store: Arc<dyn Store>) -> HeldPins {
         HeldPins { store, stripes: std::array::from_fn(|_| Mutex::new(())) }
     }
 
-    pub(crate) fn get(&self, cid: &Cid) -> Result<Option<HeldPin>, HeldError> {
+    /// The entry of one CID.
+    pub fn get(&self, cid: &Cid) -> Result<Option<HeldPin>, HeldError> {
         let value = self.store.get(Area::HeldPins, &cid.to_bytes())?;
         value.map(|value| decode(cid, &value).ok_or_else(|| HeldError::Damaged { key: cid.to_string() })).transpose()
     }
 
     /// Entries behind `after` in the order of their keys.
-    pub(crate) fn list(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<HeldPin>, HeldError> {
+    pub fn list(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<HeldPin>, HeldError> {
         let after = after.map(Cid::to_bytes);
         let entries = self.store.snapshot().scan(Area::HeldPins, after.as_deref(), &[], limit)?;
         let read = |(key, value): &(bytes::Bytes, bytes::Bytes)| {
@@ -93,7 +101,7 @@ impl HeldPins {
     }
 
     /// Ends an owner's wish.
-    pub(crate) fn let_go(&self, owner: &Owner, cid: &Cid) -> Result<(), HeldError> {
+    pub fn let_go(&self, owner: &Owner, cid: &Cid) -> Result<(), HeldError> {
         let _turn = self.turn(cid);
         let Some(mut held) = self.get(cid)? else { return Ok(()) };
         if held.remove_owner(owner) { self.write(&held) } else { Ok(()) }
@@ -142,12 +150,13 @@ impl HeldPins {
 ///
 /// The caller holds the [`PinWrite`]; the blocking thread runs [`PinWriting::keep`] or [`PinWriting::join`]. A `PinWrite` that is dropped before
 /// [`PinWrite::finish`] leaves the table as it was: the write does not begin any more, or it is undone.
-pub(crate) struct PinWrite {
+pub struct PinWrite {
     writing: Arc<PinWriting>,
     is_finished: bool,
 }
 
-pub(crate) struct PinWriting {
+/// The half of a [`PinWrite`] that the blocking thread has.
+pub struct PinWriting {
     table: Arc<HeldPins>,
     pin: NewPin,
     state: Mutex<WriteState>,
@@ -160,22 +169,25 @@ enum WriteState {
 }
 
 impl PinWrite {
-    pub(crate) fn new(table: Arc<HeldPins>, pin: NewPin) -> PinWrite {
+    /// Writes nothing yet.
+    pub fn new(table: Arc<HeldPins>, pin: NewPin) -> PinWrite {
         PinWrite { writing: Arc::new(PinWriting { table, pin, state: Mutex::new(WriteState::Open) }), is_finished: false }
     }
 
-    pub(crate) fn writing(&self) -> Arc<PinWriting> {
+    /// For the blocking thread.
+    pub fn writing(&self) -> Arc<PinWriting> {
         self.writing.clone()
     }
 
-    pub(crate) fn finish(mut self) {
+    /// The answer was taken: what was written stays.
+    pub fn finish(mut self) {
         self.is_finished = true;
     }
 }
 
 impl PinWriting {
     /// Writes the pin.
-    pub(crate) fn keep(&self) -> Result<(), HeldError> {
+    pub fn keep(&self) -> Result<(), HeldError> {
         let mut state = self.state.lock();
         if matches!(*state, WriteState::Open) {
             *state = WriteState::Written(self.table.keep(&self.pin)?);
@@ -184,7 +196,7 @@ impl PinWriting {
     }
 
     /// Joins what is kept to that depth already; its size, or none when nothing is.
-    pub(crate) fn join(&self) -> Result<Option<Pinned>, HeldError> {
+    pub fn join(&self) -> Result<Option<Pinned>, HeldError> {
         let mut state = self.state.lock();
         if !matches!(*state, WriteState::Open) {
             return Ok(None);
@@ -274,7 +286,7 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ipfs::conformance::sample::leaf;
+    use crate::conformance::sample::leaf;
     use store::MemoryStore;
 
     fn table() -> Arc<HeldPins> {

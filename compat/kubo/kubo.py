@@ -1,0 +1,224 @@
+"""Two Pinfold peers, one of them over a real Kubo daemon; standard library only."""
+import base64, filecmp, hashlib, json, os, pathlib, shutil, signal, subprocess, sys, tempfile, time, urllib.request
+
+BIN = os.environ["PINFOLD_BIN"]
+IPFS = pathlib.Path(os.environ["PINFOLD_PEERS"]) / "ipfs"
+FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pinfold-kubo-"))
+RUNNING = []
+BEGUN = time.time()
+PASSWORD = "a secret of the daemon"
+
+
+def passed(what):
+    print(f"ok {time.time() - BEGUN:6.1f} s  {what}", flush=True)
+
+
+def expect(what, value):
+    if not value:
+        raise SystemExit(f"FAILED: {what}: {value!r}")
+    passed(what)
+    return value
+
+
+def until(what, check, limit=90):
+    """Waits until `check` gives something; a check that fails is tried again."""
+    end, last = time.time() + limit, None
+    while time.time() < end:
+        try:
+            last = check()
+            if last:
+                passed(what)
+                return last
+        except (OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
+            last = error
+        time.sleep(0.3)
+    detail = last.stderr if isinstance(last, subprocess.CalledProcessError) else last
+    raise SystemExit(f"FAILED: not within {limit} s: {what} (last: {detail!r})")
+
+
+def run(argv, env=None, **options):
+    options = {"check": True, "capture_output": True, "text": True, "timeout": 120, **options}
+    return subprocess.run([str(part) for part in argv], env={**os.environ, **(env or {})}, **options).stdout
+
+
+def start(name, argv, env=None, **options):
+    log = open(FOLDER / f"{name}.log", "ab")
+    options = {"stdout": log, "stderr": log, **options}
+    process = subprocess.Popen([str(part) for part in argv], stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}, **options)
+    RUNNING.append(process)
+    return process
+
+
+def stop(process, how=signal.SIGTERM):
+    process.send_signal(how)
+    process.wait(30)
+
+
+def lines(text):
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+class Kubo:
+    """A daemon of its own that wants to see a password before it answers."""
+
+    def __init__(self):
+        self.env = {"IPFS_PATH": str(FOLDER / "kubo"), "IPFS_TELEMETRY": "off"}
+        self.ipfs("init", "--profile=test")
+        self.ipfs("config", "Addresses.API", "/ip4/127.0.0.1/tcp/0")
+        for key, value in {
+            "Addresses.Gateway": [],
+            "Addresses.Swarm": ["/ip4/127.0.0.1/tcp/0"],
+            "Bootstrap": [],
+            "API.Authorizations": {"pinfold": {"AuthSecret": f"basic:me:{PASSWORD}", "AllowedPaths": ["/api/v0"]}},
+        }.items():
+            self.ipfs("config", "--json", key, json.dumps(value))
+        self.ipfs("config", "Routing.Type", "none")
+        self.begin()
+
+    def begin(self):
+        api = pathlib.Path(self.env["IPFS_PATH"]) / "api"
+        api.unlink(missing_ok=True)
+        self.daemon = start("kubo", [IPFS, "daemon"], self.env)
+        until("the daemon is up", lambda: api.exists() and api.read_text().strip())
+        self.port = int(api.read_text().strip().split("/")[4])
+        self.ipfs("config", "Addresses.API", f"/ip4/127.0.0.1/tcp/{self.port}")
+
+    def ipfs(self, *arguments, **options):
+        authorization = ["--api-auth", f"basic:me:{PASSWORD}"] if hasattr(self, "port") else []
+        return run([IPFS, *authorization, *arguments], self.env, **options)
+
+    def is_pinned(self, cid):
+        return cid in self.ipfs("pin", "ls", "--type=recursive", "--quiet").split()
+
+    @property
+    def url(self):
+        return f"kubo=http://me:{PASSWORD}@127.0.0.1:{self.port}"
+
+
+class Peer:
+    def __init__(self, name, *flags, invite=None):
+        self.name, self.flags = name, flags
+        self.begin(invite)
+
+    def begin(self, invite=None):
+        doors = ["--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy", "127.0.0.1:0"]
+        libp2p = ["--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0"]
+        first = ["join", invite] if invite else ["up"]
+        argv = [BIN, *first, "--dir", FOLDER / self.name, "--name", self.name, *doors, *libp2p, *self.flags, "--json"]
+        self.process = start(self.name, argv, stdout=subprocess.PIPE)
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"FAILED: {self.name} did not start: {(FOLDER / (self.name + '.log')).read_text()[-2000:]}")
+        ready = json.loads(line)
+        self.api, self.gateway = ready["api"], ready["gateway"]
+
+    def cli(self, *arguments, **options):
+        return run([BIN, *arguments, "--api", self.api], **options)
+
+    def states(self, cid):
+        """State by peer name."""
+        status = json.loads(urllib.request.urlopen(f"{self.api}/pins/{cid}", timeout=10).read())
+        return {short["peername"]: short["status"] for short in status["peer_map"].values()}
+
+    def pins(self):
+        text = urllib.request.urlopen(f"{self.api}/allocations", timeout=10).read().decode()
+        return {pin["cid"]: pin for pin in lines(text)}
+
+    def read(self, path):
+        return urllib.request.urlopen(f"{self.gateway}/ipfs/{path}", timeout=30).read()
+
+
+def everywhere(peer, cid):
+    return lambda: all(state == "pinned" for state in peer.states(cid).values()) and len(peer.states(cid)) == 2
+
+
+def main():
+    kubo = Kubo()
+    refused = subprocess.run([BIN, "up", "--dir", FOLDER / "refused", "--node", f"kubo=http://127.0.0.1:{kubo.port}", "--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0",
+                              "--proxy", "127.0.0.1:0", "--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0"], capture_output=True, text=True, timeout=60)
+    expect("without the password the daemon refuses, and the start says so", refused.returncode == 1 and "Kubo refused" in refused.stderr)
+
+    one = Peer("one")
+    two = Peer("two", "--node", kubo.url, "--adopt", "pins+mfs", invite=one.cli("invite").splitlines()[-1])
+    log = (FOLDER / "two.log").read_text()
+    expect("no log names the password", PASSWORD not in log)
+
+    # Added to the cluster, through the embedded node: the blocks travel to the daemon while they are read.
+    source = FOLDER / "source"
+    source.mkdir()
+    (source / "large").write_bytes(os.urandom(5_000_000))
+    (source / "small").write_text("a little text")
+    added = lines(one.cli("add", source, "--copies", "2", "--wait", "2", "--json"))
+    root = added[-1]["cid"]
+    until("both peers hold what was added", everywhere(one, root))
+    expect("the daemon has it pinned", kubo.is_pinned(root))
+    kubo.ipfs("get", root, "-o", FOLDER / "from-kubo")
+    expect("the daemon gives the same bytes", filecmp.cmp(source / "large", FOLDER / "from-kubo" / "large", shallow=False))
+    until("blocks of the add are no longer pinned one by one", lambda: "add in progress" not in kubo.ipfs("pin", "ls", "--type=direct", "--names"))
+
+    # Added through the peer over the daemon, read through the other.
+    data = os.urandom(1_000_000)
+    (FOLDER / "through").write_bytes(data)
+    through = lines(two.cli("add", FOLDER / "through", "--copies", "2", "--wait", "2", "--json"))[-1]["cid"]
+    until("both peers hold it", everywhere(two, through))
+    expect("read through the embedded node", one.read(through) == data)
+    expect("read through the daemon's peer", two.read(through) == data)
+
+    # What the user of the daemon keeps becomes the cluster's.
+    theirs = os.urandom(700_000)
+    (FOLDER / "theirs").write_bytes(theirs)
+    own = kubo.ipfs("add", "-Q", "--cid-version=1", "--pin-name=holiday", FOLDER / "theirs").strip()
+    until("what `ipfs add` kept is a pin of the cluster within a minute", lambda: own in one.pins(), limit=60)
+    expect("with its name", one.pins()[own]["name"] == "holiday")
+    until("and is held by both", everywhere(one, own))
+    expect("the embedded node gives its bytes", one.read(own) == theirs)
+
+    kubo.ipfs("files", "mkdir", "/docs")
+    kubo.ipfs("files", "write", "--create", "/docs/note", FOLDER / "theirs")
+    until("the files tree is a pin of the cluster", lambda: [pin for pin in one.pins().values() if pin["name"] == "files of two"], limit=60)
+    tree = [pin for pin in one.pins().values() if pin["name"] == "files of two"][-1]["cid"]
+    until("held by both", everywhere(one, tree))
+    expect("read by path through the other peer", one.read(f"{tree}/docs/note") == theirs)
+
+    # Removed from the cluster: what was the user's stays, what was the cluster's goes.
+    one.cli("pin", "rm", own)
+    one.cli("pin", "rm", root)
+    until("the daemon lets go of the cluster's", lambda: not kubo.is_pinned(root))
+    time.sleep(3)
+    expect("and keeps its user's", kubo.is_pinned(own))
+    time.sleep(25)
+    expect("which is not adopted again", own not in one.pins())
+
+    # The daemon dies and comes back: said with the reason, mended by itself.
+    stop(kubo.daemon, signal.SIGKILL)
+    late = lines(one.cli("add", source, "--copies", "1", "--name", "late", "--json"))[-1]["cid"]
+    one.cli("pin", "add", late, "--copies", "2")
+    until("the status says that its node does not answer", lambda: two.states(late).get("two") in ("pin_error", "pin_queued", "pinning"))
+    until("the reason names Kubo", lambda: "Kubo" in two.cli("why", late), limit=120)
+    kubo.begin()
+    two.cli("recover")
+    until("held by both after the daemon came back", everywhere(one, late), limit=180)
+
+    # The peer is killed in the middle and started again: its ledger knows what is whose.
+    two.process.kill()
+    two.process.wait()
+    two.begin()
+    until("after a restart it holds what it held", lambda: two.states(through).get("two") == "pinned")
+    expect("and nothing of the user's was let go", kubo.is_pinned(own))
+    stop(two.process)
+    stop(one.process)
+    passed("both stop when asked")
+    print(f"figure: {time.time() - BEGUN:.0f} s for all checks with a Kubo daemon as node")
+
+
+try:
+    main()
+except BaseException:
+    for log in sorted(FOLDER.glob("*.log")):
+        print(f"--- {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
+    raise
+finally:
+    for process in RUNNING:
+        if process.poll() is None:
+            process.kill()
+    shutil.rmtree(FOLDER, ignore_errors=True)
