@@ -2,6 +2,7 @@
 
 mod go;
 mod machine;
+mod million;
 mod ours;
 mod process;
 mod slice;
@@ -19,6 +20,8 @@ pub struct Options {
     pub mib: u64,
     /// Number of small files.
     pub files: usize,
+    /// Number of pins.
+    pub pins: usize,
     /// Where the JSON goes.
     pub out: Option<PathBuf>,
     /// Folder of the Go binaries.
@@ -38,13 +41,14 @@ pub fn run(root: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
     }
     match name {
         "slice" => slice::run(root, &options, load),
-        other => bail!("there is no benchmark {other:?}: slice"),
+        "million" => million::run(root, &options, load),
+        other => bail!("there is no benchmark {other:?}: slice, million"),
     }
 }
 
 fn parse(arguments: &[&str]) -> anyhow::Result<Options> {
     let go = std::env::var_os("PINFOLD_PEERS").map(PathBuf::from);
-    let mut options = Options { anyway: false, repeat: 2, mib: 1024, files: 10_000, out: None, go };
+    let mut options = Options { anyway: false, repeat: 2, mib: 1024, files: 10_000, pins: 1_000_000, out: None, go };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().with_context(|| format!("{argument} needs a value"));
@@ -53,6 +57,7 @@ fn parse(arguments: &[&str]) -> anyhow::Result<Options> {
             "--repeat" => options.repeat = value()?.parse().context("--repeat")?,
             "--mib" => options.mib = value()?.parse().context("--mib")?,
             "--files" => options.files = value()?.parse().context("--files")?,
+            "--pins" => options.pins = value()?.parse().context("--pins")?,
             "--out" => options.out = Some(PathBuf::from(value()?)),
             other => bail!("unknown option {other:?}"),
         }

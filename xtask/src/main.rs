@@ -21,7 +21,9 @@ fn main() -> ExitCode {
 const HELP: &str = "cargo xtask tidy             rules of the repository (also part of .ci/run)
 cargo xtask check            format, clippy with warnings denied, tidy, all tests
 cargo xtask bench slice      adds on one peer and on three, beside Kubo and Go where PINFOLD_PEERS names their folder
-                             [--anyway] [--repeat N] [--mib N] [--files N] [--out FILE]";
+                             [--anyway] [--repeat N] [--mib N] [--files N] [--out FILE]
+cargo xtask bench million    a million pins on one peer and on three: load, memory, disk, restart, lists; Go's import and export beside it
+                             [--anyway] [--pins N] [--out FILE]";
 
 fn run(arguments: &[String]) -> anyhow::Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {

@@ -13,6 +13,7 @@ mod ours;
 mod peers;
 pub(crate) mod pins;
 mod resolve;
+mod state;
 pub(crate) mod stream;
 
 pub(crate) use self::resolve::resolve;
@@ -50,7 +51,7 @@ pub(crate) struct Rest {
 }
 
 /// An answer that is an error: Go's code and text.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub status: StatusCode,
     pub message: String,

@@ -431,3 +431,67 @@ async fn whoever_is_refused_while_sending_reads_why() {
     let answer = add(served.address, "", &[(FILE, "f", &big)]).await;
     assert_eq!(answer.trailer("x-stream-error"), Some("no room on any holder"));
 }
+
+const EXPORTED: &str = concat!(
+    r#"{"replication_factor_min":2,"replication_factor_max":3,"name":"a <name>","mode":"recursive","shard_size":0,"#,
+    r#""user_allocations":null,"expire_at":"0001-01-01T00:00:00Z","metadata":{"k":"v"},"pin_update":null,"origins":[],"#,
+    r#""cid":"bafkreiflkkb6fotir5lny4ep4jgzn7emkbaurq4bnlnnbg7hpdfs622j4y","type":"pin","allocations":[],"max_depth":-1,"#,
+    r#""reference":null,"timestamp":"2026-11-23T16:39:26Z"}"#,
+    "\n"
+);
+
+#[tokio::test]
+async fn the_pinset_goes_in_and_out_as_lines() {
+    let served = serve_rest().await;
+    let line = EXPORTED.replace("a <name>", "a \\u003cname\\u003e");
+    let answer = ask(served.address, "GET", "/pinfold/v1/state").await;
+    assert_eq!((answer.status, answer.text().as_str()), (204, ""));
+    for (counts, case) in [("\"added\":1,\"changed\":0,\"same\":0", "new"), ("\"added\":0,\"changed\":0,\"same\":1", "again")] {
+        let answer = send(&served, "/pinfold/v1/state", format!("{line}\n  \n").as_bytes()).await;
+        let text = answer.text();
+        let last = text.lines().last().unwrap();
+        assert_eq!(answer.status, 200, "{text}");
+        assert!(
+            last.contains("\"done\":true")
+                && last.contains("\"lines\":3")
+                && sorted(last) == sorted(&format!("{{{counts},\"done\":true,\"lines\":3,\"refused\":0}}")),
+            "{case}: {text}"
+        );
+    }
+    let answer = ask(served.address, "GET", "/pinfold/v1/state").await;
+    assert_eq!((answer.status, answer.text()), (200, line.clone()));
+    assert_eq!(ask(served.address, "GET", "/allocations").await.text(), line);
+    let failing = line.replace("a \\u003cname\\u003e", "unwritable");
+    let answer = send(&served, "/pinfold/v1/state", failing.as_bytes()).await;
+    assert_eq!(answer.status, 500);
+    assert!(answer.text().contains("the disk is full (lines 1 to 1; those before are merged"), "{}", answer.text());
+}
+
+async fn send(served: &common::Served, target: &str, body: &[u8]) -> common::client::Answer {
+    Client::connect(served.address).await.ask("POST", target, &[], body).await
+}
+
+fn sorted(object: &str) -> std::collections::BTreeMap<String, serde_json::Value> {
+    serde_json::from_str(object).unwrap()
+}
+
+#[tokio::test]
+async fn lines_that_are_no_pin_are_named() {
+    let served = serve_rest().await;
+    let line = EXPORTED.replace("a <name>", "name");
+    let unknown = line.replace(r#""type":"pin""#, r#""type":"other""#);
+    for (bad, why) in [("{}\n", "the pin has no cid"), ("nonsense\n", "expected"), (unknown.as_str(), "its type is none of")] {
+        let body = format!("{line}{bad}{line}");
+        let answer = send(&served, "/pinfold/v1/state", body.as_bytes()).await;
+        let text = answer.text();
+        assert!(answer.status == 400 && text.contains("line 2 is no pin") && text.contains("the 1 lines before it are merged"), "{text}");
+        assert!(text.contains(why), "{text}");
+        let answer = send(&served, "/pinfold/v1/state?skip-bad=true", body.as_bytes()).await;
+        let text = answer.text();
+        assert!(text.contains("\"line\":2") && text.contains("\"refused\":1"), "{text}");
+        assert!(answer.status == 200 && text.contains("\"same\":2"), "{text}");
+    }
+    let answer = send(&served, "/pinfold/v1/state?skip-bad=perhaps", b"").await;
+    assert_eq!(answer.status, 400);
+    assert_eq!(ask(served.address, "DELETE", "/pinfold/v1/state").await.status, 405);
+}

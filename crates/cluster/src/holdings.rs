@@ -11,8 +11,8 @@ use types::{Because, Cid, CopyState, HoldingReport, Millis, Now, PeerId, PeerMes
 
 /// Reports kept per peer that came before the wish they speak of.
 const EARLY_MOST: usize = 2_000;
-/// Exceptions kept per peer; a peer with more is asked in full again.
-const EXCEPTIONS_MOST: usize = 200_000;
+/// Exceptions kept per peer (some 20 MB); a peer with more is asked in full again.
+const EXCEPTIONS_MOST: usize = 50_000;
 /// Cids asked for in one message.
 const ASK_MOST: usize = 1_000;
 /// First question about an unconfirmed copy.

@@ -49,5 +49,5 @@ pub use event::{
 pub use machine::Machine;
 pub use membership::MemberDocument;
 pub use options::{BrakeLimits, DefaultClass, Options, Pace, PlantedBug, RepairLimits};
-pub use report::{CopyRow, Explanation, PeerHealth, PeerRow};
+pub use report::{CopyRow, Explanation, PeerHealth, PeerRow, ShortRow};
 pub use view::SharedView;

@@ -105,6 +105,11 @@ impl Repair {
         self.graves.time_for(cid, wall)
     }
 
+    /// Whether this is a removed pin, brought back with all else equal.
+    pub fn is_ghost(&self, pin: &Pin) -> bool {
+        self.graves.is_ghost(pin)
+    }
+
     /// One pin changed: what was noticed about it is void.
     pub fn wish_changed(&mut self, change: &PinChange, look: Look, ctx: &Context) {
         let cid = &change.cid;

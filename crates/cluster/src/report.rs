@@ -29,6 +29,21 @@ pub struct CopyRow {
     pub is_placed: bool,
 }
 
+/// One pin on one peer, in short: what lists show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShortRow {
+    /// Which peer.
+    pub peer: PeerId,
+    /// The state there.
+    pub state: PinState,
+    /// Why it waits, where it does.
+    pub because: Option<Because>,
+    /// Attempts so far.
+    pub tries: u32,
+    /// Since when.
+    pub since: UnixMillis,
+}
+
 /// How a peer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PeerHealth {

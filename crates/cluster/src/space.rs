@@ -10,8 +10,8 @@ use types::{ByteCount, Cid, Millis, Now, PeerId};
 const LEASE: Millis = Millis::minutes(10);
 /// Leases of others taken at a time; more are refused as if there were no room.
 const LEASES_MOST: usize = 10_000;
-/// Sizes remembered.
-const SIZES_MOST: usize = 100_000;
+/// Sizes remembered (some 8 MB).
+const SIZES_MOST: usize = 30_000;
 
 /// The own node's room.
 #[derive(Clone, Debug, Default)]

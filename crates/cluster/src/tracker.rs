@@ -27,9 +27,17 @@ use types::{Because, ByteCount, Cid, CopyState, Depth, Millis, PeerId, Pin, PinK
 use walk::Walk;
 
 pub(crate) use start::Around;
+pub(crate) use status::OwnCopy;
 
 /// Questions about the copies of a hand-over start so soon, so that reports that come by themselves spare them.
 const HAND_OVER_FIRST: Millis = Millis(500);
+
+/// Pins that stand in one lane of the queue. Further ones are left in the wish until the walk comes by, so a million pins at once cost
+/// no more memory than these.
+const QUEUED_MOST: usize = 10_000;
+
+/// Tracks in all, with those that wait for a time or for others.
+const TRACKS_MOST: usize = 100_000;
 
 /// What is wished of this peer for one CID.
 #[derive(Clone, Debug)]
@@ -151,6 +159,8 @@ impl Tracker {
             if was_alike && self.has_compared(&cid) {
                 // Held as before: only the version is another.
                 self.tell(&cid, version, PinState::Pinned, ctx);
+            } else if self.has_no_place(pin, ctx) && !ctx.shared.is_ours(&cid) {
+                self.walk.leave_out(&cid, ctx.now);
             } else {
                 self.begin(cid, goal, ctx);
                 self.enqueue(cid, Doing::Pin, ctx);
@@ -173,6 +183,11 @@ impl Tracker {
         }
     }
 
+    /// Whether too many stand where this pin would.
+    fn has_no_place(&self, pin: &Pin, ctx: &Context) -> bool {
+        self.tracks.len() >= TRACKS_MOST || self.pins.count(Lane::of(pin.created, 0, ctx.now.wall)) >= QUEUED_MOST
+    }
+
     /// The pin is not for this peer (any more). `was_here`: others may wait to hear that nothing is held.
     fn let_go(&mut self, cid: Cid, after: Option<&(Pin, u64)>, was_here: bool, ctx: &mut Context) {
         let is_ours = ctx.shared.is_ours(&cid) || ctx.options.planted == Some(PlantedBug::IgnoresLedger);
@@ -187,7 +202,12 @@ impl Tracker {
             None => Goal::Remove,
             Some((pin, version)) => Goal::HandOver(HandOver::of(pin, *version, ctx)),
         };
+        let is_full = self.tracks.len() >= TRACKS_MOST;
         match self.tracks.get_mut(&cid) {
+            None if is_full => {
+                self.walk.leave_out(&cid, ctx.now);
+                return;
+            }
             None => self.begin(cid, goal, ctx),
             Some(track) => {
                 if let Phase::Running { doing: Doing::Pin, op, stop, .. } = &mut track.phase

@@ -411,3 +411,43 @@ fn a_chain_is_asked_for_in_stretches_of_pinfold_peers_only() {
     peer.at(3, vec![came(&chain[0])]);
     assert_eq!((peer.machine.state(), peer.machine.heads()), (ViewState::Current, vec![chain[5].0]));
 }
+
+#[test]
+fn a_submit_that_is_a_batch_is_a_block_at_once_and_skips_the_journal() {
+    let mut peer = Peer::new();
+    peer.at(100, put(7, "a"));
+    assert!(told(&peer.at(101, put(8, "pending"))).is_empty());
+    let batch = |value: &str| (0..2_000).filter(|number| *number != 8).map(|number| Write::put(key(number), value.to_owned())).collect();
+    let effects = peer.at(102, submit(batch("b")));
+    assert!(is_accepted(&effects));
+    assert_eq!(told(&effects).len(), 1, "without waiting for its turn");
+    assert_eq!([7, 8, 1_999].map(|number| peer.value(number)), [Some("b".into()), Some("pending".into()), Some("b".into())]);
+    assert_eq!(peer.store.snapshot().count(Area::Intents).expect("counts"), 1, "only the one that waited");
+    let mut other = Peer::new();
+    let blocks: Vec<Event> = peer
+        .store
+        .snapshot()
+        .scan(Area::DagBlocks, None, b"", 10)
+        .expect("reads")
+        .into_iter()
+        .map(|(_, bytes)| Event::Block { cid: block_cid(&bytes), bytes })
+        .collect();
+    other.at(1, vec![heads(&peer.machine.heads())]);
+    for _ in 0..2 {
+        other.step(blocks.clone());
+    }
+    assert_eq!([7, 8, 1_999].map(|number| other.value(number)), [Some("b".into()), None, Some("b".into())]);
+
+    // A key with a pending wish, a key twice, a removal: one after the other through the journal.
+    let mut overlapping: Vec<Write> = batch("c");
+    overlapping.push(Write::put(key(8), "c"));
+    let mut twice: Vec<Write> = batch("d");
+    twice.push(Write::put(key(7), "e"));
+    let mut removing: Vec<Write> = batch("f");
+    removing.push(Write::remove(key(7)));
+    for (now, writes, seen) in [(103, overlapping, Some("c")), (104, twice, Some("e")), (105, removing, None)] {
+        let effects = peer.at(now, submit(writes));
+        assert!(is_accepted(&effects) && told(&effects).is_empty());
+        assert_eq!(peer.value(7), seen.map(Bytes::from));
+    }
+}

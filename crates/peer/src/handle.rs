@@ -3,7 +3,7 @@
 //! Implemented by [`crate::Peer`] (the real one); the tests of doors have an in-memory twin.
 
 use async_trait::async_trait;
-use cluster::{CopyRow, Explanation, Notice, PeerRow};
+use cluster::{CopyRow, Explanation, Notice, PeerRow, ShortRow};
 use ipfs::{Block, IpfsNode};
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +71,33 @@ pub struct Totals {
     pub waiting: u64,
 }
 
+/// Of when the pages of a long read are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// All of one moment. A reader that takes long keeps old values on disk meanwhile.
+    One,
+    /// Each of its own.
+    Passing,
+}
+
+/// Reads the wish forward, in key order.
+pub trait PinReader: Send {
+    /// Gives the next pins to `each`, at most `limit` entries of the state; how many entries there were, fewer than `limit` at
+    /// the end. What does not read as a pin is counted as an entry and not given.
+    fn next(&mut self, limit: usize, each: &mut dyn FnMut(&Pin)) -> Result<usize, CommandError>;
+}
+
+/// What became of pins that were imported together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Were not in the shared state.
+    pub added: u64,
+    /// Were there with other options, placement or time.
+    pub changed: u64,
+    /// Were there as they are.
+    pub same: u64,
+}
+
 /// An add in flight: blocks go to the holders while they are made. Dropped without `finish`, it ends and leaves no pin.
 #[async_trait]
 pub trait AddSession: Send {
@@ -90,7 +117,7 @@ pub trait Cluster: Send + Sync + 'static {
     async fn identity(&self) -> Identity;
     /// All members, the own peer first, then by id.
     fn peers(&self) -> Vec<PeerRow>;
-    /// Totals; cheap (cached for a second at most).
+    /// Totals; cheap (the number of pins is cached, for a second where they are few).
     fn totals(&self) -> Totals;
 
     /// Writes a pin; durable when it returns. The pin as accepted (default class applied).
@@ -110,6 +137,19 @@ pub trait Cluster: Send + Sync + 'static {
     fn status(&self, cid: &Cid) -> (Option<Pin>, Vec<CopyRow>);
     /// The same for a page of pins, cheaper than one by one.
     fn status_page(&self, pins: &[Pin]) -> Vec<Vec<CopyRow>>;
+    /// The same in short, appended to `rows`: for every pin a row of each member, the members in one order. How many a pin has.
+    fn short_rows(&self, pins: &[Pin], rows: &mut Vec<ShortRow>) -> usize {
+        let copies = self.status_page(pins);
+        let members = copies.first().map_or(0, Vec::len);
+        let short = |row: CopyRow| ShortRow { peer: row.peer, state: row.state, because: row.because, tries: row.tries, since: row.since };
+        rows.extend(copies.into_iter().flatten().map(short));
+        members
+    }
+    /// Reads all pins in key order.
+    fn read_pins(&self, moment: Moment) -> Box<dyn PinReader>;
+    /// Merges pins into the shared state as they are, placement and time included; durable when it returns. With `renews`, pins
+    /// that are added get the present time.
+    async fn import(&self, pins: Vec<Pin>, renews: bool) -> Result<Imported, CommandError>;
     /// Why a pin is where it is; none when it is not in the shared state.
     fn why(&self, cid: &Cid) -> Option<Explanation>;
     /// Waits until `copies` holders confirmed it, or the time is over: how many have.

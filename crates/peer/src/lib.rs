@@ -10,6 +10,7 @@
 //! Start with [`handle`] (what doors see), then [`core`] (how the machine is fed), then [`links`].
 
 pub mod adopt;
+mod bulk;
 pub mod core;
 pub mod crdt_network;
 pub mod go;
@@ -26,7 +27,7 @@ pub mod view;
 mod words;
 
 pub use adopt::Adopt;
-pub use handle::{AddSession, Cluster, CommandError, Identity, Live, Totals};
+pub use handle::{AddSession, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Totals};
 pub use node::ClusterNode;
 pub use peer::{Ending, Inbound, Parts, Peer, Protocols};
 pub use trust::Trust;

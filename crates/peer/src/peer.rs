@@ -1,7 +1,8 @@
 //! A running peer: the parts put together, started in order, stopped backwards.
 
+use crate::bulk;
 use crate::core::Core;
-use crate::handle::{AddSession, Cluster, CommandError, Identity, Live, Totals};
+use crate::handle::{AddSession, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Totals};
 use crate::join::{JOIN, Joining};
 use crate::links::{BOOK, Links, MESSAGES, OwnFacts};
 use crate::node::ClusterNode;
@@ -9,7 +10,7 @@ use crate::spread::Spread;
 use crate::trust::Trust;
 use crate::view;
 use async_trait::async_trait;
-use cluster::{Answer, Command, CopyRow, Event, Explanation, PeerRow, SharedChange};
+use cluster::{Answer, Command, CopyRow, Event, Explanation, PeerRow, SharedChange, ShortRow};
 use consensus::{Consensus, Hint};
 use ed25519_dalek::SigningKey;
 use ipfs::IpfsNode;
@@ -29,8 +30,8 @@ const SPACE_EVERY: Duration = Duration::from_secs(2);
 const GARBAGE_LOOK: Duration = Duration::from_secs(20);
 /// A nearly full node is not collected more often than this without a cause.
 const GARBAGE_TIGHT: Duration = Duration::from_secs(600);
-/// Totals are counted at most this often.
-const TOTALS_FRESH: Duration = Duration::from_secs(1);
+/// Pins are counted at most this often, and that takes at most a twentieth of the time.
+const COUNT_FRESH: Duration = Duration::from_secs(1);
 /// Streams of joins and address books answered at once.
 const ANSWERS_AT_ONCE: usize = 64;
 
@@ -119,7 +120,8 @@ pub struct Peer {
     cluster: String,
     started: UnixMillis,
     tasks: Mutex<Vec<JoinHandle<()>>>,
-    totals: Mutex<Option<(Instant, Totals)>>,
+    /// How many pins there are, and until when that is taken for true.
+    counted: Mutex<Option<(Instant, u64)>>,
     ending: watch::Sender<Ending>,
 }
 
@@ -140,7 +142,7 @@ impl Peer {
             node_host: parts.node_host,
             cluster: parts.cluster,
             tasks: Mutex::new(Vec::new()),
-            totals: Mutex::new(None),
+            counted: Mutex::new(None),
             ending: watch::Sender::new(Ending::Running),
         });
         links.set_node_addresses(core.node.addresses().await);
@@ -214,21 +216,18 @@ impl Peer {
         view::read_pin(&key, &stored)
     }
 
-    fn count_totals(&self) -> Totals {
-        const PAGE: usize = 1000;
-        let wish = self.core.consensus.view();
-        let mut totals = Totals::default();
-        let mut after = None;
-        loop {
-            let page = view::pins_after(wish.as_ref(), after.as_ref(), PAGE);
-            totals.pins += page.len() as u64;
-            if page.len() < PAGE {
-                break;
+    fn count_pins(&self) -> u64 {
+        let mut counted = self.counted.lock();
+        match *counted {
+            Some((until, pins)) if Instant::now() < until => pins,
+            _ => {
+                let begun = Instant::now();
+                let pins = bulk::count(self.core.consensus.view().as_ref());
+                // A page that is looked at asks each second; counting many pins must not become the main work.
+                *counted = Some((Instant::now() + COUNT_FRESH.max(begun.elapsed() * 20), pins));
+                pins
             }
-            after = page.last().map(|(pin, _)| pin.cid);
         }
-        (totals.waiting, totals.short) = self.core.read(|machine, _| (machine.exceptions_count(), machine.short_count()));
-        totals
     }
 }
 
@@ -358,15 +357,8 @@ impl Cluster for Peer {
     }
 
     fn totals(&self) -> Totals {
-        let mut cached = self.totals.lock();
-        match &*cached {
-            Some((at, totals)) if at.elapsed() < TOTALS_FRESH => *totals,
-            _ => {
-                let totals = self.count_totals();
-                *cached = Some((Instant::now(), totals));
-                totals
-            }
-        }
+        let (waiting, short) = self.core.read(|machine, _| (machine.exceptions_count(), machine.short_count()));
+        Totals { pins: self.count_pins(), short, waiting }
     }
 
     async fn pin(&self, cid: Cid, options: PinOptions, depth: Depth) -> Result<Pin, CommandError> {
@@ -427,6 +419,21 @@ impl Cluster for Peer {
             pins.iter().map(of).collect()
         });
         rows.into_iter().map(|rows| self.named(rows)).collect()
+    }
+
+    fn short_rows(&self, pins: &[Pin], rows: &mut Vec<ShortRow>) -> usize {
+        let before = rows.len();
+        let view = view::View::new(self.core.consensus.as_ref(), self.core.store.as_ref());
+        self.core.read(|machine, now| machine.short_rows(pins, now, &|cid| cluster::SharedView::is_ours(&view, cid), rows));
+        (rows.len() - before).checked_div(pins.len()).unwrap_or(0)
+    }
+
+    fn read_pins(&self, moment: Moment) -> Box<dyn PinReader> {
+        Box::new(bulk::Reader::new(self.core.consensus.clone(), moment))
+    }
+
+    async fn import(&self, pins: Vec<Pin>, renews: bool) -> Result<Imported, CommandError> {
+        bulk::import(&self.core, pins, renews).await
     }
 
     fn why(&self, cid: &Cid) -> Option<Explanation> {

@@ -32,11 +32,16 @@ impl<'a> View<'a> {
 
 /// Reads a stored pin; a value that does not read is left out and logged, never guessed.
 pub fn read_pin(key: &[u8], stored: &[u8]) -> Option<(Pin, u64)> {
+    Some((read_unversioned(key, stored)?, wire::pin::pin_version(stored)))
+}
+
+/// The same without its version, which costs a hash.
+pub fn read_unversioned(key: &[u8], stored: &[u8]) -> Option<Pin> {
     match wire::pin::decode_pin(stored) {
         Ok(mut pin) => {
             // The key is the truth for the CID (cluster-wire.md 2: readers take the CID from the key).
             pin.cid = Cid::try_from(key).ok()?;
-            Some((pin, wire::pin::pin_version(stored)))
+            Some(pin)
         }
         Err(error) => {
             tracing::warn!(%error, "a pin of the shared state does not read; it is left alone");
@@ -48,6 +53,30 @@ pub fn read_pin(key: &[u8], stored: &[u8]) -> Option<(Pin, u64)> {
 impl SharedView for View<'_> {
     fn pins_after(&self, after: Option<&Cid>, limit: usize) -> Vec<(Pin, u64)> {
         pins_after(self.wish().as_ref(), after, limit)
+    }
+
+    fn each_pin_after(&self, after: Option<&Cid>, limit: usize, each: &mut dyn FnMut(&Pin, u64)) -> usize {
+        let mut after = after.map(Cid::to_bytes);
+        let mut given = 0;
+        // What does not read must not end the page early.
+        while given < limit {
+            let asked = limit - given;
+            let mut last = Vec::new();
+            let entry = &mut |key: &[u8], stored: &[u8]| {
+                last.clear();
+                last.extend_from_slice(key);
+                if let Some((pin, version)) = read_pin(key, stored) {
+                    each(&pin, version);
+                    given += 1;
+                }
+            };
+            let seen = logged(self.wish().visit(Area::Pins, after.as_deref(), &[], asked, entry)).unwrap_or(0);
+            if seen < asked {
+                break;
+            }
+            after = Some(last);
+        }
+        given
     }
 
     fn pin(&self, cid: &Cid) -> Option<(Pin, u64)> {

@@ -98,6 +98,12 @@ pub enum Command {
         after_help = "Examples:\n  pinfold pin add <cid> --copies 2 --name site\n  pinfold pin ls\n  pinfold pin update <old> <new>\n  pinfold pin rm <cid>"
     )]
     Pin(PinCommand),
+    /// All pins as lines (the form of Go ipfs-cluster): out of a running peer, and into one.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  pinfold state export -o pins.ndjson\n  pinfold state export | pinfold state import - --api http://other:9094\n  pinfold state import pins.ndjson"
+    )]
+    State(StateCommand),
     /// How the copies stand: of one CID, or of everything.
     #[command(after_help = "Examples:\n  pinfold status\n  pinfold status <cid> --json\n  pinfold status --filter error")]
     Status {
@@ -202,6 +208,38 @@ pub enum PinCommand {
         /// Keep the old pin too.
         #[arg(long)]
         keep_old: bool,
+    },
+}
+
+/// `pinfold state ...`
+#[derive(Debug, Subcommand)]
+pub enum StateCommand {
+    /// Write all pins of this moment, one JSON object a line; `ipfs-cluster-service state import` reads it too.
+    #[command(after_help = "Examples:\n  pinfold state export > pins.ndjson\n  pinfold state export -o pins.ndjson")]
+    Export {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// Where to (default: standard output); the file appears when it is whole.
+        #[arg(short, long)]
+        output: Option<PathBuf>,
+    },
+    /// Merge pins from such lines; the peers go on meanwhile, and nothing is removed. Doing it twice is harmless.
+    #[command(
+        after_help = "Examples:\n  pinfold state import pins.ndjson\n  ipfs-cluster-service state export | pinfold state import -\n  pinfold state import old.ndjson --skip-bad --json"
+    )]
+    Import {
+        /// The peer.
+        #[command(flatten)]
+        target: Target,
+        /// The file; `-` is standard input.
+        file: PathBuf,
+        /// Leave out lines that are no pin, and name them; otherwise the first one ends the import.
+        #[arg(long)]
+        skip_bad: bool,
+        /// Give added pins the present time: for pins that were removed from this cluster since the export was made.
+        #[arg(long)]
+        renew: bool,
     },
 }
 

@@ -91,12 +91,13 @@ impl Client {
             match frame.into_data() {
                 Ok(data) => {
                     pending.extend_from_slice(&data);
-                    while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-                        let line: Vec<u8> = pending.drain(..=end).collect();
+                    let end = pending.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                    for line in pending[..end].split(|byte| *byte == b'\n') {
                         if line.iter().any(|byte| !byte.is_ascii_whitespace()) {
-                            each(serde_json::from_slice(&line).context("reading a line of the answer")?)?;
+                            each(serde_json::from_slice(line).context("reading a line of the answer")?)?;
                         }
                     }
+                    pending.drain(..end);
                 }
                 Err(frame) => {
                     if let Ok(trailers) = frame.into_trailers() {

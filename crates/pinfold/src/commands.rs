@@ -3,4 +3,5 @@
 pub mod add;
 pub mod content;
 pub mod pins;
+pub mod pinset;
 pub mod state;

@@ -12,6 +12,7 @@
 
 mod format;
 mod group;
+mod packing;
 
 use crate::lock::{DirLock, lock_dir, sync_dir};
 use crate::{Area, Batch, Durability, Snapshot, Store, StoreError};
@@ -113,7 +114,10 @@ impl DiskStore {
         for op in last_of_each_key(batch) {
             let keyspace = &self.areas[op.area as usize];
             match op.value {
-                Some(value) => write.insert(keyspace, &*op.key, &*value),
+                Some(value) => match packed(op.area, &value) {
+                    Some(packed) => write.insert(keyspace, &*op.key, packed),
+                    None => write.insert(keyspace, &*op.key, &*value),
+                },
                 None => write.remove(keyspace, &*op.key),
             }
         }
@@ -145,7 +149,7 @@ impl Store for DiskStore {
 
     fn get(&self, area: Area, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let value = self.areas[area as usize].get(key).map_err(failed("reading from the store"))?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        value.map(|value| unpacked(area, &value)).transpose()
     }
 
     fn disk_bytes(&self) -> Result<ByteCount, StoreError> {
@@ -164,34 +168,64 @@ impl Drop for DiskStore {
 impl Snapshot for DiskSnapshot {
     fn get(&self, area: Area, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let value = self.snapshot.get(&self.areas[area as usize], key).map_err(failed("reading from the store"))?;
-        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        value.map(|value| unpacked(area, &value)).transpose()
     }
 
     fn scan(&self, area: Area, after: Option<&[u8]>, prefix: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        let mut entries = Vec::with_capacity(limit.min(1024));
+        let copy = &mut |key: &[u8], value: &[u8]| entries.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+        self.visit(area, after, prefix, limit, copy)?;
+        Ok(entries)
+    }
+
+    fn visit(
+        &self,
+        area: Area,
+        after: Option<&[u8]>,
+        prefix: &[u8],
+        limit: usize,
+        each: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<usize, StoreError> {
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let mut entries = Vec::with_capacity(limit.min(1024));
+        let mut count = 0;
         if limit == 0 {
-            return Ok(entries);
+            return Ok(count);
         }
         for entry in self.snapshot.range::<&[u8], _>(&self.areas[area as usize], (from, Bound::Unbounded)) {
             let (key, value) = entry.into_inner().map_err(failed("scanning the store"))?;
             if !key.starts_with(prefix) {
                 break;
             }
-            entries.push((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)));
-            if entries.len() == limit {
+            match area {
+                Area::DagBlocks => each(&key, &unpacked(area, &value)?),
+                _ => each(&key, &value),
+            }
+            count += 1;
+            if count == limit {
                 break;
             }
         }
-        Ok(entries)
+        Ok(count)
     }
 
     fn count(&self, area: Area) -> Result<u64, StoreError> {
         self.snapshot.len(&self.areas[area as usize]).map(|count| count as u64).map_err(failed("counting the keys of the store"))
     }
+}
+
+fn packed(area: Area, value: &[u8]) -> Option<Vec<u8>> {
+    (area == Area::DagBlocks).then(|| packing::pack(value)).flatten()
+}
+
+fn unpacked(area: Area, stored: &[u8]) -> Result<Bytes, StoreError> {
+    if area != Area::DagBlocks {
+        return Ok(Bytes::copy_from_slice(stored));
+    }
+    let damaged = || std::io::Error::new(std::io::ErrorKind::InvalidData, "a packed value is damaged");
+    packing::unpack(stored).ok_or_else(|| StoreError::failed("reading from the store")(damaged()))
 }
 
 /// Refuses keys that fjall would panic on.

@@ -172,6 +172,20 @@ pub trait Snapshot: Send + Sync {
     /// At most `limit` entries in byte order of their keys: keys that begin with `prefix` and lie strictly behind `after`.
     fn scan(&self, area: Area, after: Option<&[u8]>, prefix: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError>;
 
+    /// The same without copies: gives each entry to `each`, and returns how many there were.
+    fn visit(
+        &self,
+        area: Area,
+        after: Option<&[u8]>,
+        prefix: &[u8],
+        limit: usize,
+        each: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<usize, StoreError> {
+        let entries = self.scan(area, after, prefix, limit)?;
+        entries.iter().for_each(|(key, value)| each(key, value));
+        Ok(entries.len())
+    }
+
     /// The exact number of keys; walks them all, so it costs O(n): for tests and people, not for loops.
     fn count(&self, area: Area) -> Result<u64, StoreError>;
 }

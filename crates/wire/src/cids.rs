@@ -1,5 +1,6 @@
 //! CIDs in their binary and text forms.
 
+use data_encoding::BASE32_NOPAD;
 use types::Cid;
 
 /// Codec number of dag-pb nodes.
@@ -39,6 +40,9 @@ pub fn cid_from_text(text: &str) -> Result<Cid, BadCidText> {
     if text.len() < 2 {
         return Err(BadCidText::TooShort);
     }
+    if let Some(cid) = from_base32(text) {
+        return Ok(cid);
+    }
     let is_v0 = text.len() == 46 && text.starts_with("Qm");
     const BASES: &str = "0fFvVtTbBcCkKhzZmMuU\u{1f680}";
     if !is_v0 && !text.chars().next().is_some_and(|base| BASES.contains(base)) {
@@ -49,6 +53,19 @@ pub fn cid_from_text(text: &str) -> Result<Cid, BadCidText> {
         return Err(BadCidText::Encoding);
     }
     Cid::try_from(text).map_err(|error| BadCidText::Content(error.to_string()))
+}
+
+/// The usual form, `b` and lower-case base32, without a detour; none for any other, and for a wrong one.
+fn from_base32(text: &str) -> Option<Cid> {
+    const LETTERS_MAX: usize = 256;
+    let letters = text.strip_prefix('b').filter(|letters| letters.len() <= LETTERS_MAX)?.as_bytes();
+    let (mut upper, mut raw) = ([0; LETTERS_MAX], [0; LETTERS_MAX]);
+    for (to, from) in upper.iter_mut().zip(letters) {
+        *to = if from.is_ascii_uppercase() { return None } else { from.to_ascii_uppercase() };
+    }
+    let raw = &mut raw[..BASE32_NOPAD.decode_len(letters.len()).ok()?];
+    let length = BASE32_NOPAD.decode_mut(&upper[..letters.len()], raw).ok()?;
+    cid_from_bytes(&raw[..length])
 }
 
 #[cfg(test)]

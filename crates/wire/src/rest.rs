@@ -4,12 +4,14 @@
 //! field, and clients have learned to take both. Print with [`to_go_json`], which escapes as Go does.
 
 mod go_json;
+pub mod line;
 mod objects;
 mod peers;
 mod pin;
 pub mod query;
 
 pub use go_json::to_go_json;
+pub use line::LineWriter;
 pub use objects::{AddedOutput, Alert, Bandwidth, Error, GlobalRepoGc, Metric, RepoGc, RepoGcKey, Version};
 pub use peers::{ConnectGraph, Id, IpfsId};
 pub use pin::{BadRestPin, GlobalPinInfo, Pin, PinInfo, PinInfoShort, kind_of_text, kind_text};

@@ -27,6 +27,11 @@ impl Running {
         Ok(Running { child, name: name.to_owned() })
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// CPU seconds so far, user and system.
     pub fn cpu(&self) -> f64 {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();

@@ -34,7 +34,7 @@ pub fn run(root: &Path, options: &Options, load_before: f64) -> anyhow::Result<(
 }
 
 /// The release binary, or the one that `PINFOLD_BIN` names.
-fn build(root: &Path) -> anyhow::Result<PathBuf> {
+pub fn build(root: &Path) -> anyhow::Result<PathBuf> {
     if let Some(binary) = std::env::var_os("PINFOLD_BIN") {
         return Ok(PathBuf::from(binary));
     }

@@ -127,7 +127,13 @@ enum Place {
 }
 
 impl Pages for Listing {
-    fn next(&mut self) -> Option<String> {
+    fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(self.next_text().map(String::into_bytes))
+    }
+}
+
+impl Listing {
+    fn next_text(&mut self) -> Option<String> {
         match self.place {
             Place::Start => {
                 self.place = Place::Pins;
@@ -141,9 +147,7 @@ impl Pages for Listing {
             Place::Over => None,
         }
     }
-}
 
-impl Listing {
     fn next_pins(&mut self) -> String {
         let mut is_over = self.named.is_some();
         let pins = match self.named.take() {

@@ -23,11 +23,6 @@ pub(super) fn pin(pin: &Pin) -> Response {
     value(&wire::rest::Pin::from(pin))
 }
 
-/// Appends one line: Go's `Pin`.
-pub(super) fn push_pin(out: &mut String, pin: &Pin) {
-    out.push_str(&line_of(&wire::rest::Pin::from(pin)));
-}
-
 pub(super) fn time(at: UnixMillis) -> String {
     GoTime::from(at).to_string()
 }
@@ -35,30 +30,36 @@ pub(super) fn time(at: UnixMillis) -> String {
 /// What a status says of peers: read once for a page.
 pub(super) struct PeerFacts {
     own: Option<PeerId>,
-    nodes: BTreeMap<PeerId, (String, Vec<String>)>,
+    /// Name, id of the node, its addresses.
+    peers: BTreeMap<PeerId, (String, String, Vec<String>)>,
 }
 
 impl PeerFacts {
     pub fn of(cluster: &dyn Cluster) -> PeerFacts {
         let rows = cluster.peers();
         let own = rows.iter().find(|row| row.is_self).map(|row| row.peer);
-        let nodes = rows.into_iter().map(|row| (row.peer, (node_id(&row.node_addresses), public(row.node_addresses)))).collect();
-        PeerFacts { own, nodes }
+        let facts = |row: cluster::PeerRow| (row.name, node_id(&row.node_addresses), public(row.node_addresses));
+        PeerFacts { own, peers: rows.into_iter().map(|row| (row.peer, facts(row))).collect() }
     }
 
     pub fn is_self(&self, peer: &PeerId) -> bool {
         self.own.as_ref() == Some(peer)
     }
 
+    /// Name, id of the node, its addresses; empty where they are not known.
+    pub fn of_peer(&self, peer: &PeerId) -> (&str, &str, &[String]) {
+        self.peers.get(peer).map_or(("", "", &[]), |(name, node, addresses)| (name, node, addresses))
+    }
+
     fn copy(&self, row: &CopyRow) -> PinInfoShort {
-        let (ipfs_peer_id, ipfs_peer_addresses) = self.nodes.get(&row.peer).cloned().unwrap_or_default();
+        let (_, ipfs_peer_id, ipfs_peer_addresses) = self.peers.get(&row.peer).cloned().unwrap_or_default();
         PinInfoShort {
             peername: row.name.clone(),
             ipfs_peer_id,
             ipfs_peer_addresses,
             status: row.state.as_str().to_owned(),
             timestamp: row.since.into(),
-            error: error_of(row),
+            error: error_text(row.because.as_ref(), row.state),
             attempt_count: i64::from(row.tries),
             priority_pin: false,
         }
@@ -89,8 +90,8 @@ pub(super) fn push_status(out: &mut String, cid: &Cid, pin: Option<&Pin>, rows: 
 }
 
 /// Go's clients take any text here for a failure, so waiting for one's turn says nothing.
-fn error_of(row: &CopyRow) -> String {
-    match (&row.because, row.state) {
+pub(super) fn error_text(because: Option<&Because>, state: PinState) -> String {
+    match (because, state) {
         (Some(Because::Queue { .. } | Because::Unconfirmed | Because::Throttled), _) => String::new(),
         (Some(because), _) => because.to_string(),
         (None, PinState::UnexpectedlyUnpinned) => "the item should be pinned but it is not".to_owned(),

@@ -31,6 +31,8 @@ impl Rest {
             ["ls", ..] if get => Ok(self.content(Wanted::List, &request).await),
             ["stat", ..] if get => Ok(self.content(Wanted::Stat, &request).await),
             ["events"] if get => self.events(request),
+            ["state"] if get => self.export(request).await,
+            ["state"] if post => self.import(query, request).await,
             ["invite"] if post => {
                 let ttl = span(query, "ttl", INVITE_DEFAULT)?.min(INVITE_MAX);
                 Ok(json::value(&json!({ "invite": self.cluster.invite(ttl).await? })))
@@ -48,7 +50,7 @@ impl Rest {
             ["icon.svg"] if get => Ok(page::icon()),
             ["why" | "wait", _]
             | ["cat" | "ls" | "stat", _, ..]
-            | ["peers" | "status" | "events" | "invite" | "leave" | "page.js" | "page.css" | "icon.svg"]
+            | ["peers" | "status" | "events" | "state" | "invite" | "leave" | "page.js" | "page.css" | "icon.svg"]
             | ["removals", "approve"] => Ok(bare(StatusCode::METHOD_NOT_ALLOWED)),
             _ => Ok(not_found()),
         }

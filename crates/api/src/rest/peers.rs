@@ -215,7 +215,7 @@ fn free_space(row: &PeerRow) -> Metric {
 struct Once(Option<String>);
 
 impl Pages for Once {
-    fn next(&mut self) -> Option<String> {
-        self.0.take()
+    fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(self.0.take().map(String::into_bytes))
     }
 }

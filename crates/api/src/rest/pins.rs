@@ -4,14 +4,16 @@ use super::copies::StatusPages;
 use super::stream::{self, Pages};
 use super::{Answer, Failure, Rest, json, options, parse_cid, wall};
 use crate::message::{Request, no_content};
-use peer::Cluster;
+use peer::{Cluster, Moment, PinReader};
 use std::sync::Arc;
 use types::{Cid, Depth, Pin, PinKind, PinOptions};
+use wire::rest::LineWriter;
 use wire::rest::query::{Query, kinds_filter};
 use wire::status::Filter;
 
-/// Pins read at once while a list is streamed.
+/// Pins read at once while a list is streamed; fewer at first, so that the answer begins at once.
 pub(crate) const PAGE: usize = 1000;
+pub(super) const FIRST_PAGE: usize = 50;
 
 impl Rest {
     pub(super) async fn pin(&self, cid: Cid, query: &Query) -> Answer {
@@ -80,9 +82,12 @@ impl Rest {
     }
 
     pub(super) async fn allocations(&self, query: &Query, request: Request) -> Answer {
-        let kinds = kinds_filter(query.get("filter")).ok_or_else(|| Failure::bad("invalid filter value"))?;
-        let pages = PinPages { cluster: self.cluster.clone(), kinds, after: None, is_over: false };
-        stream::answer(pages, request.trailer).await
+        let mut kinds = kinds_filter(query.get("filter")).ok_or_else(|| Failure::bad("invalid filter value"))?;
+        if kinds.len() == 4 {
+            // All that Go knows: then what nobody knows is shown too.
+            kinds.push(PinKind::Bad);
+        }
+        stream::answer(PinPages::new(self.cluster.read_pins(Moment::Passing), kinds), request.trailer).await
     }
 }
 
@@ -111,26 +116,34 @@ fn is_local(query: &Query) -> bool {
     query.get("local") == "true"
 }
 
-struct PinPages {
-    cluster: Arc<dyn Cluster>,
+/// Pages of pins as Go's lines, all of one moment.
+pub(super) struct PinPages {
+    reader: Box<dyn PinReader>,
     kinds: Vec<PinKind>,
-    after: Option<Cid>,
-    is_over: bool,
+    lines: LineWriter,
+    page: usize,
+    /// Bytes of the last page.
+    size: usize,
+}
+
+impl PinPages {
+    pub(super) fn new(reader: Box<dyn PinReader>, kinds: Vec<PinKind>) -> PinPages {
+        PinPages { reader, kinds, lines: LineWriter::default(), page: FIRST_PAGE, size: 0 }
+    }
 }
 
 impl Pages for PinPages {
-    fn next(&mut self) -> Option<String> {
-        if self.is_over {
-            return None;
-        }
-        let pins = next_pins(&*self.cluster, &mut self.after, &mut self.is_over);
-        let mut page = String::with_capacity(pins.len() * 512);
-        for pin in &pins {
-            if self.kinds.contains(&pin.kind) || (pin.kind == PinKind::Bad && self.kinds.len() == 4) {
-                json::push_pin(&mut page, pin);
+    fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let PinPages { reader, kinds, lines, .. } = self;
+        let mut page = Vec::with_capacity(self.size + self.size / 8);
+        let count = reader.next(self.page, &mut |pin| {
+            if kinds.contains(&pin.kind) {
+                lines.push_pin(&mut page, pin);
             }
-        }
-        Some(page)
+        })?;
+        self.size = page.len();
+        self.page = PAGE;
+        Ok((count > 0).then_some(page))
     }
 }
 
@@ -153,10 +166,10 @@ struct NamedPages {
 }
 
 impl Pages for NamedPages {
-    fn next(&mut self) -> Option<String> {
-        let part = self.cids.get(self.next..)?;
+    fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let part = self.cids.get(self.next..).unwrap_or_default();
         if part.is_empty() {
-            return None;
+            return Ok(None);
         }
         let part = &part[..part.len().min(100)];
         self.next += part.len();
@@ -167,6 +180,6 @@ impl Pages for NamedPages {
             let rows = rows.into_iter().filter(|row| !self.is_local || facts.is_self(&row.peer));
             json::push_status(&mut page, cid, pin.as_ref(), rows, &facts);
         }
-        Some(page)
+        Ok(Some(page.into_bytes()))
     }
 }

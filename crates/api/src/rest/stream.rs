@@ -6,6 +6,7 @@ use crate::trailer::TrailerSlot;
 use bytes::Bytes;
 use futures::stream;
 use hyper::header::{self, HeaderValue};
+use tokio::task::JoinHandle;
 
 /// The trailer that tells what went wrong in the middle of a stream.
 pub(crate) const STREAM_ERROR: &str = "X-Stream-Error";
@@ -13,20 +14,21 @@ pub(crate) const STREAM_ERROR: &str = "X-Stream-Error";
 /// Makes the pages of a list; runs where blocking is allowed.
 pub(crate) trait Pages: Send + 'static {
     /// The lines of the next page (may be none, when a filter lets nothing through); `None` at the end.
-    fn next(&mut self) -> Option<String>;
+    fn next(&mut self) -> Result<Option<Vec<u8>>, Failure>;
 }
 
-/// Streams pages. Nothing at all is 204, as Go answers.
+/// Streams pages. Nothing at all is 204, as Go answers. While a page is on its way the next one is made.
 pub(crate) async fn answer<P: Pages>(pages: P, trailer: TrailerSlot) -> Answer {
-    let Some((first, pages)) = filled_page(pages).await? else { return Ok(no_content()) };
-    let rest = stream::unfold((Some(first), Some(pages)), move |(first, pages)| {
+    let Some((first, pages)) = joined(filled_page(pages)).await? else { return Ok(no_content()) };
+    let next = filled_page(pages);
+    let rest = stream::unfold((Some(first), Some(next)), move |(first, next)| {
         let trailer = trailer.clone();
         async move {
             if let Some(first) = first {
-                return Some((Ok(Bytes::from(first)), (None, pages)));
+                return Some((Ok(Bytes::from(first)), (None, next)));
             }
-            match filled_page(pages?).await {
-                Ok(Some((page, pages))) => Some((Ok(Bytes::from(page)), (None, Some(pages)))),
+            match joined(next?).await {
+                Ok(Some((page, pages))) => Some((Ok(Bytes::from(page)), (None, Some(filled_page(pages))))),
                 Ok(None) => {
                     trailer.set(STREAM_ERROR, "");
                     None
@@ -49,16 +51,22 @@ pub(crate) fn streamed(body: Body) -> Response {
     response
 }
 
-/// The next page with something in it.
-async fn filled_page<P: Pages>(mut pages: P) -> Result<Option<(String, P)>, Failure> {
-    let made = tokio::task::spawn_blocking(move || {
+/// A page that is being made, and what makes the ones after it.
+type Making<P> = JoinHandle<Result<Option<(Vec<u8>, P)>, Failure>>;
+
+/// Begins to make the next page with something in it.
+fn filled_page<P: Pages>(mut pages: P) -> Making<P> {
+    tokio::task::spawn_blocking(move || {
         loop {
-            match pages.next() {
-                None => return None,
+            match pages.next()? {
+                None => return Ok(None),
                 Some(page) if page.is_empty() => {}
-                Some(page) => return Some((page, pages)),
+                Some(page) => return Ok(Some((page, pages))),
             }
         }
-    });
-    made.await.map_err(|error| Failure::internal(format!("reading the list: {error}")))
+    })
+}
+
+async fn joined<P>(making: Making<P>) -> Result<Option<(Vec<u8>, P)>, Failure> {
+    making.await.unwrap_or_else(|error| Err(Failure::internal(format!("reading the list: {error}"))))
 }

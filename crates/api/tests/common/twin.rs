@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use cluster::{CopyRow, Explanation, Missing, PeerHealth, PeerRow};
 use ipfs::memory::MemoryNode;
 use ipfs::{Block, Blocks, IpfsNode};
-use peer::{AddSession, Cluster, CommandError, Identity, Live, Totals};
+use peer::{AddSession, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Totals};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -187,6 +187,25 @@ impl Cluster for Twin {
         pins.iter().map(|pin| self.rows(&pin.cid, Some(pin))).collect()
     }
 
+    fn read_pins(&self, _: Moment) -> Box<dyn PinReader> {
+        Box::new(TwinReader { pins: self.pins.clone(), after: None })
+    }
+
+    async fn import(&self, pins: Vec<Pin>, _renews: bool) -> Result<Imported, CommandError> {
+        let mut imported = Imported::default();
+        for pin in pins {
+            if pin.options.name == "unwritable" {
+                return Err(CommandError::Failed("writing the pins: the disk is full".into()));
+            }
+            match self.pins.lock().unwrap().insert(pin.cid, pin.clone()) {
+                Some(before) if before == pin => imported.same += 1,
+                Some(_) => imported.changed += 1,
+                None => imported.added += 1,
+            }
+        }
+        Ok(imported)
+    }
+
     fn why(&self, cid: &Cid) -> Option<Explanation> {
         let pin = self.pin_of(cid)?;
         let peers = self.rows(cid, Some(&pin)).into_iter().map(|row| (row, "most free space".to_owned())).collect();
@@ -240,6 +259,21 @@ fn write(pins: &Mutex<BTreeMap<Cid, Pin>>, live: &broadcast::Sender<Live>, cid: 
     pins.lock().unwrap().insert(cid, pin.clone());
     let _ = live.send(Live::Pin(cid));
     pin
+}
+
+struct TwinReader {
+    pins: Arc<Mutex<BTreeMap<Cid, Pin>>>,
+    after: Option<Cid>,
+}
+
+impl PinReader for TwinReader {
+    fn next(&mut self, limit: usize, each: &mut dyn FnMut(&Pin)) -> Result<usize, CommandError> {
+        let pins = self.pins.lock().unwrap();
+        let page: Vec<&Pin> = pins.values().filter(|pin| self.after.is_none_or(|after| pin.cid > after)).take(limit).collect();
+        self.after = page.last().map(|pin| pin.cid).or(self.after);
+        page.iter().for_each(|pin| each(pin));
+        Ok(page.len())
+    }
 }
 
 /// An add into the one node.

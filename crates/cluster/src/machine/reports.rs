@@ -2,9 +2,11 @@
 
 use super::Machine;
 use crate::explain;
+use crate::holdings::Exception;
 use crate::look::Look;
-use crate::report::{CopyRow, Explanation, PeerHealth, PeerRow};
-use types::{Because, Cid, Now, PeerId, Pin, PinKind, PinState, UnixMillis};
+use crate::report::{CopyRow, Explanation, PeerHealth, PeerRow, ShortRow};
+use crate::tracker::OwnCopy;
+use types::{Because, ByteCount, Cid, Now, PeerId, Pin, PinKind, PinState, UnixMillis};
 
 impl Machine {
     /// The copies of a pin on every member, the own peer first; without a pin every member is `unpinned`, except where an
@@ -13,6 +15,20 @@ impl Machine {
         let own = self.own_row(pin.map(|(pin, _)| pin), cid, now);
         let others = self.parts.others.iter().map(|peer| self.other_row(peer, pin.map(|(pin, _)| pin), cid, now));
         std::iter::once(own).chain(others).collect()
+    }
+
+    /// The same in short for a page of pins: appends a row for each member, in the same order for every pin. `is_ours` asks the
+    /// ledger, which is needed only while more is wished than has a place in memory.
+    pub fn short_rows(&self, pins: &[Pin], now: Now, is_ours: &dyn Fn(&Cid) -> bool, rows: &mut Vec<ShortRow>) {
+        let trusts_ledger = self.parts.tracker.trusts_ledger();
+        for pin in pins {
+            let mut own = self.own_short(Some(pin), &pin.cid, now).0;
+            if trusts_ledger && own.because == Some(Because::Unconfirmed) && is_ours(&pin.cid) {
+                own = settled(&self.options.me, Some(pin), now);
+            }
+            rows.push(own);
+            rows.extend(self.parts.others.iter().map(|peer| self.other_short(peer, Some(pin), &pin.cid, now).0));
+        }
     }
 
     /// All members, the own peer first, then by id.
@@ -68,6 +84,11 @@ impl Machine {
         self.parts.repair.counted().short
     }
 
+    /// Whether this pin, were it written now, would be taken for one that was removed and brought back by a repair.
+    pub fn is_ghost(&self, pin: &Pin) -> bool {
+        self.parts.repair.is_ghost(pin)
+    }
+
     /// Confirmed copies of a pin on peers that are heard of now.
     pub fn confirmed_copies(&self, pin: &Pin, now: Now) -> u32 {
         self.look(now).confirmed_live(pin)
@@ -104,64 +125,78 @@ impl Machine {
 
     fn own_row(&self, pin: Option<&Pin>, cid: &Cid, now: Now) -> CopyRow {
         let me = self.options.me;
-        let is_placed = pin.is_some_and(|pin| pin.is_for(&me));
-        let mut row = CopyRow {
+        let (short, next_try, progress) = self.own_short(pin, cid, now);
+        CopyRow {
             peer: me,
             name: self.options.name.clone(),
-            state: settled_state(pin, is_placed),
-            because: None,
-            next_try: None,
-            tries: 0,
-            since: settled_since(pin, is_placed, now),
+            state: short.state,
+            because: short.because,
+            next_try,
+            tries: short.tries,
+            since: short.since,
             as_of: now.wall,
             is_live: true,
-            progress: None,
-            is_placed,
-        };
-        if let Some(own) = self.parts.tracker.own_copy(cid, now) {
-            row.state = own.state;
-            row.because = own.because;
-            row.next_try = own.next_try;
-            row.tries = own.tries;
-            row.since = own.since;
-            row.progress = own.progress;
-        } else if is_placed && !self.parts.tracker.has_compared(cid) {
-            row.state = PinState::PinQueued;
-            row.because = Some(Because::Unconfirmed);
-            row.next_try = Some(now.wall);
+            progress,
+            is_placed: pin.is_some_and(|pin| pin.is_for(&me)),
         }
-        row
     }
 
     fn other_row(&self, peer: &PeerId, pin: Option<&Pin>, cid: &Cid, now: Now) -> CopyRow {
         let standing = self.parts.health.of(peer);
         let is_live = self.parts.health.is_live(peer);
-        let is_placed = pin.is_some_and(|pin| pin.is_for(peer));
-        let mut row = CopyRow {
+        let (short, next_try) = self.other_short(peer, pin, cid, now);
+        CopyRow {
             peer: *peer,
             name: standing.and_then(|standing| standing.facts.as_ref()).map(|facts| facts.name.clone()).unwrap_or_default(),
-            state: settled_state(pin, is_placed),
-            because: None,
-            next_try: None,
-            tries: 0,
-            since: settled_since(pin, is_placed, now),
+            state: short.state,
+            because: short.because,
+            next_try,
+            tries: short.tries,
+            since: short.since,
             as_of: if is_live { now.wall } else { standing.map(|standing| standing.heard_wall).unwrap_or_default() },
             is_live,
             progress: None,
-            is_placed,
-        };
-        if let Some(exception) = self.parts.holdings.exception(peer, cid) {
-            row.state = exception.state;
-            row.because = exception.because.clone();
-            row.next_try = exception.next_try;
-            row.tries = exception.tries;
-            row.since = exception.since;
-        } else if is_placed && !self.parts.holdings.is_known(peer) {
-            row.state = PinState::PinQueued;
-            row.because = Some(Because::Unconfirmed);
+            is_placed: pin.is_some_and(|pin| pin.is_for(peer)),
         }
-        row
     }
+
+    /// With the next try, and the progress of a running fetch.
+    fn own_short(&self, pin: Option<&Pin>, cid: &Cid, now: Now) -> (ShortRow, Option<UnixMillis>, Option<(u64, ByteCount, u64)>) {
+        if let Some(own) = self.parts.tracker.own_copy(cid, now) {
+            let OwnCopy { state, because, next_try, tries, since, progress } = own;
+            return (ShortRow { peer: self.options.me, state, because, tries, since }, next_try, progress);
+        }
+        let mut short = settled(&self.options.me, pin, now);
+        let is_placed = pin.is_some_and(|pin| pin.is_for(&self.options.me));
+        if is_placed && !self.parts.tracker.has_compared(cid) {
+            short.state = PinState::PinQueued;
+            short.because = Some(Because::Unconfirmed);
+            return (short, Some(now.wall), None);
+        }
+        (short, None, None)
+    }
+
+    /// With the next try.
+    fn other_short(&self, peer: &PeerId, pin: Option<&Pin>, cid: &Cid, now: Now) -> (ShortRow, Option<UnixMillis>) {
+        if let Some(exception) = self.parts.holdings.exception(peer, cid) {
+            let Exception { state, because, next_try, tries, since, .. } = exception;
+            let short = ShortRow { peer: *peer, state: *state, because: because.clone(), tries: *tries, since: *since };
+            return (short, *next_try);
+        }
+        let mut short = settled(peer, pin, now);
+        if pin.is_some_and(|pin| pin.is_for(peer)) && !self.parts.holdings.is_known(peer) {
+            short.state = PinState::PinQueued;
+            short.because = Some(Because::Unconfirmed);
+        }
+        (short, None)
+    }
+}
+
+/// As wished. Since: the pin's time for what is held, now for the rest (as Go shows it).
+fn settled(peer: &PeerId, pin: Option<&Pin>, now: Now) -> ShortRow {
+    let is_placed = pin.is_some_and(|pin| pin.is_for(peer));
+    let since = pin.filter(|_| is_placed).map_or(now.wall, |pin| pin.created);
+    ShortRow { peer: *peer, state: settled_state(pin, is_placed), because: None, tries: 0, since }
 }
 
 fn settled_state(pin: Option<&Pin>, is_placed: bool) -> PinState {
@@ -171,9 +206,4 @@ fn settled_state(pin: Option<&Pin>, is_placed: bool) -> PinState {
         Some(_) if is_placed => PinState::Pinned,
         Some(_) => PinState::Remote,
     }
-}
-
-/// The pin's time for what is held, now for the rest (as Go shows it).
-fn settled_since(pin: Option<&Pin>, is_placed: bool, now: Now) -> UnixMillis {
-    pin.filter(|_| is_placed).map_or(now.wall, |pin| pin.created)
 }

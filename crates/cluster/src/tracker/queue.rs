@@ -64,6 +64,12 @@ impl Queue {
         }
     }
 
+    /// How many wait in a lane.
+    pub fn count(&self, lane: Lane) -> usize {
+        let old = self.old as usize;
+        if lane == Lane::Old { old } else { self.waiting.len() - old }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -2,7 +2,6 @@
 
 use super::{Doing, Goal, Phase, Tracker};
 use crate::context::Context;
-use crate::order::byte_order;
 use types::{Because, ByteCount, Cid, CopyState, Now, PinState, UnixMillis};
 
 /// One own copy that is not settled.
@@ -84,9 +83,14 @@ impl Tracker {
         self.tracks.is_empty() && self.pins.is_empty() && self.unpins.is_empty()
     }
 
-    /// Whether the first round since start has passed this CID, so that a missing track means settled.
+    /// Whether a round has passed this CID, so that a missing track means settled.
     pub fn has_compared(&self, cid: &Cid) -> bool {
-        self.walk.rounds > 0 || self.walk.cursor.is_some_and(|cursor| byte_order(cid, &cursor).is_le())
+        self.walk.has_passed(cid)
+    }
+
+    /// Whether, while more is wished than has a place here, the ledger tells what is held.
+    pub fn trusts_ledger(&self) -> bool {
+        self.walk.trusts_ledger()
     }
 
     /// Whether a full round was made since start with a current view, so that questions of others can be answered.

@@ -1,5 +1,6 @@
 //! What the tracker owes others and survives: reports, restarts, pages.
 
+use super::QUEUED_MOST;
 use crate::testing::{Table, cid, peer, pin_on};
 use crate::{Effect, Event, NodeOp, NodeOutcome, Options, SharedChange, ViewState};
 use std::num::NonZeroU32;
@@ -195,4 +196,37 @@ fn a_hand_over_whose_end_was_not_hinted_ends_all_the_same() {
     table.pass(Millis::minutes(2));
     assert!(table.holds(&cid(1)));
     assert!(table.machine.unsettled(table.now).is_empty(), "{:?}", table.machine.unsettled(table.now));
+}
+
+#[test]
+fn more_pins_than_have_a_place_are_taken_up_by_the_walk() {
+    let mut table = Table::started(Options::new(peer(0), "", ""));
+    let count = QUEUED_MOST as u64 + 3_000;
+    table.node_works = false;
+    let pins: Vec<Pin> = (0..count).map(|number| pin_on(cid(number), &[peer(0)], here())).collect();
+    for pin in &pins {
+        table.wish(pin.clone());
+    }
+    let tracked = table.machine.unsettled(table.now).len();
+    assert!(tracked <= QUEUED_MOST + table.open.len(), "{tracked} tracks");
+    assert!(!table.machine.has_compared(), "a full answer would leave out what has no place");
+    let state = |table: &Table, is_ours: bool| {
+        let mut rows = Vec::new();
+        table.machine.short_rows(&pins[pins.len() - 1..], table.now, &|_| is_ours, &mut rows);
+        rows[0].state
+    };
+    assert_eq!((state(&table, false), state(&table, true)), (PinState::PinQueued, PinState::Pinned), "only the ledger knows");
+
+    table.node_works = true;
+    for (op, node_op) in std::mem::take(&mut table.open) {
+        if let NodeOp::Pin { cid, .. } = node_op {
+            table.held.insert(cid.to_bytes());
+            table.handle(Event::Node(op, NodeOutcome::Pinned { bytes: types::ByteCount(1) }));
+        }
+    }
+    table.pass(Millis::minutes(2));
+    assert!(pins.iter().all(|pin| table.holds(&pin.cid)));
+    assert_eq!(table.shelf.ledger.len() as u64, count);
+    assert!(table.machine.is_at_rest() && table.machine.has_compared());
+    assert_eq!(state(&table, false), PinState::Pinned);
 }

@@ -3,7 +3,8 @@
 //! It finds what hints missed: pins that were never seen, copies that the node lost, leftovers of a crash.
 
 use super::difference::{Op, difference};
-use super::{Doing, Goal, Tracker};
+use super::queue::Lane;
+use super::{Doing, Goal, QUEUED_MOST, TRACKS_MOST, Tracker};
 use crate::context::Context;
 use crate::options::PlantedBug;
 use crate::order::byte_order;
@@ -15,6 +16,12 @@ use types::{Cid, Millis, Now, Pin, PinKind};
 const PAGE: usize = 1_000;
 /// Between two pages, so that a long round leaves time for everything else.
 const PAGE_PAUSE: Millis = Millis(20);
+/// The queue is full: the round waits until it is shorter.
+const FULL_PAUSE: Millis = Millis(50);
+/// Before a round for what could not be taken in the last one.
+const MISSED_PAUSE: Millis = Millis::seconds(10);
+/// Ends of operations remembered; with more the node is asked for its page again.
+const TOUCHED_MOST: usize = 20_000;
 /// The node did not answer: the page is asked for again.
 const LIST_AGAIN: Millis = Millis::seconds(5);
 
@@ -33,6 +40,10 @@ pub(super) struct Walk {
     has_held_all: bool,
     has_begun: bool,
     began_current: bool,
+    /// Something has no track although it is not as wished; until a round has met all of it, only the ledger says what is held.
+    is_incomplete: bool,
+    /// Of that, something that this round does not meet.
+    has_missed: bool,
     /// Ended since the node was asked for its page: the page may not show it.
     touched: BTreeSet<Cid>,
 }
@@ -40,7 +51,40 @@ pub(super) struct Walk {
 impl Walk {
     /// Begins a new round at once.
     pub fn begin_now(&mut self, now: Now) {
-        *self = Walk { rounds: self.rounds, rounds_current: self.rounds_current, next: now.mono, ..Walk::default() };
+        let Walk { rounds, rounds_current, is_incomplete, .. } = *self;
+        *self = Walk { rounds, rounds_current, is_incomplete, next: now.mono, ..Walk::default() };
+    }
+
+    /// There is no place for this CID: a round takes it up, and no full answer is given before it has.
+    pub fn leave_out(&mut self, cid: &Cid, now: Now) {
+        self.is_incomplete = true;
+        self.rounds_current = 0;
+        if !self.has_begun {
+            self.next = self.next.min(now.mono);
+        } else if self.cursor.is_some_and(|cursor| byte_order(cid, &cursor).is_le()) {
+            self.has_missed = true;
+        }
+    }
+
+    /// The same for what this round is passing just now.
+    pub fn miss(&mut self) {
+        self.is_incomplete = true;
+        self.rounds_current = 0;
+        self.has_missed = true;
+    }
+
+    /// Whether a missing track means settled.
+    pub fn has_passed(&self, cid: &Cid) -> bool {
+        let is_passed = || self.cursor.is_some_and(|cursor| byte_order(cid, &cursor).is_le());
+        match self.is_incomplete {
+            false => self.rounds > 0 || is_passed(),
+            true => !self.has_missed && is_passed(),
+        }
+    }
+
+    /// Whether what has no track is settled where the ledger says that it is held.
+    pub fn trusts_ledger(&self) -> bool {
+        self.is_incomplete && self.rounds > 0
     }
 
     /// The view became current: a round that began before cannot judge what is not wanted, and is begun again; later the
@@ -60,7 +104,7 @@ impl Walk {
 
     /// An operation on this CID ended.
     pub fn touched(&mut self, cid: &Cid) {
-        if self.has_begun {
+        if self.has_begun && self.cursor.is_none_or(|cursor| byte_order(cid, &cursor).is_gt()) {
             self.touched.insert(*cid);
         }
     }
@@ -98,7 +142,17 @@ impl Tracker {
             self.walk.has_begun = true;
             self.walk.began_current = ctx.is_current();
         }
+        if [Lane::Young, Lane::Old].iter().any(|lane| self.pins.count(*lane) >= QUEUED_MOST) {
+            self.walk.next = ctx.now.after(FULL_PAUSE);
+            return;
+        }
+        if self.walk.touched.len() > TOUCHED_MOST {
+            self.walk.held.clear();
+            self.walk.has_held_all = false;
+        }
         if self.walk.held.is_empty() && !self.walk.has_held_all {
+            // What ended before this question shows in its answer.
+            self.walk.touched.clear();
             let op = ctx.ids.op();
             self.walk.listing = Some(op);
             ctx.effects.push(Effect::Node(op, NodeOp::ListHeld { after: self.walk.cursor, limit: PAGE }));
@@ -145,7 +199,13 @@ impl Tracker {
     fn end_round(&mut self, ctx: &Context) {
         let walk = &mut self.walk;
         walk.rounds += 1;
+        if walk.has_missed {
+            walk.begin_now(ctx.now);
+            walk.next = ctx.now.after(MISSED_PAUSE);
+            return;
+        }
         walk.rounds_current += u64::from(walk.began_current);
+        walk.is_incomplete = false;
         walk.begin_now(ctx.now);
         walk.next = ctx.now.after(ctx.options.pace.round);
     }
@@ -167,6 +227,7 @@ impl Tracker {
                     }
                 }
                 _ if !ctx.is_current() => {}
+                Op::LetGo(_) if self.tracks.len() >= TRACKS_MOST => self.walk.miss(),
                 Op::LetGo(_) => {
                     let other = ctx.shared.pin(&cid);
                     if other.as_ref().is_none_or(|(pin, _)| pin.kind != PinKind::Bad) {
@@ -182,6 +243,10 @@ impl Tracker {
     }
 
     fn fetch_again(&mut self, pin: &Pin, version: u64, ctx: &mut Context) {
+        if self.tracks.len() >= TRACKS_MOST {
+            self.walk.miss();
+            return;
+        }
         let was_ours = ctx.shared.is_ours(&pin.cid);
         self.begin(pin.cid, Goal::Hold { version, depth: pin.depth, created: pin.created }, ctx);
         if let Some(track) = self.tracks.get_mut(&pin.cid) {

@@ -232,6 +232,13 @@ impl Machine {
             round.effects.push(Effect::Refused { ticket, error: SubmitError::NotLinearizable });
             return Ok(());
         }
+        let batch = if self.has_others() { None } else { Told::of_batch(&writes) };
+        if let Some(told) = batch.filter(|told| !told.touches(&self.journal)) {
+            self.make_block(told, round)?;
+            round.durability = Durability::Synced;
+            round.effects.push(Effect::Accepted { ticket });
+            return Ok(());
+        }
         for Write { key, value, .. } in writes {
             let is_absent = value.is_none() && round.draft.get(Area::Pins, &key)?.is_none();
             if is_absent {
@@ -356,21 +363,27 @@ impl Machine {
             return Ok(());
         }
         let told = Told::take(&mut self.journal, &mut round.draft)?;
-        if told.is_empty() {
-            return Ok(());
-        }
+        if told.is_empty() { Ok(()) } else { self.make_block(told, round) }
+    }
+
+    /// Puts a block on top of the heads, merges it, tells it.
+    fn make_block(&mut self, told: Told, round: &mut Round) -> Result<(), CrdtError> {
         let links = self.heads.keys().take(HEADS_TOLD_MAX).copied().collect();
         let (cid, bytes, block) = told.into_block(links, (self.height + 1).min(PRIORITY_MAX), self.options.signer.as_ref());
         let id = BlockId::of_cid(&cid).expect("blocks of the DAG are dag-pb hashed by sha2-256");
         self.merge(id, bytes, block, round)?;
         round.effects.push(Effect::Broadcast(vec![cid]));
-        let has_others = self.peers.values().any(|is_pinfold| !is_pinfold);
-        let spacing = if has_others { self.options.spacing_with_others } else { self.options.spacing };
+        let spacing = if self.has_others() { self.options.spacing_with_others } else { self.options.spacing };
         self.tell_after = Millis(round.now.0 + spacing.0);
         if !self.peers.is_empty() {
             self.speak_at = Some(Millis(round.now.0 + SETTLED.0));
         }
         Ok(())
+    }
+
+    /// Whether a Go peer is connected, which follows few blocks a second: everything is gathered for it.
+    fn has_others(&self) -> bool {
+        self.peers.values().any(|is_pinfold| !is_pinfold)
     }
 
     /// Tells heads: all of them when there was a reason, else now and then those that nobody told.

@@ -7,6 +7,7 @@ use super::draft::Draft;
 use super::event::Signer;
 use super::id::{BlockId, key_text};
 use super::journal::Journal;
+use crate::Write;
 use bytes::Bytes;
 use types::Cid;
 use wire::delta::{Delta, Element};
@@ -29,7 +30,31 @@ pub(crate) struct Told {
     size: usize,
 }
 
+/// A submit of so many writes is a batch already, and need not be gathered with others.
+const BATCH_MIN: usize = 1024;
+
 impl Told {
+    /// These writes as a block of their own, past the journal; none when they are few, do not fit one block, or are more than additions of
+    /// different keys.
+    pub(crate) fn of_batch(writes: &[Write]) -> Option<Told> {
+        if writes.len() < BATCH_MIN {
+            return None;
+        }
+        let mut told = Told::default();
+        for Write { key, value, .. } in writes {
+            let value = value.as_ref()?;
+            if !told.has_room(OVERHEAD + key.len() * 8 / 5 + value.len()) || told.elements.insert(key.clone(), value.clone()).is_some() {
+                return None;
+            }
+        }
+        Some(told)
+    }
+
+    /// Whether one of its keys is among the pending ones.
+    pub(crate) fn touches(&self, journal: &Journal) -> bool {
+        !journal.is_empty() && self.elements.keys().any(|key| journal.get(key).is_some())
+    }
+
     /// Takes pending wishes out of the journal, oldest first, as many as one block holds. A removal becomes tombstones for every
     /// element that is alive; with none there is nothing to say.
     pub(crate) fn take(journal: &mut Journal, draft: &mut Draft) -> Result<Told, CrdtError> {

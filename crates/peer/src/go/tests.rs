@@ -83,6 +83,14 @@ impl Twin {
     }
 }
 
+struct Read(std::vec::IntoIter<Pin>);
+
+impl crate::PinReader for Read {
+    fn next(&mut self, limit: usize, each: &mut dyn FnMut(&Pin)) -> Result<usize, CommandError> {
+        Ok(self.0.by_ref().take(limit).map(|pin| each(&pin)).count())
+    }
+}
+
 #[async_trait]
 impl Cluster for Twin {
     async fn identity(&self) -> Identity {
@@ -157,6 +165,14 @@ impl Cluster for Twin {
 
     fn status_page(&self, pins: &[Pin]) -> Vec<Vec<CopyRow>> {
         pins.iter().map(|pin| vec![self.row(Some(pin), &pin.cid)]).collect()
+    }
+
+    fn read_pins(&self, _: crate::Moment) -> Box<dyn crate::PinReader> {
+        Box::new(Read(self.pins(None, usize::MAX).into_iter()))
+    }
+
+    async fn import(&self, _: Vec<Pin>, _: bool) -> Result<crate::Imported, CommandError> {
+        Err(CommandError::Stopping)
     }
 
     fn why(&self, _: &Cid) -> Option<Explanation> {
