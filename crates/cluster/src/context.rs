@@ -1,5 +1,6 @@
 //! What every part is handed with an event: the time, the view, where effects go.
 
+use crate::options::PlantedBug;
 use crate::outbox::Outbox;
 use crate::{Effect, OpId, Options, SharedView, SubmitId, ViewState};
 use types::{Millis, Now};
@@ -51,7 +52,8 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     /// Whether everything announced has been merged, so that absence means something.
     pub fn is_current(&self) -> bool {
-        self.view == ViewState::Current
+        let is_planted = self.options.planted == Some(PlantedBug::ActsWhileCatchingUp) && self.view == ViewState::CatchingUp;
+        self.view == ViewState::Current || is_planted
     }
 
     /// Whether pins may be re-placed: the view is current, or it has been catching up for so long that the missing part of the

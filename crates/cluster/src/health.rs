@@ -4,6 +4,7 @@
 //! *gone* is said by it on leaving or by a record.
 
 use crate::event::PeerFacts;
+use crate::options::PlantedBug;
 use crate::{Effect, Notice, Options, PeerHealth};
 use std::collections::{BTreeMap, BTreeSet};
 use types::{ByteCount, Millis, Now, PeerId, PeerMessage, UnixMillis};
@@ -245,9 +246,14 @@ impl Health {
 
     fn is_domain_missing(&self, peer: &PeerId, options: &Options) -> bool {
         let Some(domain) = options.domain(peer) else { return false };
-        let same: Vec<_> = self.peers.iter().filter(|(other, _)| options.domain(other) == Some(domain)).collect();
         let is_own = options.domain(&options.me) == Some(domain);
-        !is_own && same.len() > 1 && same.iter().all(|(_, standing)| standing.phase != PeerHealth::Up)
+        if is_own || options.planted == Some(PlantedBug::IgnoresDomains) {
+            return false;
+        }
+        // Who left or was expelled is not missing.
+        let same = self.peers.iter().filter(|(other, _)| options.domain(other) == Some(domain)).map(|(_, standing)| standing.phase);
+        let staying: Vec<PeerHealth> = same.filter(|phase| *phase != PeerHealth::Gone).collect();
+        staying.len() > 1 && staying.iter().all(|phase| *phase != PeerHealth::Up)
     }
 
     /// How a peer stands, for doors.
@@ -339,6 +345,32 @@ mod tests {
         assert!(!health.is_lost(&peer(2), &options, at(700)), "all of site b is missing");
         health.heard(&peer(3), at(700), &mut effects);
         assert!(health.is_lost(&peer(2), &options, at(700)), "site b is there, peer 2 is not");
+    }
+
+    /// Peers 0 and 1 are site a, 2 and 3 site b. Site b is silent from the start; whether peer 2 is lost at `second`, when
+    /// peer 3 has left or not.
+    fn check_site(second: u64, has_3_left: bool, expected: bool) {
+        let (mut health, mut options) = three();
+        for (number, site) in [(0, "a"), (1, "a"), (2, "b"), (3, "b")] {
+            options.labels.insert(peer(number), BTreeMap::from([("site".to_owned(), site.to_owned())]));
+        }
+        if has_3_left {
+            health.left(&peer(3));
+        }
+        for now in [second - 1, second] {
+            health.heard(&peer(1), at(now), &mut Vec::new());
+            health.tick(&options, at(now), &mut Vec::new());
+        }
+        assert_eq!(health.is_lost(&peer(2), &options, at(second)), expected, "at {second}, 3 left: {has_3_left}");
+    }
+
+    #[test]
+    fn a_missing_site_is_given_up_after_six_graces() {
+        check_site(601, false, false);
+        check_site(3600, false, false);
+        check_site(3601, false, true);
+        check_site(600, true, false);
+        check_site(601, true, true); // the only one of its site that stays: one peer, not a site
     }
 
     #[test]

@@ -126,6 +126,22 @@ pub enum PlantedBug {
     AnswersEarly,
     /// Repairs although most members are out of sight.
     IgnoresPartition,
+    /// Lets go while the view is catching up.
+    ActsWhileCatchingUp,
+    /// Lets mass removals pass.
+    IgnoresBrake,
+    /// Enters what was held on another account into the ledger.
+    ClaimsForeign,
+    /// Replaces the copies of a silent peer before its grace is over.
+    IgnoresGrace,
+    /// Gives a whole missing failure domain no more time than one peer.
+    IgnoresDomains,
+    /// Every peer repairs at once, without waiting for its turn.
+    IgnoresRank,
+    /// Promises the same room to every add.
+    ForgetsPromises,
+    /// Shows silent peers as if they were heard of.
+    ShowsSilentAsLive,
 }
 
 /// What a machine is told once.

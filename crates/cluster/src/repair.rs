@@ -260,6 +260,9 @@ impl Repair {
         if look.is_leaving {
             return others.len() as u32;
         }
+        if look.options.planted == Some(PlantedBug::IgnoresRank) {
+            return 0;
+        }
         self.distances.rank(cid, &look.options.me, others.into_iter())
     }
 

@@ -323,7 +323,11 @@ impl Tracker {
             }
             NodeOutcome::AlreadyHeld { bytes } => {
                 space.learn_size(&cid, bytes);
-                self.pinned(cid, depth, false, ctx);
+                let is_claimed = ctx.options.planted == Some(PlantedBug::ClaimsForeign);
+                if is_claimed {
+                    ctx.effects.push(Effect::Ledger { cid, ours: true });
+                }
+                self.pinned(cid, depth, is_claimed, ctx);
             }
             NodeOutcome::Unpinned => self.unpinned(cid, ctx),
             NodeOutcome::Cancelled if stop == Stop::Stalled => {

@@ -39,7 +39,7 @@ mod tell;
 mod values;
 mod wants;
 
-pub use event::{Effect, Event, MachineOptions, Signer, Step};
+pub use event::{Effect, Event, MachineOptions, PlantedBug, Signer, Step};
 pub use handle::{Crdt, CrdtNumbers, CrdtOptions};
 pub use id::BlockId;
 pub use machine::Machine;

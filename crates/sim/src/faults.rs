@@ -2,6 +2,7 @@
 
 use crate::links::Weather;
 use crate::queue::{Place, Time};
+use crate::scenario::Settings;
 use rand::Rng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -77,25 +78,29 @@ pub enum Fault {
     Weather(Weather),
     /// This peer is asked to leave for good.
     Leave(Place),
+    /// A person lets all removals that wait pass.
+    ApproveRemovals,
     /// Everything is mended; who is not gone for good starts.
     Heal,
 }
 
-/// The faults of one run between `begin` and `end`. `grace` is how long a silent peer is waited for.
-pub fn draw(profile: Profile, peers: usize, begin: Time, end: Time, grace: Time, chance: &mut ChaCha8Rng) -> Vec<(Time, Fault)> {
+/// The faults of one run from `begin` on.
+pub fn draw(settings: &Settings, begin: Time, chance: &mut ChaCha8Rng) -> Vec<(Time, Fault)> {
+    let end = settings.faults_end();
     let mut faults = Vec::new();
-    if profile.has_network() {
-        network(peers, begin, end, grace, chance, &mut faults);
+    if settings.profile.has_network() {
+        network(settings, begin, end, chance, &mut faults);
     }
-    if profile.has_crashes() {
-        crashes(peers, begin, end, chance, &mut faults);
+    if settings.profile.has_crashes() {
+        crashes(settings.peers, begin, end, chance, &mut faults);
     }
     faults.retain(|(time, _)| *time < end);
     faults.push((end, Fault::Heal));
     faults
 }
 
-fn network(peers: usize, begin: Time, end: Time, grace: Time, chance: &mut ChaCha8Rng, faults: &mut Vec<(Time, Fault)>) {
+fn network(settings: &Settings, begin: Time, end: Time, chance: &mut ChaCha8Rng, faults: &mut Vec<(Time, Fault)>) {
+    let Settings { peers, grace, sites, .. } = *settings;
     faults.push((begin, Fault::Weather(Weather { loss: 0.03, repeat: 0.02, late: 0.02 })));
     let mut now = begin;
     while now + 10_000 < end {
@@ -114,7 +119,12 @@ fn network(peers: usize, begin: Time, end: Time, grace: Time, chance: &mut ChaCh
             }
             // Longer than the grace: each side takes the other for dead.
             _ => {
-                faults.push((now, Fault::Island(some(peers, (peers / 4).max(1), chance))));
+                let island = match sites {
+                    0..2 => some(peers, (peers / 4).max(1), chance),
+                    // A whole site: not even then does anything move.
+                    _ => on_site(settings, chance.random_range(0..sites)),
+                };
+                faults.push((now, Fault::Island(island)));
                 now += grace + chance.random_range(20_000..60_000);
             }
         }
@@ -140,6 +150,10 @@ fn crashes(peers: usize, begin: Time, end: Time, chance: &mut ChaCha8Rng, faults
         let back_after = Some(chance.random_range(500..120_000));
         faults.push((chance.random_range(begin..end), Fault::Crash { place, back_after, loses_disk: false }));
     }
+}
+
+fn on_site(settings: &Settings, site: usize) -> Vec<Place> {
+    (0..settings.peers).filter(|place| settings.site(*place) == Some(site)).collect()
 }
 
 fn some(peers: usize, count: usize, chance: &mut ChaCha8Rng) -> Vec<Place> {

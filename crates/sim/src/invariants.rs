@@ -1,4 +1,20 @@
 //! What must hold, by name.
+//!
+//! The rules that protect data (ARCHITECTURE.md), and what looks after each of them here:
+//!
+//! | rule | invariants |
+//! |---|---|
+//! | 1 nothing is let go by difference alone | *lets-go-knowingly*, *mass-removal-brakes*, *never-last-copy* |
+//! | 2 owners | *nothing-foreign-removed* |
+//! | 3 acknowledged is on disk | *acknowledged-is-kept* (peers lose their power while they answer) |
+//! | 4 partitions move nothing at once | *partitions-move-nothing*, *grace-is-waited*, *sites-get-time* |
+//! | 5 who repairs | *repairers-take-turns* |
+//! | 6 status from exceptions | *status-true*, *status-has-its-age*, *explained* |
+//! | 7 limits | *within-limits* |
+//! | 8 catching up | *catches-up*, *converged* |
+//!
+//! *healed*, *at-rest* and *same-seed-same-trace* hold the whole together. Each rule has planted bugs (`cluster::PlantedBug`,
+//! `consensus::crdt::PlantedBug`) that its invariants must find; the tests of this crate see to it.
 
 use crate::queue::Time;
 use std::fmt;
@@ -26,6 +42,20 @@ pub enum Invariant {
     PartitionsMoveNothing,
     /// Quiet: what every peer shows of every copy is so.
     StatusTrue,
+    /// A peer lets go only with a complete view, of what its ledger names and the wish does not want from it.
+    LetsGoKnowingly,
+    /// A mass removal stops and asks.
+    MassRemovalBrakes,
+    /// No copy is replaced before its holder was silent for the grace.
+    GraceIsWaited,
+    /// A whole site that is missing gets more time.
+    SitesGetTime,
+    /// The closest peer repairs, the next one later, and each writes the pin as it stands.
+    RepairersTakeTurns,
+    /// A silent peer is shown as silent, with the age of its last word.
+    StatusHasItsAge,
+    /// With nothing in the way, missing history comes soon.
+    CatchesUp,
     /// The same seed gives the same run.
     SameSeedSameTrace,
 }
@@ -44,6 +74,13 @@ impl Invariant {
             Invariant::NothingForeignRemoved => "nothing-foreign-removed",
             Invariant::PartitionsMoveNothing => "partitions-move-nothing",
             Invariant::StatusTrue => "status-true",
+            Invariant::LetsGoKnowingly => "lets-go-knowingly",
+            Invariant::MassRemovalBrakes => "mass-removal-brakes",
+            Invariant::GraceIsWaited => "grace-is-waited",
+            Invariant::SitesGetTime => "sites-get-time",
+            Invariant::RepairersTakeTurns => "repairers-take-turns",
+            Invariant::StatusHasItsAge => "status-has-its-age",
+            Invariant::CatchesUp => "catches-up",
             Invariant::SameSeedSameTrace => "same-seed-same-trace",
         }
     }

@@ -31,6 +31,11 @@ impl Links {
         !self.cut.contains(&(from, to))
     }
 
+    /// Whether nothing is cut and nothing is lost.
+    pub fn are_well(&self) -> bool {
+        self.cut.is_empty() && self.weather == Weather::default()
+    }
+
     /// Cuts one direction.
     pub fn cut(&mut self, from: Place, to: Place) {
         self.cut.insert((from, to));

@@ -3,7 +3,7 @@
 use crate::node::Node;
 use crate::queue::{Place, Time};
 use crate::view::View;
-use cluster::{Machine, OpId, SubmitId};
+use cluster::{Machine, OpId, SubmitId, ViewState};
 use consensus::crdt;
 use std::collections::{BTreeMap, BTreeSet};
 use store::MemoryStore;
@@ -26,6 +26,8 @@ pub struct SimPeer {
     pub node: Node,
     /// The machines, while it runs.
     pub running: Option<Running>,
+    /// What a person pinned on its node.
+    pub persons: BTreeSet<Cid>,
     /// It never comes back.
     pub is_over: bool,
 }
@@ -40,6 +42,8 @@ pub struct Running {
     pub crdt: crdt::Machine,
     /// What the machine reads.
     pub view: View,
+    /// How complete that is, as the machine was told.
+    pub shown: ViewState,
     /// When each machine is to be woken, as it stands in the queue.
     pub wake: Option<Time>,
     /// The same for the consensus.

@@ -1,6 +1,6 @@
 //! One run: who is there, what people want, what breaks, what is looked at.
 
-use crate::faults::{Profile, draw};
+use crate::faults::{Fault, Profile, draw};
 use crate::invariants::Violation;
 use crate::node::Node;
 use crate::peer::SimPeer;
@@ -9,12 +9,12 @@ use crate::truth::{Item, Promise, Truth};
 use crate::world::doors::{Wish, options_for};
 use crate::world::{Numbers, World};
 use cid::multihash::Multihash;
-use cluster::{Options, Pace, PlantedBug, RepairLimits};
+use cluster::{BrakeLimits, Options, Pace, PlantedBug, RepairLimits};
 use consensus::crdt::MachineOptions;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use store::MemoryStore;
 use types::{Cid, Millis, PeerId, PinOptions};
 
@@ -24,6 +24,8 @@ const LOAD_BEGINS: Time = 3_000;
 const FAULTS_BEGIN: Time = 20_000;
 /// Beside the grace, healing may take so long.
 const HEALING: Time = 210_000;
+/// People look at removals that were braked so late.
+const APPROVED_AFTER: Time = 60_000;
 /// So long nothing may happen at the end.
 const QUIET: Time = 130_000;
 /// A roomy disk, and a small one.
@@ -46,14 +48,53 @@ pub struct Settings {
     pub grace: Time,
     /// Tell every step.
     pub steps: bool,
+    /// Over so many sites the peers are spread; none when it is 0.
+    pub sites: usize,
+    /// All disks are of this size; none: roomy ones and, here and there, a small one.
+    pub disk: Option<u64>,
+    /// Near the end of the load nearly everything is removed at once, and a person approves it a minute later.
+    pub mass_removal: bool,
+    /// When removals brake.
+    pub brake: BrakeLimits,
+    /// How fast repair goes.
+    pub repair: RepairLimits,
     /// A fault put into the machines on purpose.
     pub planted: Option<PlantedBug>,
+    /// The same for the consensus.
+    pub planted_in_crdt: Option<consensus::crdt::PlantedBug>,
 }
 
 impl Settings {
     /// A run of this seed with all faults.
     pub fn new(seed: u64, peers: usize, pins: usize) -> Settings {
-        Settings { seed, peers, pins, profile: Profile::All, faults_for: 200_000, grace: 40_000, steps: false, planted: None }
+        let repair = RepairLimits {
+            pins_per_minute: 3_000,
+            walk_busy: Millis::minutes(1),
+            walk_quiet: Millis::minutes(2),
+            trim_after: Millis::seconds(30),
+            ..RepairLimits::default()
+        };
+        Settings {
+            seed,
+            peers,
+            pins,
+            profile: Profile::All,
+            faults_for: 200_000,
+            grace: 40_000,
+            steps: false,
+            sites: if seed.is_multiple_of(2) { 3 } else { 0 },
+            disk: None,
+            mass_removal: false,
+            brake: BrakeLimits::default(),
+            repair,
+            planted: None,
+            planted_in_crdt: None,
+        }
+    }
+
+    /// Where a peer stands.
+    pub fn site(&self, place: Place) -> Option<usize> {
+        place.checked_rem(self.sites)
     }
 
     /// Until then people pin new things.
@@ -74,18 +115,16 @@ impl Settings {
 
     /// Options of a peer's machine.
     pub(crate) fn machine_options(&self, me: PeerId, place: Place, life: u32, members: Vec<PeerId>) -> Options {
+        let site = |place| Some(BTreeMap::from([("site".to_owned(), self.site(place)?.to_string())]));
+        let labels = members.iter().enumerate().filter_map(|(place, peer)| Some((*peer, site(place)?))).collect();
         Options {
+            labels,
             incarnation: u64::from(life),
             members,
             grace: Millis(self.grace),
             pace: Pace { round: Millis::minutes(2), gather: Millis(250), ..Pace::default() },
-            repair: RepairLimits {
-                pins_per_minute: 3_000,
-                walk_busy: Millis::minutes(1),
-                walk_quiet: Millis::minutes(2),
-                trim_after: Millis::seconds(30),
-                ..RepairLimits::default()
-            },
+            repair: self.repair,
+            brake: self.brake,
             planted: self.planted,
             ..Options::new(me, &format!("peer-{place}"), "sim")
         }
@@ -123,20 +162,14 @@ pub struct Outcome {
 pub fn run(settings: &Settings) -> Outcome {
     let mut chance = ChaCha8Rng::seed_from_u64(settings.seed);
     let (truth, wishes) = people(settings, &mut chance);
-    let peers = peers(settings, &truth, &mut chance);
-    let faults = draw(settings.profile, settings.peers, FAULTS_BEGIN, settings.faults_end(), settings.grace, &mut chance);
-    let starts: Vec<Time> = (0..settings.peers).map(|_| chance.random_range(0..1_500)).collect();
-    let mut world = World::new(settings.clone(), peers, truth, chance);
-    for (place, start) in starts.into_iter().enumerate() {
-        world.at(start, What::Start(place));
-    }
-    for (time, wish) in wishes {
-        world.want(time, wish);
-    }
+    let faults = draw(settings, FAULTS_BEGIN, &mut chance);
+    let mut world = stage(settings, truth, wishes, chance);
     for (time, fault) in faults {
         world.at(time, What::Fault(fault));
     }
-    world.at(LOAD_BEGINS, What::Look);
+    if settings.mass_removal {
+        world.at(mass_removal_at(settings) + APPROVED_AFTER, What::Fault(Fault::ApproveRemovals));
+    }
     let healed = settings.faults_end() + settings.grace + HEALING;
     world.run_until(healed);
     if world.violation.is_none() {
@@ -151,6 +184,25 @@ pub fn run(settings: &Settings) -> Outcome {
         kept: world.truth.items.values().filter(|item| item.promise == Promise::Kept).count(),
         time: world.now,
     }
+}
+
+/// Peers that start in the first moments, and what people will want of them; nothing breaks.
+pub(crate) fn stage(settings: &Settings, truth: Truth, wishes: Vec<(Time, Wish)>, mut chance: ChaCha8Rng) -> World {
+    let peers = peers(settings, &truth, &mut chance);
+    let starts: Vec<Time> = (0..settings.peers).map(|_| chance.random_range(0..1_500)).collect();
+    let mut world = World::new(settings.clone(), peers, truth, chance);
+    for (place, start) in starts.into_iter().enumerate() {
+        world.at(start, What::Start(place));
+    }
+    for (time, wish) in wishes {
+        world.want(time, wish);
+    }
+    world.at(LOAD_BEGINS, What::Look);
+    world
+}
+
+fn mass_removal_at(settings: &Settings) -> Time {
+    settings.faults_end() - 2 * APPROVED_AFTER
 }
 
 /// What people will want, and when.
@@ -184,7 +236,16 @@ fn people(settings: &Settings, chance: &mut ChaCha8Rng) -> (Truth, Vec<(Time, Wi
 fn later(time: Time, settings: &Settings, cid: Cid, options: PinOptions, chance: &mut ChaCha8Rng, wishes: &mut Vec<(Time, Wish)>) {
     let later = chance.random_range(time + 20_000..settings.faults_end().max(time + 40_000));
     match chance.random_range(0..100) {
-        0..8 => wishes.push((later, Wish::Rename(cid, PinOptions { name: "again".to_owned(), ..options }))),
+        _ if settings.mass_removal && chance.random_bool(0.9) => {
+            wishes.push((mass_removal_at(settings) + chance.random_range(0..3_000), Wish::Unpin(cid)));
+        }
+        drawn @ 0..8 => {
+            wishes.push((later, Wish::Rename(cid, PinOptions { name: "again".to_owned(), ..options.clone() })));
+            // Somebody else may do so at the same moment.
+            if drawn < 4 {
+                wishes.push((later + chance.random_range(0..50), Wish::Rename(cid, PinOptions { name: "anew".to_owned(), ..options })));
+            }
+        }
         8..20 => wishes.push((later, Wish::Unpin(cid))),
         _ => {}
     }
@@ -195,21 +256,32 @@ fn peers(settings: &Settings, truth: &Truth, chance: &mut ChaCha8Rng) -> Vec<Sim
     (0..settings.peers)
         .map(|place| {
             let is_small = settings.peers >= 5 && place % 8 == 7;
-            let mut node = Node::new(DISKS[usize::from(is_small)]);
-            for number in 0..3 {
-                node.pin_foreign(cid_of(settings.seed, 1_000_000 + (place as u64) * 10 + number), 1 << 10);
-            }
+            let mut node = Node::new(settings.disk.unwrap_or(DISKS[usize::from(is_small)]), place % 2 == 1);
+            let mut persons: BTreeSet<Cid> = (0..3).map(|number| cid_of(settings.seed, 1_000_000 + (place as u64) * 10 + number)).collect();
             // Now and then a person had pinned before what the cluster will want.
-            if let Some(cid) = shared.get(chance.random_range(0..shared.len().max(1))).filter(|_| chance.random_bool(0.2)) {
+            let tries = if settings.disk.is_some() { 0 } else { 4 - 3 * u32::from(is_small) };
+            for _ in 0..tries {
+                persons.extend(shared.get(chance.random_range(0..shared.len().max(1))).filter(|_| chance.random_bool(0.3)));
+            }
+            for cid in &persons {
                 node.pin_foreign(*cid, truth.size(cid));
             }
             let skew = if chance.random_bool(0.3) { chance.random_range(-3_600_000..3_600_000) } else { 0 };
-            SimPeer { id: peer_of(settings.seed, place), life: 0, skew, store: MemoryStore::new(), node, running: None, is_over: false }
+            SimPeer {
+                id: peer_of(settings.seed, place),
+                life: 0,
+                skew,
+                store: MemoryStore::new(),
+                node,
+                running: None,
+                persons,
+                is_over: false,
+            }
         })
         .collect()
 }
 
-fn cid_of(seed: u64, number: u64) -> Cid {
+pub(crate) fn cid_of(seed: u64, number: u64) -> Cid {
     let digest = hash(seed, b"cid", number);
     Multihash::wrap(0x12, &digest).map_or_else(|_| Cid::default(), |hash| Cid::new_v1(0x55, hash))
 }

@@ -2,16 +2,18 @@
 
 use bytes::Bytes;
 use cluster::SharedView;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use store::{Area, Snapshot};
 use types::{Cid, Pin};
 use wire::{decode_pin, pin_version};
 
-/// The wish and the ledger of one peer, kept beside its store.
+/// The wish and the ledger of one peer, kept beside its store. All CIDs of the simulator are of one kind, so that their own
+/// order is that of their bytes.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    pins: BTreeMap<Vec<u8>, (Pin, u64)>,
-    ledger: BTreeMap<Vec<u8>, Cid>,
+    pins: BTreeMap<Cid, (Pin, u64)>,
+    ledger: BTreeSet<Cid>,
 }
 
 /// Reads a stored pin; what cannot be read is shown as absent.
@@ -23,25 +25,26 @@ impl View {
     /// Everything that a store holds.
     pub fn load(snapshot: &dyn Snapshot) -> View {
         let rows = |area| snapshot.scan(area, None, b"", usize::MAX).unwrap_or_default();
-        let pins = rows(Area::Pins).into_iter().filter_map(|(key, stored)| Some((key.to_vec(), read_pin(&stored)?))).collect();
-        let ledger = rows(Area::Ledger).into_iter().filter_map(|(key, _)| Some((key.to_vec(), Cid::try_from(&key[..]).ok()?))).collect();
-        View { pins, ledger }
+        let cid = |key: &Bytes| Cid::try_from(&key[..]).ok();
+        let pins = rows(Area::Pins).into_iter().filter_map(|(key, stored)| Some((cid(&key)?, read_pin(&stored)?))).collect();
+        View { pins, ledger: rows(Area::Ledger).iter().filter_map(|(key, _)| cid(key)).collect() }
     }
 
-    /// A key of the wish changed; the decoded value after.
-    pub fn change(&mut self, key: &[u8], after: Option<(Pin, u64)>) {
-        match after {
-            Some(pin) => drop(self.pins.insert(key.to_vec(), pin)),
-            None => drop(self.pins.remove(key)),
-        }
+    /// A key of the wish changed; the decoded value after. Gives what stood there.
+    pub fn change(&mut self, cid: Cid, after: Option<(Pin, u64)>) -> Option<Pin> {
+        let before = match after {
+            Some(pin) => self.pins.insert(cid, pin),
+            None => self.pins.remove(&cid),
+        };
+        before.map(|(pin, _)| pin)
     }
 
     /// The ledger changed.
     pub fn enter(&mut self, cid: Cid, is_ours: bool) {
         if is_ours {
-            self.ledger.insert(cid.to_bytes(), cid);
+            self.ledger.insert(cid);
         } else {
-            self.ledger.remove(&cid.to_bytes());
+            self.ledger.remove(&cid);
         }
     }
 
@@ -52,22 +55,21 @@ impl View {
 
     /// One pin, borrowed.
     pub fn get(&self, cid: &Cid) -> Option<&(Pin, u64)> {
-        self.pins.get(&cid.to_bytes())
+        self.pins.get(cid)
     }
+}
+
+fn behind(after: Option<&Cid>) -> (Bound<Cid>, Bound<Cid>) {
+    (after.map_or(Bound::Unbounded, |after| Bound::Excluded(*after)), Bound::Unbounded)
 }
 
 impl SharedView for View {
     fn pins_after(&self, after: Option<&Cid>, limit: usize) -> Vec<(Pin, u64)> {
-        let after = after.map(Cid::to_bytes);
-        let from = after.clone().unwrap_or_default();
-        self.pins.range(from..).filter(|(key, _)| Some(*key) != after.as_ref()).take(limit).map(|(_, pin)| pin.clone()).collect()
+        self.pins.range(behind(after)).take(limit).map(|(_, pin)| pin.clone()).collect()
     }
 
     fn each_pin_after(&self, after: Option<&Cid>, limit: usize, each: &mut dyn FnMut(&Pin, u64)) -> usize {
-        let after = after.map(Cid::to_bytes);
-        let from = after.clone().unwrap_or_default();
-        let page = self.pins.range(from..).filter(|(key, _)| Some(*key) != after.as_ref()).take(limit);
-        page.map(|(_, (pin, version))| each(pin, *version)).count()
+        self.pins.range(behind(after)).take(limit).map(|(_, (pin, version))| each(pin, *version)).count()
     }
 
     fn pin(&self, cid: &Cid) -> Option<(Pin, u64)> {
@@ -75,13 +77,11 @@ impl SharedView for View {
     }
 
     fn ledger_after(&self, after: Option<&Cid>, limit: usize) -> Vec<Cid> {
-        let after = after.map(Cid::to_bytes);
-        let from = after.clone().unwrap_or_default();
-        self.ledger.range(from..).filter(|(key, _)| Some(*key) != after.as_ref()).take(limit).map(|(_, cid)| *cid).collect()
+        self.ledger.range(behind(after)).take(limit).copied().collect()
     }
 
     fn is_ours(&self, cid: &Cid) -> bool {
-        self.ledger.contains_key(&cid.to_bytes())
+        self.ledger.contains(cid)
     }
 
     fn ledger_count(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! All peers, the links between them, and the loop.
 //!
 //! `world` routes what happens; [`minds`] drives the machines and performs their effects, `consensus` the CRDT, `nodes` the
-//! nodes, `doors` the people, `breaking` the faults, `looking` the invariants.
+//! nodes, `doors` the people, `breaking` the faults; `watch` looks at every step of a peer, `looking` at all of them now and then and at the end.
 
 mod breaking;
 mod consensus;
@@ -10,6 +10,7 @@ mod looking;
 mod minds;
 mod nodes;
 mod stretches;
+mod watch;
 
 use crate::invariants::{Invariant, Violation};
 use crate::links::Links;
@@ -22,6 +23,7 @@ use doors::Doors;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use types::{Cid, PeerId};
+use watch::Watch;
 
 /// Numbers of one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +38,8 @@ pub struct Numbers {
     pub unpinned: u64,
     /// Crashes.
     pub crashes: u64,
+    /// Brakes on mass removals.
+    pub brakes: u64,
     /// Pins whose copies were all lost with their disks.
     pub excused: u64,
     /// Runs whose shared history was partly lost with its disks: their end proves nothing.
@@ -69,12 +73,14 @@ pub struct World {
     doors: Doors,
     /// Until when each peer could hear each other one: at this moment, or the moment in which it ended.
     heard_until: Vec<Vec<Time>>,
+    watch: Watch,
 }
 
 impl World {
     /// A world in which nothing has happened yet.
     pub fn new(settings: Settings, peers: Vec<SimPeer>, truth: Truth, chance: ChaCha8Rng) -> World {
         let places = peers.iter().enumerate().map(|(place, peer)| (peer.id, place)).collect();
+        let watch = Watch::over(peers.len());
         let heard_until = vec![vec![0; peers.len()]; peers.len()];
         World {
             settings,
@@ -92,6 +98,7 @@ impl World {
             shapes: BTreeMap::new(),
             doors: Doors::default(),
             heard_until,
+            watch,
         }
     }
 
@@ -168,6 +175,10 @@ impl World {
     /// Whether two peers can hear each other.
     fn are_joined(&self, a: Place, b: Place) -> bool {
         a != b && self.peers[a].is_up() && self.peers[b].is_up() && self.links.is_open(a, b) && self.links.is_open(b, a)
+    }
+
+    fn places_of(&self, peers: &[PeerId]) -> Vec<Place> {
+        peers.iter().filter_map(|peer| self.places.get(peer).copied()).collect()
     }
 
     fn break_rule(&mut self, invariant: Invariant, what: String) {

@@ -3,6 +3,7 @@
 use super::Parts;
 use crate::Effect;
 use crate::context::Context;
+use crate::options::PlantedBug;
 use crate::outbox::MESSAGE_MOST;
 use types::{Cid, CopyState, HoldingReport, PeerId, PeerMessage, PinState, Refusal, SignedRecord};
 
@@ -64,6 +65,9 @@ impl Parts {
         } else {
             self.space.reserve(peer, lease, bytes, ctx.now).err().map(|free| Refusal::NoRoom { free })
         };
+        if ctx.options.planted == Some(PlantedBug::ForgetsPromises) {
+            self.space.release(peer, lease);
+        }
         ctx.effects.push(Effect::Tell(peer, PeerMessage::Reserved { lease, refused }));
     }
 

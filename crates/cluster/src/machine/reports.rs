@@ -4,6 +4,7 @@ use super::Machine;
 use crate::explain;
 use crate::holdings::Exception;
 use crate::look::Look;
+use crate::options::PlantedBug;
 use crate::report::{CopyRow, Explanation, PeerHealth, PeerRow, ShortRow};
 use crate::tracker::OwnCopy;
 use types::{Because, ByteCount, Cid, Now, PeerId, Pin, PinKind, PinState, UnixMillis};
@@ -143,7 +144,7 @@ impl Machine {
 
     fn other_row(&self, peer: &PeerId, pin: Option<&Pin>, cid: &Cid, now: Now) -> CopyRow {
         let standing = self.parts.health.of(peer);
-        let is_live = self.parts.health.is_live(peer);
+        let is_live = self.parts.health.is_live(peer) || self.options.planted == Some(PlantedBug::ShowsSilentAsLive);
         let (short, next_try) = self.other_short(peer, pin, cid, now);
         CopyRow {
             peer: *peer,

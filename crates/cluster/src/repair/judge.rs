@@ -1,6 +1,7 @@
 //! What is to be done about one pin.
 
 use crate::look::Look;
+use crate::options::PlantedBug;
 use crate::placement::{self, Rules, filter, pull};
 use crate::report::PeerHealth;
 use types::{Because, PeerId, Pin};
@@ -69,9 +70,14 @@ fn sort_holders(pin: &Pin, look: Look) -> Holders {
         let standing = look.health.of(peer);
         let is_gone = standing.is_some_and(|standing| standing.phase == PeerHealth::Gone || standing.is_draining());
         let may_be_lost = standing.is_none_or(|standing| standing.phase == PeerHealth::Down);
+        let is_given_up = look.options.planted == Some(PlantedBug::IgnoresGrace)
+            && standing.is_some_and(|standing| standing.phase == PeerHealth::Suspect);
         if is_me && look.is_leaving || is_gone {
             holders.must_go.push(*peer);
-        } else if look.has_no_room(peer, &pin.cid) || (!is_me && may_be_lost && look.health.is_lost(peer, look.options, look.now)) {
+        } else if look.has_no_room(peer, &pin.cid)
+            || is_given_up
+            || (!is_me && may_be_lost && look.health.is_lost(peer, look.options, look.now))
+        {
             holders.lost.push(*peer);
         } else {
             holders.good.push(*peer);

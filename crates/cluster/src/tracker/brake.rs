@@ -33,7 +33,9 @@ impl Brake {
         let done = self.done.len() as u64;
         let limit = limits.removals.max((held + done).saturating_mul(limits.percent) / 100);
         let was_on = self.is_on;
-        self.is_on = if was_on { self.waiting > limit / 2 } else { self.waiting > 0 && self.waiting + done > limit };
+        // Removals that come one by one leave few waiting: what was done within the minute counts until it is over.
+        let are_many = self.waiting + done > limit || (was_on && self.waiting > limit / 2);
+        self.is_on = self.waiting > 0 && are_many;
         self.is_on && !was_on
     }
 
@@ -79,6 +81,23 @@ mod tests {
         check(0, 5_000, 10_000, false); // nothing waits
         check(5_000, 0, 100_000, false);
         check(5_001, 0, 100_000, true);
+    }
+
+    #[test]
+    fn removals_that_come_one_by_one_brake_too() {
+        let mut brake = Brake::default();
+        let mut passed = 0;
+        for second in 0..50 {
+            for _ in 0..100 {
+                brake.waiting += 1;
+                brake.check(10_000, &BrakeLimits::default(), at(second));
+                if !brake.is_on() {
+                    passed += brake.waiting;
+                    (0..std::mem::take(&mut brake.waiting)).for_each(|_| brake.done(at(second)));
+                }
+            }
+        }
+        assert_eq!((passed, brake.waiting), (1_000, 4_000));
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Tracker {
 
     fn check_brake(&mut self, ctx: &mut Context) {
         self.brake.waiting = self.removing.len() as u64;
-        if self.removing.is_empty() && !self.brake.is_on() {
+        if (self.removing.is_empty() && !self.brake.is_on()) || ctx.options.planted == Some(PlantedBug::IgnoresBrake) {
             return;
         }
         let was_on = self.brake.is_on();

@@ -134,7 +134,7 @@ impl<'k> Alive<'k> {
         }
         for at in rivals {
             let value = values.get(draft, &self.entries[at].block, self.key)?;
-            if best.as_ref().is_none_or(|(_, best)| value > *best) {
+            if best.as_ref().is_none_or(|(_, best)| value > *best && !values.keeps_first_of_equals) {
                 best = Some((at, value));
             }
         }

@@ -28,6 +28,16 @@ pub struct MachineOptions {
     pub signer: Option<Signer>,
 }
 
+/// Faults that tests put in on purpose, to see that the simulator finds them.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PlantedBug {
+    /// Among values of the same height the first to come wins, not the greatest.
+    KeepsFirstOfEquals,
+    /// A block that was not given once is not asked for again.
+    NeverFetchesAgain,
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {

@@ -6,7 +6,7 @@
 use super::ancestors::HAVE_MAX;
 use super::block::{Block, LINKS_MAX, PRIORITY_MAX};
 use super::draft::Draft;
-use super::event::{Effect, Event, MachineOptions, Step};
+use super::event::{Effect, Event, MachineOptions, PlantedBug, Step};
 use super::id::BlockId;
 use super::journal::Journal;
 use super::merge::{Mark, Set, mark, mark_refused, read_mark, show};
@@ -189,6 +189,15 @@ impl Machine {
     /// The next block is made without waiting for its spacing.
     pub fn hurry(&mut self) {
         self.tell_after = Millis(0);
+    }
+
+    /// Puts in a fault that the simulator must find.
+    #[doc(hidden)]
+    pub fn plant(&mut self, bug: PlantedBug) {
+        match bug {
+            PlantedBug::KeepsFirstOfEquals => self.values.keeps_first_of_equals = true,
+            PlantedBug::NeverFetchesAgain => self.wants.never_again = true,
+        }
     }
 
     /// Whether `view` contains these blocks and everything before them. While any history is missing the answer is no, also

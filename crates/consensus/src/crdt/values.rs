@@ -15,6 +15,8 @@ const BLOCKS_MAX: usize = 8;
 /// Where values of elements come from.
 #[derive(Default)]
 pub(crate) struct Values {
+    /// A fault that a test put in: among equals the first to come wins.
+    pub(crate) keeps_first_of_equals: bool,
     recent: VecDeque<(BlockId, Arc<Elements>)>,
 }
 

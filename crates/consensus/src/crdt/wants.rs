@@ -32,9 +32,14 @@ const NARROW: usize = 32;
 const PAUSE_FIRST: Millis = Millis(250);
 const PAUSE_MAX: Millis = Millis(60_000);
 
+/// A pause without end, as far as a test can see.
+const NEVER: Millis = Millis(86_400_000);
+
 /// The frontier of what is known.
 #[derive(Default)]
 pub(crate) struct Wants {
+    /// A fault that a test put in: what was not given is not asked for again.
+    pub(crate) never_again: bool,
     wants: BTreeMap<BlockId, Want>,
     announced: Lane,
     linked: Lane,
@@ -126,6 +131,10 @@ impl Wants {
         let Some(want) = self.wants.get_mut(id).filter(|want| want.phase == Phase::Fetching) else { return };
         want.tries += 1;
         want.likely = None;
+        if self.never_again {
+            self.set_phase(id, Phase::Waiting { until: Millis(now.0 + NEVER.0) });
+            return;
+        }
         if !want.is_linked && want.tries >= ANNOUNCED_TRIES {
             self.take(id);
             return;
@@ -142,6 +151,9 @@ impl Wants {
 
     /// Somebody came who may have what nobody had.
     pub(crate) fn retry_all(&mut self) {
+        if self.never_again {
+            return;
+        }
         for (_, id) in self.waiting.clone() {
             self.set_phase(&id, Phase::Ready);
         }

@@ -7,7 +7,7 @@ use crate::links::Weather;
 use crate::peer::Running;
 use crate::queue::{Place, Time, What};
 use crate::view::View;
-use cluster::{Command, Event, Machine, RequestId, SharedChange};
+use cluster::{Command, Event, Machine, RequestId};
 use consensus::crdt;
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,10 +28,13 @@ impl World {
         let peer = &mut self.peers[place];
         peer.life += 1;
         let options = self.settings.machine_options(peer.id, place, peer.life, members);
-        let crdt = match crdt::Machine::open(self.settings.crdt_options(place, peer.life), Millis(0), peer.store.snapshot()) {
+        let mut crdt = match crdt::Machine::open(self.settings.crdt_options(place, peer.life), Millis(0), peer.store.snapshot()) {
             Ok(machine) => machine,
             Err(error) => panic!("peer {place} cannot read its disk: {error}"),
         };
+        if let Some(bug) = self.settings.planted_in_crdt {
+            crdt.plant(bug);
+        }
         let view = View::load(&*peer.store.snapshot());
         let state = view_state(crdt.state());
         let clocks = peer.clocks(now);
@@ -40,6 +43,7 @@ impl World {
             machine: Machine::new(options, clocks),
             crdt,
             view,
+            shown: state,
             wake: None,
             crdt_wake: None,
             inbox: Vec::new(),
@@ -52,13 +56,14 @@ impl World {
             deferred: Vec::new(),
             linked: BTreeSet::new(),
         });
+        self.watch.restarted(place);
         self.say(|| format!("peer {place} starts"));
         self.at(now, What::CrdtWake(place, self.peers[place].life));
         if let Some(running) = self.peers[place].running.as_mut() {
             running.crdt_wake = Some(now);
         }
         self.measure(place);
-        self.think(place, Event::Shared(SharedChange::View(state)));
+        self.show_state(place, state);
         for other in 0..self.peers.len() {
             self.join(place, other);
         }
@@ -88,17 +93,23 @@ impl World {
 
     pub(super) fn fault(&mut self, fault: Fault) {
         self.say(|| format!("fault: {fault:?}"));
-        self.note_who_hears();
+        if !matches!(fault, Fault::OneWay(..) | Fault::Weather(_)) {
+            self.note_who_hears();
+        }
         match fault {
             Fault::Crash { place, back_after, loses_disk } => self.crash(place, back_after, loses_disk),
             Fault::Island(island) => self.cut_off(&island),
-            Fault::OneWay(from, to) => self.links.cut(from, to),
+            Fault::OneWay(from, to) => {
+                self.note_hears(to, from);
+                self.links.cut(from, to);
+            }
             Fault::Mend => self.mend(),
             Fault::Weather(weather) => self.links.weather = weather,
             Fault::Leave(place) => self.ask_to_leave(place),
+            Fault::ApproveRemovals => self.approve_removals(),
             Fault::Heal => self.heal(),
         }
-        self.note_who_hears();
+        self.watch.links_are(self.links.are_well(), self.now);
     }
 
     pub(super) fn crash(&mut self, place: Place, back_after: Option<Time>, loses_disk: bool) {
@@ -114,7 +125,8 @@ impl World {
         peer.node.crash();
         if loses_disk {
             let lost: Vec<Cid> = peer.node.cluster_pins().copied().collect();
-            peer.node = crate::node::Node::new(peer.node.limit);
+            peer.node.lose_disk();
+            peer.persons.clear();
             let store = std::mem::take(&mut peer.store);
             for cid in lost {
                 self.truth.lost_copy(&cid, self.now);
@@ -189,7 +201,18 @@ impl World {
 
     fn ask_to_leave(&mut self, place: Place) {
         if self.peers[place].is_up() {
+            self.watch.leaves(place);
             self.think(place, Event::Command(RequestId(super::doors::LEAVE + place as u64), Command::Leave));
+        }
+    }
+
+    /// A person looks at every running peer and lets its removals pass.
+    fn approve_removals(&mut self) {
+        for place in 0..self.peers.len() {
+            if self.peers[place].is_up() {
+                self.watch.approved(place);
+                self.think(place, Event::Command(RequestId(super::doors::APPROVE + place as u64), Command::ApproveRemovals));
+            }
         }
     }
 
@@ -198,7 +221,8 @@ impl World {
         self.say(|| format!("peer {place} left, {stranded} stranded"));
         if stranded == 0 {
             self.crash(place, None, false);
-            self.peers[place].node = crate::node::Node::new(0);
+            self.peers[place].node = crate::node::Node::default();
+            self.peers[place].persons.clear();
         }
     }
 
@@ -206,11 +230,20 @@ impl World {
     pub(super) fn note_who_hears(&mut self) {
         for place in 0..self.peers.len() {
             for other in 0..self.peers.len() {
-                if self.can_hear(place, other) {
-                    self.heard_until[place][other] = self.now;
-                }
+                self.note_hears(place, other);
             }
         }
+    }
+
+    fn note_hears(&mut self, place: Place, other: Place) {
+        if self.can_hear(place, other) {
+            self.heard_until[place][other] = self.now;
+        }
+    }
+
+    /// When a peer could last hear another one.
+    pub(super) fn heard_last(&self, place: Place, other: Place) -> Time {
+        if self.can_hear(place, other) { self.now } else { self.heard_until[place][other] }
     }
 
     fn can_hear(&self, place: Place, other: Place) -> bool {
@@ -219,8 +252,7 @@ impl World {
 
     /// Whether a peer has for long enough to notice it been able to hear fewer than half of the members.
     pub(super) fn is_blind(&self, place: Place) -> bool {
-        let hears =
-            |other: &Place| *other == place || self.can_hear(place, *other) || self.heard_until[place][*other] + NOTICED_AFTER > self.now;
+        let hears = |other: &Place| *other == place || self.heard_last(place, *other) + NOTICED_AFTER > self.now;
         // Who left or is dead is still a member, as long as no record says otherwise.
         (0..self.peers.len()).filter(hears).count() * 2 < self.peers.len()
     }

@@ -99,7 +99,7 @@ impl World {
                 crdt::Effect::Refused { ticket, error } => self.submitted(place, ticket, Err(error.to_string())),
                 crdt::Effect::Changed(changes) => self.wish_changed(place, &changes),
                 crdt::Effect::State(state) => {
-                    self.think(place, Event::Shared(SharedChange::View(view_state(state))));
+                    self.show_state(place, view_state(state));
                 }
                 crdt::Effect::Fetch { cid, likely } => {
                     let likely = likely.and_then(|peer| self.places.get(&peer).copied());
@@ -113,6 +113,14 @@ impl World {
         }
     }
 
+    /// Tells the machine how complete its view is.
+    pub(super) fn show_state(&mut self, place: Place, state: ViewState) {
+        if let Some(running) = self.peers[place].running.as_mut() {
+            running.shown = state;
+        }
+        self.think(place, Event::Shared(SharedChange::View(state)));
+    }
+
     fn submitted(&mut self, place: Place, ticket: u64, result: Result<(), String>) {
         let Some(id) = self.peers[place].running.as_mut().and_then(|running| running.tickets.remove(&ticket)) else { return };
         self.think(place, Event::Submitted(id, result));
@@ -122,26 +130,26 @@ impl World {
         let is_lost = self.links.weather.loss > 0.0 && self.chance.random_bool(HINTS_LOST);
         let Some(running) = self.peers[place].running.as_mut() else { return };
         let mut hints = Vec::new();
-        let places = &self.places;
-        let mut said = Vec::new();
         for change in changes {
             let Ok(cid) = Cid::try_from(&change.key[..]) else { continue };
             let after = change.after.as_ref().and_then(read_pin);
-            let before = running.view.get(&cid).map(|(pin, _)| pin.clone());
-            running.view.change(&change.key, after.clone());
-            if let Some((pin, version)) = &after {
-                let places: Vec<Place> = pin.placement.iter().filter_map(|peer| places.get(peer).copied()).collect();
-                said.push(format!("peer {place} sees {cid} on {places:?}, version {:04x}", version >> 48));
-            } else {
-                said.push(format!("peer {place} sees {cid} removed"));
-            }
+            let before = running.view.change(cid, after.clone());
             hints.push(PinChange { cid, before, after });
         }
         if self.settings.steps {
-            said.into_iter().for_each(|text| self.say(|| text));
+            hints.iter().for_each(|hint| self.say(|| self.seen(place, hint)));
         }
         let change = if is_lost { SharedChange::Lagged } else { SharedChange::Pins(hints) };
         self.think(place, Event::Shared(change));
+    }
+
+    fn seen(&self, place: Place, change: &PinChange) -> String {
+        match &change.after {
+            Some((pin, version)) => {
+                format!("peer {place} sees {} on {:?}, version {:04x}", change.cid, self.places_of(&pin.placement), version >> 48)
+            }
+            None => format!("peer {place} sees {} removed", change.cid),
+        }
     }
 
     fn broadcast(&mut self, place: Place, heads: Vec<Cid>) {

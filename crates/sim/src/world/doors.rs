@@ -10,6 +10,8 @@ use types::{ByteCount, Cid, Depth, PeerId, PinOptions, Replicas};
 
 /// Request numbers of leaving peers begin here.
 pub(super) const LEAVE: u64 = 1 << 60;
+/// And those of approvals here.
+pub(super) const APPROVE: u64 = LEAVE + (1 << 32);
 /// Without an answer for so long, another peer is asked.
 const PATIENCE: Time = 15_000;
 /// People use other peers after so long.
@@ -135,8 +137,7 @@ impl World {
         }
         match answer {
             Answer::Pinned(pin) => {
-                let places: Vec<Place> = pin.placement.iter().filter_map(|peer| self.places.get(peer).copied()).collect();
-                self.say(|| format!("peer {place} pinned {} on {places:?}", pin.cid));
+                self.say(|| format!("peer {place} pinned {} on {:?}", pin.cid, self.places_of(&pin.placement)));
                 if self.truth.item(&pin.cid).is_some_and(|item| item.promise == Promise::None) {
                     self.truth.promise(&pin.cid, Promise::Kept);
                 }

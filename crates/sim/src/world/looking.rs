@@ -36,10 +36,12 @@ impl World {
             if own.space_used > own.space_limit {
                 self.break_rule(Invariant::WithinLimits, format!("peer {place} uses {} of {}", own.space_used, own.space_limit));
             }
-            let foreign: Vec<Cid> = self.peers[place].node.foreign().copied().collect();
-            if let Some(cid) = foreign.iter().find(|cid| !self.peers[place].node.holds(cid)) {
+            let lost = self.peers[place].persons.iter().find(|cid| !self.peers[place].node.holds(cid)).copied();
+            if let Some(cid) = lost {
                 self.break_rule(Invariant::NothingForeignRemoved, format!("peer {place} lost {cid}"));
             }
+            self.look_at_ages(place);
+            self.look_caught_up(place);
         }
     }
 
@@ -59,7 +61,7 @@ impl World {
 
     /// Whether a block of the shared history was only on disks that are lost or never come back. The view of all others stays
     /// incomplete then: nothing is let go any more, and no promise covers more than that.
-    fn is_history_lost(&mut self, up: &[Place]) -> bool {
+    pub(super) fn is_history_lost(&mut self, up: &[Place]) -> bool {
         let rows = |place: &Place| self.peers[*place].store.snapshot().scan(Area::DagBlocks, None, b"", usize::MAX).unwrap_or_default();
         let blocks: BTreeMap<Bytes, Bytes> = up.iter().flat_map(rows).collect();
         let here: BTreeSet<BlockId> = blocks.keys().filter_map(|key| Some(BlockId(key[..].try_into().ok()?))).collect();

@@ -78,7 +78,10 @@ impl World {
                     self.answered(place, request.0, answer);
                 }
                 Effect::Ledger { cid, ours } => self.enter_ledger(place, cid, ours),
-                Effect::Note(notice) => self.noticed(place, &notice),
+                Effect::Note(notice) => {
+                    self.must_repair_rightly(place, &notice);
+                    self.noticed(place, &notice);
+                }
                 Effect::Record(_) | Effect::Trusted(_) | Effect::Changed(_) => {}
             }
         }
@@ -111,8 +114,8 @@ impl World {
     fn repair_writes(&mut self, place: Place, change: &Change) {
         self.numbers.repairs += 1;
         if let Change::Put(pin) = change {
-            let places: Vec<Place> = pin.placement.iter().filter_map(|peer| self.places.get(peer).copied()).collect();
-            self.say(|| format!("peer {place} re-places {} on {places:?}", pin.cid));
+            self.say(|| format!("peer {place} re-places {} on {:?}", pin.cid, self.places_of(&pin.placement)));
+            self.must_write_what_it_read(place, pin);
         }
         if self.must_rest {
             self.break_rule(Invariant::AtRest, format!("peer {place} writes {change:?}"));
@@ -127,6 +130,7 @@ impl World {
 
     fn tell(&mut self, place: Place, peer: &PeerId, mut message: PeerMessage) {
         let Some(to) = self.places.get(peer).copied() else { return };
+        self.watch_promise(place, peer, &message);
         if let (PeerMessage::AskHoldings { heads, .. }, Some(running)) = (&mut message, &self.peers[place].running) {
             *heads = running.crdt.heads();
         }
@@ -142,6 +146,7 @@ impl World {
             self.defer(to, self.now + DEFERRED_MOST, peer, message);
             return;
         }
+        self.watch.heard(to, peer, &message);
         self.think(to, Event::Message(peer, message));
     }
 
@@ -206,9 +211,11 @@ impl World {
         let Some(running) = self.peers[at].running.as_mut() else { return };
         let event = if is_up {
             running.linked.insert(other);
+            self.watch.linked(at, other, self.now);
             crdt::Event::Connected { peer, is_pinfold: true }
         } else {
             running.linked.remove(&other);
+            self.watch.unlinked(at, other);
             crdt::Event::Disconnected { peer }
         };
         self.tell_crdt(at, event);
@@ -217,6 +224,7 @@ impl World {
 
     fn noticed(&mut self, place: Place, notice: &Notice) {
         let name = |peer: &PeerId| self.places.get(peer).copied().unwrap_or(usize::MAX);
+        self.numbers.brakes += u64::from(matches!(notice, Notice::RemovalsBraked { .. }));
         let text = match notice {
             Notice::PeerDown(peer) => format!("peer {place} takes {} for dead", name(peer)),
             Notice::PeerBack(peer) => format!("peer {place} sees {} again", name(peer)),

@@ -21,6 +21,7 @@ impl World {
             NodeOp::ListHeld { after, limit } => (5, Done::List(op, after, limit)),
             NodeOp::Unpin { cid } => {
                 self.note(place, 7, Some(&cid));
+                self.must_know_what_goes(place, &cid);
                 self.remember(place, op, cid);
                 (self.chance.random_range(2..20), Done::Unpin(op))
             }
@@ -120,7 +121,8 @@ impl World {
     }
 
     fn pinned(&mut self, place: Place, cid: &Cid, size: u64) -> NodeOutcome {
-        if self.peers[place].node.is_foreign(cid) {
+        let node = &self.peers[place].node;
+        if node.is_foreign(cid) && !node.has_owners {
             return NodeOutcome::AlreadyHeld { bytes: ByteCount(size) };
         }
         // Who had it may have gone meanwhile.
@@ -138,7 +140,10 @@ impl World {
 
     /// A copy goes. This is where content is lost, so it is where one looks.
     fn let_go(&mut self, place: Place, cid: &Cid) {
-        if self.peers[place].node.is_foreign(cid) {
+        let had_it = self.peers[place].node.holds(cid);
+        self.peers[place].node.unpin(cid);
+        let has_it = self.peers[place].node.holds(cid);
+        if self.peers[place].persons.contains(cid) && !has_it {
             self.break_rule(Invariant::NothingForeignRemoved, format!("peer {place} removes {cid}, which a person pinned there"));
         }
         if self.must_rest {
@@ -151,19 +156,18 @@ impl World {
             let is_short = others + excused < item.least.max(1) as usize;
             // What a person asked to be removed elsewhere may go on one side of a cut before the other knows it.
             let is_wanted = matches!(item.promise, Promise::None | Promise::Kept);
-            if is_wished && is_wanted && is_short && self.peers[place].node.holds(cid) {
+            if is_wished && is_wanted && is_short && had_it && !has_it {
                 let least = item.least;
                 self.break_rule(
                     Invariant::NeverLastCopy,
                     format!("peer {place} lets {cid} go, {others} others hold it, {least} are wished"),
                 );
-            } else if !is_wished && self.truth.is_kept(cid) {
+            } else if !is_wished && !has_it && self.truth.is_kept(cid) {
                 self.break_rule(Invariant::AcknowledgedIsKept, format!("peer {place} lets {cid} go, which was promised to be kept"));
             }
         }
         self.say(|| format!("peer {place} lets {cid} go, {others} others hold it"));
         self.numbers.unpinned += 1;
-        self.peers[place].node.unpin(cid);
     }
 
     /// Tells the machine how full the disk is.
