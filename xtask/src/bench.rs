@@ -1,9 +1,11 @@
 //! Benchmarks with real peers: figures on an idle machine, beside Kubo and Go ipfs-cluster where `PINFOLD_PEERS` names their folder.
 
 mod go;
+mod load;
 mod machine;
 mod million;
 mod ours;
+mod pins;
 mod process;
 mod slice;
 
@@ -22,6 +24,10 @@ pub struct Options {
     pub files: usize,
     /// Number of pins.
     pub pins: usize,
+    /// How long each load lasts.
+    pub seconds: u64,
+    /// Only this part of a benchmark.
+    pub only: Option<String>,
     /// Where the JSON goes.
     pub out: Option<PathBuf>,
     /// Folder of the Go binaries.
@@ -42,13 +48,15 @@ pub fn run(root: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
     match name {
         "slice" => slice::run(root, &options, load),
         "million" => million::run(root, &options, load),
-        other => bail!("there is no benchmark {other:?}: slice, million"),
+        "pins" => pins::run(root, &options, load),
+        other => bail!("there is no benchmark {other:?}: slice, million, pins"),
     }
 }
 
 fn parse(arguments: &[&str]) -> anyhow::Result<Options> {
     let go = std::env::var_os("PINFOLD_PEERS").map(PathBuf::from);
-    let mut options = Options { anyway: false, repeat: 2, mib: 1024, files: 10_000, pins: 1_000_000, out: None, go };
+    let mut options =
+        Options { anyway: false, repeat: 2, mib: 1024, files: 10_000, pins: 1_000_000, seconds: 10, only: None, out: None, go };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().with_context(|| format!("{argument} needs a value"));
@@ -58,6 +66,8 @@ fn parse(arguments: &[&str]) -> anyhow::Result<Options> {
             "--mib" => options.mib = value()?.parse().context("--mib")?,
             "--files" => options.files = value()?.parse().context("--files")?,
             "--pins" => options.pins = value()?.parse().context("--pins")?,
+            "--seconds" => options.seconds = value()?.parse().context("--seconds")?,
+            "--only" => options.only = Some(value()?.to_string()),
             "--out" => options.out = Some(PathBuf::from(value()?)),
             other => bail!("unknown option {other:?}"),
         }

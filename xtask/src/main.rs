@@ -23,7 +23,10 @@ cargo xtask check            format, clippy with warnings denied, tidy, all test
 cargo xtask bench slice      adds on one peer and on three, beside Kubo and Go where PINFOLD_PEERS names their folder
                              [--anyway] [--repeat N] [--mib N] [--files N] [--out FILE]
 cargo xtask bench million    a million pins on one peer and on three: load, memory, disk, restart, lists; Go's import and export beside it
-                             [--anyway] [--pins N] [--out FILE]";
+                             [--anyway] [--pins N] [--out FILE]
+cargo xtask bench pins       pins accepted and durable, bursts, calls while a peer is stopped; beside Go where PINFOLD_PEERS names its folder
+                             [--anyway] [--repeat N] [--seconds N] [--only rates|rates1|rates3|burst|stopped] [--out FILE]
+                             (PINFOLD_BIN names a binary that is built already)";
 
 fn run(arguments: &[String]) -> anyhow::Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {

@@ -46,6 +46,9 @@ pub enum Event {
     Link(PeerId, LinkState),
     /// Another Pinfold peer says something (the transport has proved who).
     Message(PeerId, PeerMessage),
+    /// Ends of writes or of operations that came together, each of another pin: handled in order, and then one look at what
+    /// may start. Effects of the earlier ones are not performed before the later ones are handled.
+    Together(Vec<Event>),
 }
 
 /// A change of the shared wish.
@@ -269,6 +272,14 @@ pub enum NodeOp {
         /// Peers that are believed to hold it, best first (cluster ids; the shell knows their nodes).
         holders: Vec<PeerId>,
     },
+    /// Keep for the cluster what is here completely already, without fetching anything; else [`NodeOutcome::NotHere`]. Many at
+    /// once cost the node little, and it may gather them.
+    PinHere {
+        /// The root.
+        cid: Cid,
+        /// How deep.
+        depth: Depth,
+    },
     /// End the cluster's wish.
     Unpin {
         /// The root.
@@ -306,6 +317,8 @@ pub enum NodeOutcome {
         /// Bytes of the pinned DAG.
         bytes: ByteCount,
     },
+    /// It is not here completely, or it would take long to say: it is to be fetched.
+    NotHere,
     /// Let go.
     Unpinned,
     /// A page of what the node keeps for this cluster, sorted; shorter than asked means the end.

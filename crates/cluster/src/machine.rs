@@ -172,6 +172,7 @@ impl Parts {
             }
             Event::Link(peer, state) => self.link(peer, &state, ctx),
             Event::Message(peer, message) => self.message(peer, message, ctx),
+            Event::Together(events) => events.into_iter().for_each(|event| self.route(event, ctx)),
         }
     }
 

@@ -77,6 +77,8 @@ pub struct Table {
     pub effects: Vec<Effect>,
     /// Whether node operations end at once.
     pub node_works: bool,
+    /// Whether the node may have blocks without a fetch; otherwise every look at once finds nothing.
+    pub has_blocks: bool,
     /// Operations that were handed to the node and not ended.
     pub open: Vec<(OpId, NodeOp)>,
     versions: u64,
@@ -94,6 +96,7 @@ impl Table {
             now,
             effects: Vec::new(),
             node_works: true,
+            has_blocks: false,
             open: Vec::new(),
             versions: 1,
             inbox: VecDeque::new(),
@@ -155,6 +158,9 @@ impl Table {
                     let page = keys.map(|key| Cid::try_from(key.as_slice()).expect("a CID")).collect();
                     self.inbox.push_back(Event::Node(*op, NodeOutcome::Held(page)));
                 }
+                Effect::Node(op, NodeOp::PinHere { .. }) if !self.has_blocks => {
+                    self.inbox.push_back(Event::Node(*op, NodeOutcome::NotHere));
+                }
                 Effect::Node(op, node_op) if self.node_works => self.finish(*op, node_op),
                 Effect::Node(op, node_op) => self.open.push((*op, node_op.clone())),
                 Effect::Cancel(op) => {
@@ -169,7 +175,7 @@ impl Table {
 
     fn finish(&mut self, op: OpId, node_op: &NodeOp) {
         let outcome = match node_op {
-            NodeOp::Pin { cid, .. } => {
+            NodeOp::Pin { cid, .. } | NodeOp::PinHere { cid, .. } => {
                 self.held.insert(cid.to_bytes());
                 NodeOutcome::Pinned { bytes: types::ByteCount(100) }
             }

@@ -4,11 +4,12 @@
 //! [`walk`] finds what hints missed. Nothing is let go unless the ledger names it, the view is current, and the pin is
 //! gone from the wish (then [`brake`] counts it) or its new holders have confirmed it ([`HandOver`]).
 //!
-//! Read [`difference`] first (the comparison), then this file (how a track changes), `start` (slots, queue, brake),
-//! `walk` (the full round), `status` (what people see).
+//! Read [`difference`] first (the comparison), then this file (how a track changes), `looks` (what needs no fetching), `start`
+//! (slots, queue, brake), `walk` (the full round), `status` (what people see).
 
 mod brake;
 pub mod difference;
+mod looks;
 mod queue;
 pub mod retry;
 mod start;
@@ -21,6 +22,7 @@ use crate::order::mix_number;
 use crate::space::Space;
 use crate::{Effect, NodeFailure, NodeOutcome, Notice, OpId, PinChange, ViewState};
 use brake::Brake;
+use looks::Looks;
 use queue::{Lane, Place, Queue};
 use std::collections::{BTreeMap, BTreeSet};
 use types::{Because, ByteCount, Cid, CopyState, Depth, Millis, PeerId, Pin, PinKind, PinState, Replicas, UnixMillis};
@@ -63,6 +65,8 @@ struct HandOver {
 /// Which way an operation goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
+    /// Pins it if it is here already.
+    Look,
     Pin,
     Unpin,
 }
@@ -106,6 +110,7 @@ struct Track {
 #[derive(Clone, Debug)]
 pub(crate) struct Tracker {
     tracks: BTreeMap<Cid, Track>,
+    looks: Looks,
     pins: Queue,
     unpins: Queue,
     due: BTreeSet<(Millis, Cid)>,
@@ -123,6 +128,7 @@ impl Tracker {
     pub fn new() -> Tracker {
         Tracker {
             tracks: BTreeMap::new(),
+            looks: Looks::default(),
             pins: Queue::default(),
             unpins: Queue::default(),
             due: BTreeSet::new(),
@@ -163,7 +169,7 @@ impl Tracker {
                 self.walk.leave_out(&cid, ctx.now);
             } else {
                 self.begin(cid, goal, ctx);
-                self.enqueue(cid, Doing::Pin, ctx);
+                self.enqueue(cid, Doing::Look, ctx);
             }
             return;
         };
@@ -177,15 +183,20 @@ impl Tracker {
                 }
                 self.changed(&cid, ctx);
             }
-            Phase::Running { doing: Doing::Unpin, .. } => self.changed(&cid, ctx),
-            Phase::Queued { doing: Doing::Pin, .. } => self.changed(&cid, ctx),
+            Phase::Running { doing: Doing::Unpin | Doing::Look, .. } => self.changed(&cid, ctx),
+            Phase::Queued { doing: Doing::Pin | Doing::Look, .. } => self.changed(&cid, ctx),
             Phase::Queued { doing: Doing::Unpin, .. } | Phase::Waiting { .. } => self.enqueue(cid, Doing::Pin, ctx),
         }
     }
 
     /// Whether too many stand where this pin would.
     fn has_no_place(&self, pin: &Pin, ctx: &Context) -> bool {
-        self.tracks.len() >= TRACKS_MOST || self.pins.count(Lane::of(pin.created, 0, ctx.now.wall)) >= QUEUED_MOST
+        self.tracks.len() >= TRACKS_MOST || self.queued(Lane::of(pin.created, 0, ctx.now.wall)) >= QUEUED_MOST
+    }
+
+    /// Pins that wait in a lane, to be looked at or to be fetched.
+    fn queued(&self, lane: Lane) -> usize {
+        self.looks.queue.count(lane) + self.pins.count(lane)
     }
 
     /// The pin is not for this peer (any more). `was_here`: others may wait to hear that nothing is held.
@@ -301,6 +312,10 @@ impl Tracker {
         if self.walk.listed(op, &outcome, ctx.now) {
             return;
         }
+        if let Some(cid) = self.looks.ended(op) {
+            self.looked(cid, &outcome, space, ctx);
+            return;
+        }
         let Some(cid) = self.ops.get(&op).copied() else { return };
         if let NodeOutcome::Progress { blocks, bytes, missing } = outcome {
             self.progressed(&cid, (blocks, bytes, missing), ctx);
@@ -310,6 +325,7 @@ impl Tracker {
         let Some(track) = self.tracks.get_mut(&cid) else { return };
         let Phase::Running { doing, depth, progress, stop, .. } = track.phase else { return };
         match doing {
+            Doing::Look => {}
             Doing::Pin => self.running_pins -= 1,
             Doing::Unpin => self.running_unpins -= 1,
         }
@@ -339,7 +355,11 @@ impl Tracker {
                 }
                 self.failed(cid, doing, &failure, ctx);
             }
-            NodeOutcome::Cancelled | NodeOutcome::Failed(_) | NodeOutcome::Held(_) | NodeOutcome::Progress { .. } => {
+            NodeOutcome::Cancelled
+            | NodeOutcome::Failed(_)
+            | NodeOutcome::NotHere
+            | NodeOutcome::Held(_)
+            | NodeOutcome::Progress { .. } => {
                 self.ended_otherwise(cid, ctx);
             }
         }
@@ -363,7 +383,8 @@ impl Tracker {
                 self.tell(&cid, version, PinState::Pinned, ctx);
             }
             Some(Goal::Hold { .. }) => self.enqueue(cid, Doing::Pin, ctx),
-            Some(_) if is_ours => self.pursue(cid, ctx),
+            // The ledger, which letting go asks for, is written after this step.
+            Some(_) if is_ours => self.wait(cid, ctx.now.after(Millis(1)), Because::Unconfirmed, ctx),
             _ => self.forget(&cid, ctx),
         }
     }
@@ -466,12 +487,18 @@ impl Tracker {
         self.leave_phase(&cid);
         let Some(track) = self.tracks.get_mut(&cid) else { return };
         let place = match (&track.goal, doing) {
+            (Goal::Hold { created, .. }, Doing::Look) => self.looks.queue.push(Lane::of(*created, track.tries, ctx.now.wall), cid),
+            (_, Doing::Look) => self.looks.queue.push(Lane::Old, cid),
             (Goal::Hold { created, .. }, Doing::Pin) => self.pins.push(Lane::of(*created, track.tries, ctx.now.wall), cid),
             (_, Doing::Pin) => self.pins.push(Lane::Old, cid),
             (_, Doing::Unpin) => self.unpins.push(Lane::Old, cid),
         };
         track.phase = Phase::Queued { doing, place };
-        self.changed(&cid, ctx);
+        match doing {
+            // Mostly it is held a moment later: only that is told.
+            Doing::Look => ctx.effects.push(Effect::Changed(cid)),
+            Doing::Pin | Doing::Unpin => self.changed(&cid, ctx),
+        }
     }
 
     fn wait(&mut self, cid: Cid, until: Millis, because: Because, ctx: &mut Context) {
@@ -484,6 +511,7 @@ impl Tracker {
 
     fn leave_phase(&mut self, cid: &Cid) {
         match self.tracks.get(cid).map(|track| &track.phase) {
+            Some(Phase::Queued { doing: Doing::Look, place }) => self.looks.queue.remove(*place, *cid),
             Some(Phase::Queued { doing: Doing::Pin, place }) => self.pins.remove(*place, *cid),
             Some(Phase::Queued { doing: Doing::Unpin, place }) => self.unpins.remove(*place, *cid),
             Some(Phase::Waiting { until, .. }) => drop(self.due.remove(&(*until, *cid))),

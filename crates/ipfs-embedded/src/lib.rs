@@ -23,6 +23,7 @@ mod collect;
 mod error;
 mod network;
 mod node;
+mod pin_here;
 mod pinning;
 mod receive;
 mod safety;

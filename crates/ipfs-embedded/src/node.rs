@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use store::{PackStore, Store};
-use types::{ByteCount, Cid, Owner, PeerId, UnixMillis};
+use types::{ByteCount, Cid, Depth, Owner, PeerId, UnixMillis};
 
 /// Damaged blocks that one collection fetches again before it gives up.
 const REPAIRS_PER_COLLECTION: usize = 16;
@@ -255,6 +255,11 @@ impl Pins for EmbeddedNode {
         let bounds = PinBounds { window: self.options.pin_window.max(1), stall: self.options.pin_stall };
         let network = self.network.clone().filter(|_| !task.source.local_only);
         Pinning::new(self.shared.clone(), task, progress, bounds, network).run().await
+    }
+
+    async fn pin_here(&self, owner: &Owner, pins: &[(Cid, Depth)]) -> Result<Vec<Option<Pinned>>, PinError> {
+        let (shared, owner, pins) = (self.shared.clone(), owner.clone(), pins.to_vec());
+        on_disk(move || shared.pin_here(&owner, &pins)).await
     }
 
     async fn unpin(&self, owner: &Owner, cid: &Cid) -> Result<(), PinError> {

@@ -68,10 +68,10 @@ pub(crate) struct Pinning {
 
 /// What a round on the blocking thread found.
 #[derive(Default)]
-struct Round {
-    blocks: u64,
-    bytes: u64,
-    missing: Vec<Visit>,
+pub(crate) struct Round {
+    pub(crate) blocks: u64,
+    pub(crate) bytes: u64,
+    pub(crate) missing: Vec<Visit>,
     /// Of these, stored and damaged.
     damaged: Vec<Cid>,
 }
@@ -285,7 +285,7 @@ impl Pinning {
 
 impl Shared {
     /// Walks on through blocks that are here.
-    fn walk_round(&self, walk: &mut Walk) -> Result<Round, PinError> {
+    pub(crate) fn walk_round(&self, walk: &mut Walk) -> Result<Round, PinError> {
         let mut round = Round::default();
         for _ in 0..GOES_PER_ROUND {
             let visits: Vec<Visit> = std::iter::from_fn(|| walk.next_visit()).take(LOOKED_UP_AT_ONCE).collect();

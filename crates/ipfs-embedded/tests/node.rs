@@ -38,6 +38,13 @@ async fn refuses_above_its_limit_and_says_why_a_pin_does_not_fit() {
 }
 
 #[tokio::test]
+async fn many_pins_of_what_is_here_are_kept_together() {
+    let on_disk = OnDisk::new();
+    let kept = ipfs::conformance::pin_here_keeps_only_what_is_complete(&*on_disk.node).await;
+    assert_eq!(kept, [false, true, false, true, true]);
+}
+
+#[tokio::test]
 async fn what_was_acknowledged_is_there_after_reopening() {
     let on_disk = OnDisk::new();
     let tree = Tree::new(1);

@@ -36,6 +36,7 @@ pub async fn all<F: Future<Output = Arc<dyn IpfsNode>>>(make: impl Fn() -> F) {
     a_cancelled_pin_leaves_no_pin(&*make().await).await;
     a_pin_of_missing_content_names_it(&*make().await).await;
     progress_counts_every_block_once(&*make().await).await;
+    pin_here_keeps_only_what_is_complete(&*make().await).await;
     pins_and_collections_at_once_lose_nothing(make().await).await;
 }
 
@@ -305,6 +306,39 @@ pub async fn a_pin_of_missing_content_names_it(node: &dyn IpfsNode) {
     assert_eq!(node.pin_of(&root.cid).await.unwrap(), None);
     node.put(&Owner::User, vec![gone]).await.unwrap();
     pin_it(node, &Owner::User, root.cid, Depth::Recursive).await.unwrap();
+}
+
+/// Of many pins at once none is kept whose blocks are not all here, and what is said to be kept is. Which were, in the order of the
+/// question: (not complete, complete, not here, complete and held by another, complete to its depth).
+pub async fn pin_here_keeps_only_what_is_complete(node: &dyn IpfsNode) -> Vec<bool> {
+    let (tree, gone, alone) = (Tree::new(1), leaf(100), leaf(101));
+    let partly = branch(&[&alone, &gone]);
+    tree.put(node).await;
+    node.put(&Owner::User, vec![alone.clone(), partly.clone()]).await.unwrap();
+    let cluster = Owner::Cluster("one".into());
+    pin_it(node, &Owner::User, alone.cid, Depth::Recursive).await.unwrap();
+    let asked = [
+        (partly.cid, Depth::Recursive),
+        (tree.root(), Depth::Recursive),
+        (gone.cid, Depth::DIRECT),
+        (alone.cid, Depth::Recursive),
+        (partly.cid, Depth::DIRECT),
+    ];
+    let kept: Vec<bool> = node.pin_here(&cluster, &asked).await.unwrap().iter().map(Option::is_some).collect();
+    assert_eq!(kept.len(), asked.len());
+    for ((cid, depth), kept) in asked.iter().zip(&kept) {
+        let held = node.pin_of(cid).await.unwrap();
+        let is_held = held.is_some_and(|held| owners(&held).contains(&(cluster.clone(), *depth)));
+        assert_eq!(is_held, *kept, "{cid} {depth:?}");
+    }
+    assert_eq!((kept[0], kept[2]), (false, false), "not complete");
+    assert_eq!(node.pin_here(&cluster, &[]).await.unwrap(), []);
+    node.collect_garbage().await.unwrap();
+    if kept[1] {
+        tree.check_whole(node).await;
+        assert_eq!(node.pin_of(&tree.root()).await.unwrap().unwrap().size.blocks, 7);
+    }
+    kept
 }
 
 /// The last progress equals the answer; a block that is linked twice counts once.

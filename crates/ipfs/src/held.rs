@@ -109,14 +109,37 @@ impl HeldPins {
 
     fn keep(&self, pin: &NewPin) -> Result<Before, HeldError> {
         let _turn = self.turn(&pin.cid);
+        let before = self.get(&pin.cid)?.and_then(|held| wish_of(&held, &pin.owner));
+        let held = self.with_wish(pin)?;
+        self.write(&held)?;
+        Ok(before)
+    }
+
+    /// Adds wishes to many pins with one write.
+    pub fn keep_all(&self, pins: &[NewPin]) -> Result<(), HeldError> {
+        let _turns = self.turns(pins);
+        let mut batch = Batch::new();
+        for pin in pins {
+            let held = self.with_wish(pin)?;
+            batch.put_bytes(Area::HeldPins, held.cid.to_bytes().into(), encode(&held)?.into());
+        }
+        Ok(self.store.commit(batch, Durability::Synced)?)
+    }
+
+    /// The entry as it is when the wish is added.
+    fn with_wish(&self, pin: &NewPin) -> Result<HeldPin, HeldError> {
         let mut held = self.get(&pin.cid)?.unwrap_or_else(|| HeldPin { cid: pin.cid, owners: Vec::new(), size: pin.size });
-        let before = wish_of(&held, &pin.owner);
         if held.deepest().is_none_or(|deepest| covers(pin.depth, deepest)) {
             held.size = pin.size;
         }
         held.add_owner(pin.owner.clone(), pin.depth, pin.since);
-        self.write(&held)?;
-        Ok(before)
+        Ok(held)
+    }
+
+    /// Turns of many pins, in the order of their stripes: two who take several cannot wait for each other.
+    fn turns(&self, pins: &[NewPin]) -> Vec<parking_lot::MutexGuard<'_, ()>> {
+        let stripes: std::collections::BTreeSet<usize> = pins.iter().map(|pin| stripe(&pin.cid)).collect();
+        stripes.into_iter().map(|stripe| self.stripes[stripe].lock()).collect()
     }
 
     fn undo(&self, pin: &NewPin, before: Before) -> Result<(), HeldError> {
@@ -141,9 +164,12 @@ impl HeldPins {
     }
 
     fn turn(&self, cid: &Cid) -> parking_lot::MutexGuard<'_, ()> {
-        let stripe = cid.hash().digest().last().map_or(0, |byte| usize::from(*byte) % STRIPES);
-        self.stripes[stripe].lock()
+        self.stripes[stripe(cid)].lock()
     }
+}
+
+fn stripe(cid: &Cid) -> usize {
+    cid.hash().digest().last().map_or(0, |byte| usize::from(*byte) % STRIPES)
 }
 
 /// The writing of one pin, which can be called off until the answer has been taken.

@@ -140,6 +140,14 @@ pub trait Pins: Send + Sync {
     /// greater depth replaces a smaller one). Cancel by drop: a cancelled pin leaves no pin.
     async fn pin(&self, task: PinTask, progress: Progress) -> Result<Pinned, PinError>;
 
+    /// Keeps for `owner` those of these that are complete here already, all with one write; fetches nothing, and walks no long DAG.
+    /// Durable when it returns. In their order; none for what is not complete, or would be long to walk: [`Pins::pin`] it. What has
+    /// begun goes on when its caller is dropped. A node that cannot do it quickly keeps none.
+    async fn pin_here(&self, owner: &Owner, pins: &[(Cid, Depth)]) -> Result<Vec<Option<Pinned>>, PinError> {
+        let _ = owner;
+        Ok(vec![None; pins.len()])
+    }
+
     /// Ends one owner's wish; the content goes at the next collection after its last owner let go. Twice is fine.
     async fn unpin(&self, owner: &Owner, cid: &Cid) -> Result<(), PinError>;
 

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
-use types::{ByteCount, Cid, Owner, PeerId, UnixMillis};
+use types::{ByteCount, Cid, Depth, Owner, PeerId, UnixMillis};
 
 /// How many blocks a pin takes before other tasks get their turn.
 const BLOCKS_PER_TURN: u64 = 16;
@@ -195,6 +195,15 @@ impl Pins for MemoryNode {
         let size = self.state.lock().keep(&task, size, (self.options.clock)());
         drop(running);
         Ok(size)
+    }
+
+    async fn pin_here(&self, owner: &Owner, pins: &[(Cid, Depth)]) -> Result<Vec<Option<Pinned>>, PinError> {
+        let mut kept = Vec::with_capacity(pins.len());
+        for (cid, depth) in pins {
+            let task = PinTask { owner: owner.clone(), cid: *cid, depth: *depth, source: Source::local() };
+            kept.push(self.pin(task, Progress::default()).await.ok());
+        }
+        Ok(kept)
     }
 
     async fn unpin(&self, owner: &Owner, cid: &Cid) -> Result<(), PinError> {

@@ -5,7 +5,9 @@
 //! one event are performed before those of the next.
 
 use crate::links::Links;
+use crate::looker::Looker;
 use crate::records;
+use crate::submitter::Submitter;
 use crate::trust::Trust;
 use crate::view::View;
 use cluster::{Answer, Change, Command, Effect, Event, Machine, Missing, NodeOp, Notice, OpId, RequestId, SubmitId};
@@ -13,7 +15,7 @@ use consensus::{Consensus, Write};
 use ipfs::IpfsNode;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use store::{Area, Batch, Durability, Store};
@@ -39,9 +41,14 @@ pub struct Core {
     links: OnceLock<Arc<Links>>,
     answers: Mutex<Waiting>,
     operations: Mutex<HashMap<OpId, AbortHandle>>,
+    pub(crate) submitter: Submitter,
+    pub(crate) looker: Looker,
     live: broadcast::Sender<Live>,
+    live_notices: broadcast::Sender<Live>,
     notices: Mutex<VecDeque<(UnixMillis, Notice, String)>>,
     wake: Notify,
+    /// Until when the clock sleeps, in milliseconds since the start.
+    wakes_at: AtomicU64,
     /// Something was let go since the last collection.
     has_garbage: AtomicBool,
     started: Instant,
@@ -83,9 +90,13 @@ impl Core {
             links: OnceLock::new(),
             answers: Mutex::new(Waiting::default()),
             operations: Mutex::new(HashMap::new()),
+            submitter: Submitter::default(),
+            looker: Looker::default(),
             live: broadcast::channel(LIVE_QUEUE).0,
+            live_notices: broadcast::channel(NOTICES).0,
             notices: Mutex::new(VecDeque::new()),
             wake: Notify::new(),
+            wakes_at: AtomicU64::new(0),
             has_garbage: AtomicBool::new(false),
             started,
             own: own.clone(),
@@ -121,10 +132,20 @@ impl Core {
         self.live.subscribe()
     }
 
+    /// Live notices alone: whoever wants no more is not woken by every pin.
+    pub fn live_notices(&self) -> broadcast::Receiver<Live> {
+        self.live_notices.subscribe()
+    }
+
     /// Tells live readers something that is no effect of the machine.
     pub(crate) fn tell_live(&self, live: Live) {
-        // No reader is no error.
-        self.live.send(live).ok();
+        if matches!(live, Live::Notice(..)) {
+            // No reader is no error.
+            self.live_notices.send(live.clone()).ok();
+        }
+        if self.live.receiver_count() > 0 {
+            self.live.send(live).ok();
+        }
     }
 
     /// Notices so far, oldest first.
@@ -145,8 +166,25 @@ impl Core {
         let mut machine = self.machine.lock();
         machine.handle(event, self.now(), &view, &mut effects);
         self.perform(effects);
+        let next = machine.next_wake();
         drop(machine);
-        self.wake.notify_one();
+        self.wake_by(next);
+    }
+
+    /// The same for events of different pins that happened together, in one step.
+    pub(crate) fn feed_together(&self, mut events: Vec<Event>) {
+        match events.len() {
+            0 => {}
+            1 => events.drain(..).for_each(|event| self.feed(event)),
+            _ => self.feed(Event::Together(events)),
+        }
+    }
+
+    /// Wakes the clock only if it would sleep too long: most events change nothing about that.
+    fn wake_by(&self, next: Option<Millis>) {
+        if next.is_some_and(|at| at.0 < self.wakes_at.load(Ordering::Acquire)) {
+            self.wake.notify_one();
+        }
     }
 
     /// Asks the machine and waits for its answer; `None` when the peer stops meanwhile.
@@ -171,7 +209,13 @@ impl Core {
     /// Wakes the machine when it wants to be; runs until dropped.
     pub async fn run_clock(self: Arc<Core>) {
         loop {
-            let next = self.machine.lock().next_wake();
+            let next = {
+                let machine = self.machine.lock();
+                let next = machine.next_wake();
+                // Under the lock, so that an event that comes next sees it.
+                self.wakes_at.store(next.map_or(u64::MAX, |at| at.0), Ordering::Release);
+                next
+            };
             let sleep = async {
                 match next {
                     Some(at) => tokio::time::sleep_until((self.started + std::time::Duration::from_millis(at.0)).into()).await,
@@ -211,6 +255,8 @@ impl Core {
                 Effect::Ledger { cid, ours: false } => {
                     ledger.delete(Area::Ledger, cid.to_bytes());
                 }
+                // Says nothing that the ledger must come before.
+                Effect::Changed(cid) => self.tell_live(Live::Pin(cid)),
                 other => {
                     // The ledger is entered before whatever follows it.
                     self.write_ledger(std::mem::take(&mut ledger));
@@ -234,6 +280,7 @@ impl Core {
     fn perform_one(&self, effect: Effect) {
         match effect {
             Effect::Submit(id, changes) => self.submit(id, changes),
+            Effect::Node(id, NodeOp::PinHere { cid, depth }) => self.looker.push(id, cid, depth),
             Effect::Node(id, operation) => self.start_operation(id, operation),
             Effect::Cancel(id) => self.cancel(id),
             Effect::Tell(peer, message) => {
@@ -252,7 +299,6 @@ impl Core {
                     waiting.send(answer).ok();
                 }
             }
-            Effect::Ledger { .. } => {}
             Effect::Record(record) => {
                 if let Err(error) = records::keep(self.store.as_ref(), &record) {
                     tracing::error!(%error, "keeping a record");
@@ -270,7 +316,8 @@ impl Core {
                 self.tell_live(Live::Peers);
             }
             Effect::Note(notice) => self.note(notice),
-            Effect::Changed(cid) => self.tell_live(Live::Pin(cid)),
+            // Done by `perform`.
+            Effect::Ledger { .. } | Effect::Changed(_) => {}
         }
     }
 
@@ -299,11 +346,7 @@ impl Core {
                 Change::Remove(cid) => Write { key: cid.to_bytes(), value: None, expect: None },
             })
             .collect();
-        let Some(core) = self.own.upgrade() else { return };
-        tokio::spawn(async move {
-            let outcome = core.consensus.submit(writes).await.map(|_| ()).map_err(|error| error.to_string());
-            core.feed(Event::Submitted(id, outcome));
-        });
+        self.submitter.push(id, writes);
     }
 
     fn start_operation(&self, id: OpId, operation: NodeOp) {

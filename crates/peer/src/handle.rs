@@ -156,6 +156,10 @@ pub trait Cluster: Send + Sync + 'static {
     async fn wait_copies(&self, cid: &Cid, copies: u32, limit: Duration) -> u32;
     /// Live events; a slow reader loses the oldest and is told.
     fn live(&self) -> broadcast::Receiver<Live>;
+    /// The notices among the live events, for those who want nothing else.
+    fn live_notices(&self) -> broadcast::Receiver<Live> {
+        self.live()
+    }
 
     /// Makes a one-time invite that expires after `ttl`: one line of text.
     async fn invite(&self, ttl: Duration) -> Result<String, CommandError>;

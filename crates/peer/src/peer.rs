@@ -5,8 +5,10 @@ use crate::core::Core;
 use crate::handle::{AddSession, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Totals};
 use crate::join::{JOIN, Joining};
 use crate::links::{BOOK, Links, MESSAGES, OwnFacts};
+use crate::looker::Looker;
 use crate::node::ClusterNode;
 use crate::spread::Spread;
+use crate::submitter::Submitter;
 use crate::trust::Trust;
 use crate::view;
 use async_trait::async_trait;
@@ -151,6 +153,8 @@ impl Peer {
         let mut tasks = vec![
             tokio::spawn(take_hints(core.clone())),
             tokio::spawn(core.clone().run_clock()),
+            tokio::spawn(Submitter::run(core.clone())),
+            tokio::spawn(Looker::run(core.clone())),
             tokio::spawn(take_host_events(links.clone(), parts.inbound, parts.host_events)),
             tokio::spawn(take_messages(links.clone(), received)),
             tokio::spawn(collect_garbage(core.clone())),
@@ -477,6 +481,10 @@ impl Cluster for Peer {
 
     fn live(&self) -> broadcast::Receiver<Live> {
         self.core.live()
+    }
+
+    fn live_notices(&self) -> broadcast::Receiver<Live> {
+        self.core.live_notices()
     }
 
     async fn invite(&self, ttl: Duration) -> Result<String, CommandError> {

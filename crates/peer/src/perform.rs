@@ -19,6 +19,8 @@ pub async fn run(core: &Arc<Core>, id: OpId, operation: NodeOp) -> NodeOutcome {
             let task = PinTask { owner: core.owner.clone(), cid, depth, source };
             pin(core, id, task).await
         }
+        // Gathered by the looker; one that came here all the same goes the long way.
+        NodeOp::PinHere { .. } => NodeOutcome::NotHere,
         NodeOp::Unpin { cid } => match core.node.unpin(&core.owner, &cid).await {
             Ok(()) => {
                 core.mark_garbage();

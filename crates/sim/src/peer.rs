@@ -75,6 +75,8 @@ pub enum Done {
     Half(OpId),
     /// It is complete.
     Pin(OpId),
+    /// It is not here.
+    Absent(OpId),
     /// Nobody has it.
     Missing(OpId),
     /// No room.

@@ -71,11 +71,22 @@ pub struct Cluster {
     kubos: Vec<Kubo>,
     peers: Vec<Running>,
     api: u16,
+    /// `host:port` of every peer's REST door.
+    pub doors: Vec<String>,
+}
+
+/// How pins of a Go cluster are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Batching {
+    /// Each pin its own delta: Go's default.
+    Off,
+    /// Gathered in memory: at most 1,000 pins or 500 ms.
+    On,
 }
 
 impl Cluster {
-    /// Starts `count` peers with `copies` as replication factors; ready when all see all.
-    pub fn start(bin: &Path, folder: &Path, count: usize, copies: usize) -> anyhow::Result<Cluster> {
+    /// Starts `count` peers with `copies` as replication factors (-1: everywhere); ready when all see all.
+    pub fn start(bin: &Path, folder: &Path, count: usize, copies: i64, batching: Batching) -> anyhow::Result<Cluster> {
         let secret = "9f".repeat(32);
         let service = bin.join("ipfs-cluster-service");
         let mut made = Vec::new();
@@ -98,6 +109,9 @@ impl Cluster {
             own["enable_relay_hop"] = json!(false);
             own["replication_factor_min"] = json!(copies);
             own["replication_factor_max"] = json!(copies);
+            if batching == Batching::On {
+                config["consensus"]["crdt"]["batching"] = json!({ "max_batch_size": 1000, "max_batch_age": "500ms" });
+            }
             config["api"]["restapi"]["http_listen_multiaddress"] = json!(format!("/ip4/127.0.0.1/tcp/{api}"));
             config["api"]["ipfsproxy"]["listen_multiaddress"] = json!(format!("/ip4/127.0.0.1/tcp/{}", free_port()?));
             config["api"]["ipfsproxy"]["node_multiaddress"] = json!(format!("/ip4/127.0.0.1/tcp/{}", kubo.api));
@@ -115,7 +129,8 @@ impl Cluster {
             peers.push(Running::start("a go cluster peer", &mut command, &folder.join(format!("go{index}.log")))?);
         }
         let api = made[0].4;
-        let cluster = Cluster { bin: bin.to_owned(), kubos: made.into_iter().map(|(kubo, ..)| kubo).collect(), peers, api };
+        let doors = made.iter().map(|(.., api)| format!("127.0.0.1:{api}")).collect();
+        let cluster = Cluster { bin: bin.to_owned(), kubos: made.into_iter().map(|(kubo, ..)| kubo).collect(), peers, api, doors };
         until("all go peers see each other", Duration::from_secs(90), || {
             let id: Value = serde_json::from_str(&client(cluster.ctl().args(["id"])).ok()?).ok()?;
             (id["cluster_peers"].as_array()?.len() == count).then_some(())
@@ -136,6 +151,16 @@ impl Cluster {
     /// Adds a path and waits until its pin is at its holders.
     pub fn add(&self, path: &Path) -> anyhow::Result<()> {
         client(self.ctl().args(["add", "-Q", "-r", "--no-stream", "--cid-version", "1", "--wait"]).arg(path)).map(|_| ())
+    }
+
+    /// One of the cluster peers.
+    pub fn peer(&self, index: usize) -> &Running {
+        &self.peers[index]
+    }
+
+    /// CPU seconds of the cluster peers alone so far.
+    pub fn cpu_of_peers(&self) -> f64 {
+        self.peers.iter().map(Running::cpu).sum()
     }
 
     /// CPU seconds of cluster peers and their Kubos so far.

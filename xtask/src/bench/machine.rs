@@ -23,15 +23,8 @@ pub fn limits(folder: &Path) -> anyhow::Result<Value> {
     }
     file.sync_data()?;
     let write = 512.0 * 1.048_576 / begun.elapsed().as_secs_f64();
-    let mut appends: Vec<f64> = Vec::new();
-    for _ in 0..300 {
-        let begun = Instant::now();
-        file.write_all(&chunk[..512])?;
-        file.sync_data()?;
-        appends.push(begun.elapsed().as_secs_f64() * 1000.0);
-    }
+    let appends = appends(&mut file)?;
     std::fs::remove_file(&path)?;
-    appends.sort_by(f64::total_cmp);
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     Ok(json!({
         "cores": cores,
@@ -39,6 +32,28 @@ pub fn limits(folder: &Path) -> anyhow::Result<Value> {
         "append_synced_ms_p50": round(appends[150]),
         "append_synced_ms_p99": round(appends[297]),
     }))
+}
+
+/// Small synced appends one after the other, in milliseconds, sorted: what one fdatasync takes here and now.
+pub fn synced_appends(folder: &Path) -> anyhow::Result<Vec<f64>> {
+    let path = folder.join("appends.bin");
+    let mut file = std::fs::File::create(&path)?;
+    let taken = appends(&mut file);
+    std::fs::remove_file(&path)?;
+    taken
+}
+
+fn appends(file: &mut std::fs::File) -> anyhow::Result<Vec<f64>> {
+    let bytes = [0x5a; 512];
+    let mut taken: Vec<f64> = Vec::new();
+    for _ in 0..300 {
+        let begun = Instant::now();
+        file.write_all(&bytes)?;
+        file.sync_data()?;
+        taken.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    taken.sort_by(f64::total_cmp);
+    Ok(taken)
 }
 
 /// Three significant places are more than the machine gives.

@@ -12,12 +12,14 @@ pub struct Cluster {
     binary: PathBuf,
     peers: Vec<Running>,
     api: String,
+    /// `host:port` of every peer's REST door.
+    pub doors: Vec<String>,
 }
 
 impl Cluster {
     /// Starts `count` peers in `folder`, joined by invites; ready when all see all.
     pub fn start(binary: &Path, folder: &Path, count: usize) -> anyhow::Result<Cluster> {
-        let mut cluster = Cluster { binary: binary.to_owned(), peers: Vec::new(), api: String::new() };
+        let mut cluster = Cluster { binary: binary.to_owned(), peers: Vec::new(), api: String::new(), doors: Vec::new() };
         for index in 0..count {
             let dir = folder.join(format!("peer{index}"));
             let log = folder.join(format!("peer{index}.log"));
@@ -38,8 +40,10 @@ impl Cluster {
                 text.lines().find_map(|line| serde_json::from_str::<Value>(line).ok().filter(|value| value["ready"] == true))
             });
             running.check()?;
+            let api = ready?["api"].as_str().unwrap_or_default().to_owned();
+            cluster.doors.push(api.trim_start_matches("http://").trim_end_matches('/').to_owned());
             if index == 0 {
-                cluster.api = ready?["api"].as_str().unwrap_or_default().to_owned();
+                cluster.api = api;
             }
             cluster.peers.push(running);
         }
@@ -57,6 +61,11 @@ impl Cluster {
             Command::new(&self.binary).arg("add").arg(path).args(["--quiet", "--api", &self.api, "--copies", &copies, "--wait", &copies]),
         )?;
         Ok(output.trim().lines().last().unwrap_or_default().to_owned())
+    }
+
+    /// One of the processes.
+    pub fn peer(&self, index: usize) -> &Running {
+        &self.peers[index]
     }
 
     /// CPU seconds of all peers so far.

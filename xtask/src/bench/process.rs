@@ -40,6 +40,12 @@ impl Running {
         (tick(11) + tick(12)) / TICKS
     }
 
+    /// Sends it a signal by its name (`STOP`, `CONT`).
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().context("starting kill")?;
+        if status.success() { Ok(()) } else { bail!("{} took no {name}", self.name) }
+    }
+
     /// Fails if it has ended by itself.
     pub fn check(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait() {
@@ -51,6 +57,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // A stopped process takes no SIGTERM.
+        Command::new("kill").args(["-CONT", &self.child.id().to_string()]).status().ok();
         // SIGTERM by the shell's own kill: it lets daemons remove their locks.
         Command::new("kill").arg(self.child.id().to_string()).status().ok();
         let begun = Instant::now();
@@ -63,6 +71,14 @@ impl Drop for Running {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// CPU seconds of this process itself.
+pub fn cpu_of_this() -> f64 {
+    let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let tick = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    (tick(11) + tick(12)) / TICKS
 }
 
 /// CPU seconds of all children of this process that have ended: what clients used.

@@ -77,7 +77,7 @@ fn measure(root: &Path, options: &Options, load_before: f64, binary: &Path, fold
         std::fs::remove_dir_all(&place)?;
         for (peers, copies) in [(1, 1), (3, 2)] {
             let place = fresh(folder, &format!("go{peers}-{round}"))?;
-            let cluster = go::Cluster::start(bin, &place, peers, copies)?;
+            let cluster = go::Cluster::start(bin, &place, peers, copies as i64, go::Batching::Off)?;
             let subject = format!("go {peers} peers {copies} copies");
             for (work, path, bytes, files) in
                 [("file", &large, options.mib << 20, 1), ("small", &small, (options.files * SMALL) as u64, options.files)]
@@ -131,7 +131,7 @@ impl Figure {
     }
 }
 
-fn fresh(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
+pub fn fresh(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let place = folder.join(name);
     std::fs::create_dir_all(&place).with_context(|| format!("making {}", place.display()))?;
     Ok(place)

@@ -28,7 +28,7 @@ impl Recent {
     pub fn follow(cluster: Arc<dyn Cluster>, stop: CancellationToken) -> Recent {
         let recent = Recent::default();
         let kept = recent.clone();
-        let mut live = cluster.live();
+        let mut live = cluster.live_notices();
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             loop {
                 match live.recv().await {

@@ -121,6 +121,7 @@ fn peer_row(row: &PeerRow) -> Value {
         "self": row.is_self,
         "health": row.health.as_str(),
         "heard": json::time(row.heard),
+        "heard_ms_ago": (row.heard.0 > 0).then(|| super::wall().0.saturating_sub(row.heard.0)),
         "node_addresses": row.node_addresses,
         "gateway": row.gateway,
         "api": row.api,

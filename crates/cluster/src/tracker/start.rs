@@ -33,6 +33,7 @@ impl Tracker {
             self.due.remove(&(at, cid));
             self.due_now(cid, around, ctx);
         }
+        self.start_looks(ctx);
         self.check_brake(ctx);
         while self.running_unpins < ctx.options.concurrent_unpins {
             let Some(cid) = self.unpins.pop() else { break };

@@ -21,10 +21,15 @@ impl Tracker {
         let track = self.tracks.get(cid)?;
         let is_hold = matches!(track.goal, Goal::Hold { .. });
         let (state, because, next_try, progress) = match &track.phase {
+            Phase::Running { doing: Doing::Look, .. } => (PinState::Pinning, None, None, None),
             Phase::Running { doing: Doing::Pin, progress, .. } => (PinState::Pinning, None, None, Some(*progress)),
             Phase::Running { doing: Doing::Unpin, .. } => (PinState::Unpinning, None, None, None),
             Phase::Queued { doing, place } => {
-                let queue = if *doing == Doing::Pin { &self.pins } else { &self.unpins };
+                let queue = match doing {
+                    Doing::Look => &self.looks.queue,
+                    Doing::Pin => &self.pins,
+                    Doing::Unpin => &self.unpins,
+                };
                 let because = Because::Queue { before: queue.before(*place) };
                 (queued(track.was_lost, is_hold), Some(because), Some(now.wall), None)
             }
@@ -80,7 +85,7 @@ impl Tracker {
 
     /// Whether nothing is queued, running or waiting.
     pub fn is_at_rest(&self) -> bool {
-        self.tracks.is_empty() && self.pins.is_empty() && self.unpins.is_empty()
+        self.tracks.is_empty() && self.looks.queue.is_empty() && self.pins.is_empty() && self.unpins.is_empty()
     }
 
     /// Whether a round has passed this CID, so that a missing track means settled.

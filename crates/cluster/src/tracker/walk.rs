@@ -142,7 +142,7 @@ impl Tracker {
             self.walk.has_begun = true;
             self.walk.began_current = ctx.is_current();
         }
-        if [Lane::Young, Lane::Old].iter().any(|lane| self.pins.count(*lane) >= QUEUED_MOST) {
+        if [Lane::Young, Lane::Old].iter().any(|lane| self.queued(*lane) >= QUEUED_MOST) {
             self.walk.next = ctx.now.after(FULL_PAUSE);
             return;
         }
@@ -252,7 +252,7 @@ impl Tracker {
         if let Some(track) = self.tracks.get_mut(&pin.cid) {
             track.was_lost = was_ours;
         }
-        self.enqueue(pin.cid, Doing::Pin, ctx);
+        self.enqueue(pin.cid, Doing::Look, ctx);
     }
 
     /// After a start: what is wanted and held and missing in the ledger may have been pinned just before a crash. Pinning it
@@ -262,7 +262,7 @@ impl Tracker {
             let is_held = held.binary_search_by(|other| byte_order(other, &pin.cid)).is_ok();
             if is_held && !ctx.shared.is_ours(&pin.cid) && !self.tracks.contains_key(&pin.cid) {
                 self.begin(pin.cid, Goal::Hold { version: *version, depth: pin.depth, created: pin.created }, ctx);
-                self.enqueue(pin.cid, Doing::Pin, ctx);
+                self.enqueue(pin.cid, Doing::Look, ctx);
             }
         }
     }

@@ -107,14 +107,25 @@ pub async fn peers(target: &Target) -> anyhow::Result<()> {
             vec![
                 format!("{}{own}", output::text(&peer["name"])),
                 output::text(&peer["health"]),
+                if peer["self"].as_bool() == Some(true) { String::new() } else { age(&peer["heard_ms_ago"]) },
                 space,
                 output::text(&peer["exceptions"]),
                 output::text(&peer["peer"]),
             ]
         })
         .collect();
-    output::table(&["NAME", "HEALTH", "SPACE", "WAITING", "PEER"], &rows);
+    output::table(&["NAME", "HEALTH", "HEARD", "SPACE", "WAITING", "PEER"], &rows);
     Ok(())
+}
+
+/// How old the last word of a peer is.
+fn age(millis: &Value) -> String {
+    match millis.as_u64() {
+        None => "never".to_owned(),
+        Some(millis) if millis < 120_000 => format!("{} s ago", millis / 1000),
+        Some(millis) if millis < 120 * 60_000 => format!("{} min ago", millis / 60_000),
+        Some(millis) => format!("{} h ago", millis / 3_600_000),
+    }
 }
 
 /// `pinfold recover`

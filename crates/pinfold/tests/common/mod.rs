@@ -103,6 +103,11 @@ impl Peer {
         self.ready["peer"].as_str().expect("an id")
     }
 
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A command against this peer.
     pub fn run(&self, arguments: &[&str]) -> Output {
         let output = pinfold().args(arguments).env("PINFOLD_API", self.api()).stdin(Stdio::null()).output();
@@ -153,6 +158,8 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         drop(self.stdin.take());
+        // One that a test has stopped could not end.
+        Command::new("kill").arg("-CONT").arg(self.child.id().to_string()).stderr(Stdio::null()).status().ok();
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(15) {
             if matches!(self.child.try_wait(), Ok(Some(_)) | Err(_)) {

@@ -25,6 +25,11 @@ impl World {
                 self.remember(place, op, cid);
                 (self.chance.random_range(2..20), Done::Unpin(op))
             }
+            NodeOp::PinHere { cid, .. } => {
+                self.remember(place, op, cid);
+                let done = if self.peers[place].node.has_blocks(&cid) { Done::Pin(op) } else { Done::Absent(op) };
+                (self.chance.random_range(1..10), done)
+            }
             NodeOp::Pin { cid, holders, .. } => {
                 self.note(place, 8, Some(&cid));
                 self.remember(place, op, cid);
@@ -82,7 +87,13 @@ impl World {
             return;
         }
         let op = match done {
-            Done::Half(op) | Done::Pin(op) | Done::Missing(op) | Done::NoRoom(op) | Done::Unpin(op) | Done::Cancelled(op) => op,
+            Done::Half(op)
+            | Done::Pin(op)
+            | Done::Absent(op)
+            | Done::Missing(op)
+            | Done::NoRoom(op)
+            | Done::Unpin(op)
+            | Done::Cancelled(op) => op,
             Done::List(..) => return,
         };
         let Some(cid) = self.peers[place].running.as_ref().and_then(|running| running.ops.get(&op).copied()) else { return };
@@ -103,6 +114,7 @@ impl World {
     fn outcome(&mut self, place: Place, cid: &Cid, size: u64, done: Done) -> NodeOutcome {
         match done {
             Done::Pin(_) => self.pinned(place, cid, size),
+            Done::Absent(_) => NodeOutcome::NotHere,
             Done::Unpin(_) => {
                 self.let_go(place, cid);
                 NodeOutcome::Unpinned
