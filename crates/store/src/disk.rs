@@ -17,20 +17,25 @@ mod packing;
 use crate::lock::{DirLock, lock_dir, sync_dir};
 use crate::{Area, Batch, Durability, Snapshot, Store, StoreError};
 use bytes::Bytes;
-use fjall::config::{BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry};
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use fjall::config::{BlockSizePolicy, BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry};
+use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 use group::Group;
 use std::collections::HashSet;
 use std::fs::File;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use types::ByteCount;
 
 /// fjall's least limit for its journal; replaying it bounds the time to open.
 const JOURNAL: u64 = 64 << 20;
 /// Longest key that fjall takes.
 const KEY_LONGEST: usize = u16::MAX as usize;
+/// Bytes of a data block before compression; the values are small, and most reads are lists.
+const BLOCK: u32 = 8 << 10;
+/// How long closing may take to write tables.
+const CLOSE: Duration = Duration::from_secs(3);
 /// Marks a directory in which the store is being created.
 const CREATING: &str = "creating";
 /// A full disk takes deletions while it has this much left: fjall must be able to write its tables, or it stops for good.
@@ -124,6 +129,20 @@ impl DiskStore {
         write.commit().map_err(failed("writing to the store"))
     }
 
+    /// Writes what is only in the journal and in memory to tables.
+    fn write_tables(&self) {
+        for area in self.areas.iter() {
+            if let Err(error) = area.rotate_memtable() {
+                tracing::debug!(%error, "writing tables while closing");
+                return;
+            }
+        }
+        let end = Instant::now() + CLOSE;
+        while self.areas.iter().any(|area| area.sealed_memtable_count() > 0) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Refuses what would fill the disk before fjall touches it: once a write inside fjall fails, it takes no more.
     fn check_room(&self, batch: &Batch) -> Result<(), StoreError> {
         let free = free_space(&self.dir)?;
@@ -161,6 +180,11 @@ impl Drop for DiskStore {
     fn drop(&mut self) {
         if let Err(error) = self.database.persist(PersistMode::SyncData) {
             tracing::warn!(%error, dir = %self.dir.display(), "the store could not be synced while closing");
+            return;
+        }
+        // The next open then finds nothing to replay. Everything is safe in the journal without it, so it may fail or be cut short.
+        if free_space(&self.dir).is_ok_and(|free| free >= self.reserve) {
+            self.write_tables();
         }
     }
 }
@@ -241,7 +265,10 @@ fn keyspace_options(area: Area, options: &DiskOptions) -> KeyspaceCreateOptions 
     match area {
         // Hashes do not compress.
         Area::BlockIndex => keyspace.data_block_compression_policy(CompressionPolicy::disabled()),
-        _ => keyspace,
+        // On all levels: keys that are written in order are never written anew on their way down.
+        _ => keyspace
+            .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
+            .data_block_size_policy(BlockSizePolicy::all(BLOCK)),
     }
 }
 
@@ -282,8 +309,9 @@ impl Creation {
 
 /// fjall numbers a batch once, so two changes of one key inside it would have no order.
 fn last_of_each_key(batch: Batch) -> Vec<crate::Op> {
+    let is_distinct = batch.is_distinct();
     let mut ops = batch.into_ops();
-    if ops.len() < 2 {
+    if ops.len() < 2 || is_distinct {
         return ops;
     }
     let mut seen = HashSet::with_capacity(ops.len());

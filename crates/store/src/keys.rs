@@ -90,6 +90,7 @@ pub struct Op {
 pub struct Batch {
     ops: Vec<Op>,
     bytes: u64,
+    is_distinct: bool,
 }
 
 impl Batch {
@@ -115,8 +116,20 @@ impl Batch {
 
     /// Adds all of `other` behind this batch's changes.
     pub fn append(&mut self, other: Batch) {
+        self.is_distinct = self.is_empty() && other.is_distinct;
         self.bytes += other.bytes;
         self.ops.extend(other.ops);
+    }
+
+    /// Says that no key stands in it twice, which spares the store the search. Changes added later must keep to it.
+    #[must_use]
+    pub fn distinct(mut self) -> Batch {
+        self.is_distinct = true;
+        self
+    }
+
+    pub(crate) fn is_distinct(&self) -> bool {
+        self.is_distinct
     }
 
     /// The changes in their order.

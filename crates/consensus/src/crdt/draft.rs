@@ -74,7 +74,7 @@ impl Draft {
                 };
             }
         }
-        batch
+        batch.distinct()
     }
 
     fn set(&mut self, area: Area, key: &[u8], value: Option<Bytes>) {
