@@ -107,7 +107,7 @@ impl Gateway {
             .map_err(|error| Trouble::new(StatusCode::BAD_REQUEST, &format!("{root:?} is no CID: {error}")))?;
         let asked = Asked {
             path: path.to_owned(),
-            names: decode_bytes(names),
+            names: decode_bytes(names.as_bytes()),
             root,
             query: Query::parse(request.head.uri.query().unwrap_or_default()),
             is_head: request.head.method == Method::HEAD,

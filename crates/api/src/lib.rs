@@ -15,7 +15,9 @@ pub mod proxy;
 pub mod rest;
 pub mod server;
 
+mod crowd;
 mod linger;
+mod stall;
 mod message;
 mod multipart;
 mod page;

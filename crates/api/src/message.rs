@@ -11,7 +11,6 @@ use hyper::{StatusCode, header};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 
 /// A request that passed the guard.
 pub(crate) struct Request {
@@ -85,7 +84,7 @@ impl RequestBody {
 /// The body of an answer: known, or streamed.
 pub(crate) struct Body {
     content: Content,
-    permit: Option<OwnedSemaphorePermit>,
+    held: Option<Box<dyn Send + Sync>>,
 }
 
 enum Content {
@@ -99,21 +98,21 @@ impl Body {
     }
 
     pub fn whole(bytes: impl Into<Bytes>) -> Body {
-        Body { content: Content::Whole(bytes.into()), permit: None }
+        Body { content: Content::Whole(bytes.into()), held: None }
     }
 
     pub fn stream(stream: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static) -> Body {
-        Body { content: Content::Stream { stream: Box::pin(stream), length: None }, permit: None }
+        Body { content: Content::Stream { stream: Box::pin(stream), length: None }, held: None }
     }
 
     /// A stream of known length.
     pub fn sized(stream: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static, length: u64) -> Body {
-        Body { content: Content::Stream { stream: Box::pin(stream), length: Some(length) }, permit: None }
+        Body { content: Content::Stream { stream: Box::pin(stream), length: Some(length) }, held: None }
     }
 
-    /// Keeps `permit` until the body has been sent.
-    pub fn holding(mut self, permit: OwnedSemaphorePermit) -> Body {
-        self.permit = Some(permit);
+    /// Keeps `held` (places, marks) until the body has been sent.
+    pub fn holding(mut self, held: impl Send + Sync + 'static) -> Body {
+        self.held = Some(Box::new(held));
         self
     }
 }

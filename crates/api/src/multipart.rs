@@ -35,8 +35,8 @@ pub(crate) enum MultipartError {
 pub(crate) struct PartHead {
     /// Media type, in small letters, without parameters; empty when not said.
     pub content_type: String,
-    /// `filename`, URL escapes decoded; none when there is none.
-    pub file_name: Option<String>,
+    /// `filename`, URL escapes decoded; none when there is none. Names of files are bytes, not text.
+    pub file_name: Option<Vec<u8>>,
 }
 
 /// What comes out of a body, in order: `Head (Data* PartEnd)`, …, `End`.
@@ -50,51 +50,59 @@ pub(crate) enum Piece {
 
 /// The boundary named by a `Content-Type` header.
 pub(crate) fn boundary(content_type: Option<&[u8]>) -> Result<String, MultipartError> {
-    let text = content_type.and_then(|value| std::str::from_utf8(value).ok()).ok_or(MultipartError::NotMultipart)?;
-    let (media, parameters) = text.split_once(';').unwrap_or((text, ""));
-    if !media.trim().eq_ignore_ascii_case("multipart/form-data") {
+    let value = content_type.ok_or(MultipartError::NotMultipart)?;
+    let (media, parameters) = split_once(value, b';').unwrap_or((value, b""));
+    if !media.trim_ascii().eq_ignore_ascii_case(b"multipart/form-data") {
         return Err(MultipartError::NotMultipart);
     }
     let boundary = parameter(parameters, "boundary").ok_or(MultipartError::NoBoundary)?;
-    let is_good = !boundary.is_empty() && boundary.len() <= BOUNDARY_MAX && boundary.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    if is_good { Ok(boundary) } else { Err(MultipartError::NoBoundary) }
+    let is_good = !boundary.is_empty() && boundary.len() <= BOUNDARY_MAX && boundary.iter().all(|byte| (b' '..=b'~').contains(byte));
+    if is_good { String::from_utf8(boundary).map_err(|_| MultipartError::NoBoundary) } else { Err(MultipartError::NoBoundary) }
 }
 
 /// Reads `name=value` or `name="value"` out of `; a=b; c="d"`.
-fn parameter(text: &str, wanted: &str) -> Option<String> {
+fn parameter(text: &[u8], wanted: &str) -> Option<Vec<u8>> {
     let mut rest = text;
     loop {
-        rest = rest.trim_start_matches([' ', '\t', ';', '\r', '\n']);
-        let (name, after) = rest.split_once('=')?;
-        let (value, after) = if let Some(quoted) = after.strip_prefix('"') {
+        let start = rest.iter().position(|byte| !b" \t;\r\n".contains(byte)).unwrap_or(rest.len());
+        let (name, after) = split_once(&rest[start..], b'=')?;
+        let (value, after) = if let Some(quoted) = after.strip_prefix(b"\"") {
             unquote(quoted)?
         } else {
-            let end = after.find(';').unwrap_or(after.len());
-            (after[..end].trim().to_owned(), &after[end..])
+            let end = memchr::memchr(b';', after).unwrap_or(after.len());
+            (after[..end].trim_ascii().to_vec(), &after[end..])
         };
-        if name.trim().eq_ignore_ascii_case(wanted) {
+        if name.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()) {
             return Some(value);
         }
         rest = after;
     }
 }
 
+fn split_once(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    memchr::memchr(at, text).map(|place| (&text[..place], &text[place + 1..]))
+}
+
 /// The value up to the closing quote, backslash escapes undone, and what follows.
-fn unquote(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return Some((value, &text[at + 1..])),
-            '\\' => match chars.next()?.1 {
-                escaped @ ('"' | '\\') => value.push(escaped),
-                // Browsers of old send Windows paths unescaped.
-                other => value.extend(['\\', other]),
-            },
-            c => value.push(c),
+fn unquote(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let mut value = Vec::new();
+    let mut at = 0;
+    loop {
+        match *text.get(at)? {
+            b'"' => return Some((value, &text[at + 1..])),
+            b'\\' => {
+                at += 1;
+                let escaped = *text.get(at)?;
+                if !matches!(escaped, b'"' | b'\\') {
+                    // Browsers of old send Windows paths unescaped.
+                    value.push(b'\\');
+                }
+                value.push(escaped);
+            }
+            byte => value.push(byte),
         }
+        at += 1;
     }
-    None
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -262,18 +270,22 @@ fn parse_head(lines: &[u8]) -> Result<PartHead, MultipartError> {
         if line.is_empty() {
             continue;
         }
-        let line = String::from_utf8_lossy(line);
-        let (name, value) = line.split_once(':').ok_or(MultipartError::BadHead)?;
-        if name.eq_ignore_ascii_case("content-type") {
-            let media = value.split(';').next().unwrap_or_default();
-            head.content_type = media.trim().to_ascii_lowercase();
-        } else if name.eq_ignore_ascii_case("content-disposition") {
-            let parameters = value.split_once(';').map_or("", |(_, parameters)| parameters);
-            head.file_name =
-                parameter(parameters, "filename").map(|name| crate::query::decode_percent(&name.replace('+', " ")).into_owned());
+        let (name, value) = split_once(line, b':').ok_or(MultipartError::BadHead)?;
+        if name.eq_ignore_ascii_case(b"content-type") {
+            let (media, _) = split_once(value, b';').unwrap_or((value, b""));
+            head.content_type = String::from_utf8_lossy(media.trim_ascii()).to_ascii_lowercase();
+        } else if name.eq_ignore_ascii_case(b"content-disposition") {
+            let (_, parameters) = split_once(value, b';').unwrap_or((value, b""));
+            head.file_name = parameter(parameters, "filename").map(|name| unescape_name(&name));
         }
     }
     Ok(head)
+}
+
+/// Names travel as Go's `url.QueryEscape` writes them: `%41`, and `+` for a blank.
+fn unescape_name(name: &[u8]) -> Vec<u8> {
+    let blanks: Vec<u8> = name.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    crate::query::decode_bytes(&blanks)
 }
 
 /// The parts of a request, as they arrive.
@@ -313,7 +325,10 @@ mod tests {
         let mut seen = Vec::new();
         loop {
             match splitter.next().map_err(|error| error.to_string())? {
-                Some(Piece::Head(head)) => seen.push(format!("{}:{}=", head.content_type, head.file_name.unwrap_or_else(|| "-".into()))),
+                Some(Piece::Head(head)) => {
+                    let name = head.file_name.unwrap_or_else(|| b"-".to_vec());
+                    seen.push(format!("{}:{}=", head.content_type, name.escape_ascii()));
+                }
                 Some(Piece::Data(data)) => {
                     assert!(!data.is_empty());
                     seen.last_mut().unwrap().push_str(&String::from_utf8_lossy(&data));
@@ -344,6 +359,20 @@ mod tests {
         check(&format!("--XX\r\n{F}\r\nab\r\n-c\r\n--XX\r\n\r\nd\r\n--XX--"), Ok(&["application/x-directory:a b/c=ab\r\n-c.", ":-=d."]));
         check("pre\r\namble--XX\r\n--XX \t\r\n\r\nx\r\n--XX--epilogue", Ok(&[":-=x."]));
         check("--XX--", Ok(&[]));
+    }
+
+    #[test]
+    fn names_are_bytes_escaped_or_not() {
+        for (sent, name) in [
+            (&b"%FF%00%C3"[..], &b"\xff\0\xc3"[..]),
+            (b"\xff\xfe", b"\xff\xfe"),
+            (b"a+b%2B", b"a b+"),
+            (b"%zz%4", b"%zz%4"),
+            (b"a\\\"b\\c", b"a\"b\\c"),
+        ] {
+            let head = [b"Content-Disposition: form-data; filename=\"", sent, b"\""].concat();
+            assert_eq!(parse_head(&head).unwrap().file_name.as_deref(), Some(name), "{}", sent.escape_ascii());
+        }
     }
 
     #[test]

@@ -9,12 +9,11 @@ pub(crate) fn decode_percent(text: &str) -> Cow<'_, str> {
 }
 
 fn decode(text: &str) -> String {
-    String::from_utf8(decode_bytes(text)).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    String::from_utf8(decode_bytes(text.as_bytes())).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// The same for names that need not be text.
-pub(crate) fn decode_bytes(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
+pub(crate) fn decode_bytes(bytes: &[u8]) -> Vec<u8> {
     let digit = |at: usize| bytes.get(at).and_then(|byte| (*byte as char).to_digit(16));
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -26,7 +26,6 @@ use hyper::{Method, StatusCode};
 use peer::{Cluster, CommandError};
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -193,5 +192,5 @@ pub(crate) fn parse_cid(text: &str) -> Result<Cid, Failure> {
 
 /// Wall time; doors may read the clock, machines may not.
 pub(crate) fn wall() -> UnixMillis {
-    UnixMillis(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64))
+    peer::clock::wall()
 }

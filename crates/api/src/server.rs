@@ -1,10 +1,12 @@
 //! Accepts connections, keeps the limits, asks the guard, hands requests to a door, drains on stop.
 
+use crate::crowd::{Busy, Crowd, Seat};
 use crate::guard::{Credentials, Guard};
 use crate::linger::Linger;
 use crate::message::{Body, Request, RequestBody, Response, error_json};
+use crate::stall::Stall;
 use crate::trailer::{TrailerIo, TrailerSlot};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, StatusCode, header};
@@ -42,15 +44,17 @@ impl ServeOptions {
 /// Bounds on what strangers may use of a door.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Open connections; further ones wait in the backlog of the kernel.
+    /// Open connections; a further one takes the place of the longest idle, or waits while none is idle.
     pub connections: usize,
     /// Requests being answered, streams included; further ones get 503.
     pub requests: usize,
+    /// Requests with a body among them: slow senders must leave room for those who only ask.
+    pub uploads: usize,
     /// Bytes of a request's head; more gets 431.
     pub head_bytes: usize,
     /// How long a connection may be silent between requests, or take to send a head.
     pub idle: Duration,
-    /// How long a client may pause while it sends a body.
+    /// How long a client may pause while it sends a body, or leave an answer unread.
     pub body_idle: Duration,
     /// How long requests in flight may go on after the stop.
     pub drain: Duration,
@@ -61,6 +65,7 @@ impl Default for Limits {
         Limits {
             connections: 4096,                   // about 100 KB each at worst
             requests: 1024,                      // more at once only add to each other's latency
+            uploads: 512,                        // half of them
             head_bytes: 96 << 10,                // a URI has at most 64 KiB: `GET /pins?cids=` with 1,000 CIDs
             idle: Duration::from_secs(120),      // Go's default
             body_idle: Duration::from_secs(120), // a client that packs a tree may think for a while
@@ -81,6 +86,7 @@ pub(crate) fn serve<D: Door>(options: ServeOptions, door: Arc<D>, stop: Cancella
         door,
         guard: Guard::new(options.names, options.origins, options.credentials),
         requests: Arc::new(Semaphore::new(options.limits.requests)),
+        uploads: Arc::new(Semaphore::new(options.limits.uploads)),
         limits: options.limits,
     });
     tokio::spawn(accept_until(options.listener, shared, stop))
@@ -90,24 +96,25 @@ struct Shared<D> {
     door: Arc<D>,
     guard: Guard,
     requests: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
     limits: Limits,
 }
 
 async fn accept_until<D: Door>(listener: TcpListener, shared: Arc<Shared<D>>, stop: CancellationToken) {
-    let room = Arc::new(Semaphore::new(shared.limits.connections));
+    let crowd = Crowd::new(shared.limits.connections);
     let mut connections = JoinSet::new();
     loop {
         let stream = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            stream = next_stream(&listener, &room) => stream,
+            stream = next_stream(&listener, &crowd) => stream,
         };
         while connections.try_join_next().is_some() {}
-        let Some((stream, permit)) = stream else { break };
+        let Some((stream, seat)) = stream else { break };
         let (shared, stop) = (shared.clone(), stop.clone());
         connections.spawn(async move {
-            serve_connection(stream, shared, stop).await;
-            drop(permit);
+            serve_connection(stream, &seat, shared, stop).await;
+            drop(seat);
         });
     }
     drop(listener);
@@ -118,11 +125,11 @@ async fn accept_until<D: Door>(listener: TcpListener, shared: Arc<Shared<D>>, st
     }
 }
 
-async fn next_stream(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = room.clone().acquire_owned().await.ok()?;
+/// The next connection and a place for it; further ones wait meanwhile in the backlog of the kernel.
+async fn next_stream(listener: &TcpListener, crowd: &Arc<Crowd>) -> Option<(TcpStream, Seat)> {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return Some((stream, permit)),
+            Ok((stream, _)) => return Some((stream, crowd.seat().await?)),
             Err(error) => {
                 // Out of descriptors, or a client that went away while waiting: neither ends the door.
                 tracing::debug!(%error, "accepting a connection");
@@ -132,14 +139,15 @@ async fn next_stream(listener: &TcpListener, room: &Arc<Semaphore>) -> Option<(T
     }
 }
 
-async fn serve_connection<D: Door>(stream: TcpStream, shared: Arc<Shared<D>>, stop: CancellationToken) {
+async fn serve_connection<D: Door>(stream: TcpStream, seat: &Seat, shared: Arc<Shared<D>>, stop: CancellationToken) {
     let _ = stream.set_nodelay(true);
     let slot = TrailerSlot::default();
-    let io = TokioIo::new(TrailerIo::new(Linger::new(stream), slot.clone()));
+    let io = TokioIo::new(TrailerIo::new(Stall::new(Linger::new(stream), shared.limits.body_idle), slot.clone()));
     let limits = shared.limits;
+    let (marker, cut) = (seat.marker(), seat.cut());
     let service = service_fn(move |request| {
-        let (shared, slot) = (shared.clone(), slot.clone());
-        async move { Ok::<_, Infallible>(answer(&shared, request, slot).await) }
+        let (shared, slot, busy) = (shared.clone(), slot.clone(), marker());
+        async move { Ok::<_, Infallible>(answer(&shared, request, slot, busy).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -150,6 +158,7 @@ async fn serve_connection<D: Door>(stream: TcpStream, shared: Arc<Shared<D>>, st
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
+        () = cut.cancelled() => return,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -160,7 +169,7 @@ async fn serve_connection<D: Door>(stream: TcpStream, shared: Arc<Shared<D>>, st
     }
 }
 
-async fn answer<D: Door>(shared: &Shared<D>, request: hyper::Request<Incoming>, slot: TrailerSlot) -> Response {
+async fn answer<D: Door>(shared: &Shared<D>, request: hyper::Request<Incoming>, slot: TrailerSlot, busy: Busy) -> Response {
     let (head, body) = request.into_parts();
     let origin = match shared.guard.check(&head) {
         Ok(origin) => origin,
@@ -171,15 +180,24 @@ async fn answer<D: Door>(shared: &Shared<D>, request: hyper::Request<Incoming>, 
     {
         return shared.guard.preflight(origin);
     }
-    let Ok(permit) = shared.requests.clone().try_acquire_owned() else {
-        let mut response = error_json(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once: try again");
-        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
-        return response;
+    let Ok(permit) = shared.requests.clone().try_acquire_owned() else { return too_many("requests") };
+    let upload = match body.is_end_stream() {
+        true => None,
+        false => match shared.uploads.clone().try_acquire_owned() {
+            Ok(upload) => Some(upload),
+            Err(_) => return too_many("uploads"),
+        },
     };
     let request = Request { head, body: RequestBody::new(body, shared.limits.body_idle), trailer: slot };
     let mut response = shared.door.clone().answer(request).await;
     if let Some(origin) = &origin {
         shared.guard.let_read(origin, &mut response);
     }
-    response.map(|body: Body| body.holding(permit))
+    response.map(|body: Body| body.holding((permit, upload, busy)))
+}
+
+fn too_many(what: &str) -> Response {
+    let mut response = error_json(StatusCode::SERVICE_UNAVAILABLE, &format!("too many {what} at once: try again"));
+    response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    response
 }

@@ -400,6 +400,80 @@ async fn a_silent_sender_is_cut() {
 }
 
 #[tokio::test]
+async fn silent_connections_make_room_for_those_who_ask() {
+    let served = serve_rest_with(|options| options.limits.connections = 3).await;
+    let mut busy = Client::connect(served.address).await;
+    busy.send(&request("GET", "/pinfold/v1/events", &[], b"")).await;
+    busy.head().await;
+    let mut silent = Vec::new();
+    for head in [&b""[..], b"GET /id HTTP/1.1\r\nHost: 127", b"", b"POST /pins"] {
+        let mut client = Client::connect(served.address).await;
+        client.send(head).await;
+        silent.push(client);
+    }
+    for _ in 0..5 {
+        assert_eq!(ask(served.address, "GET", "/id").await.status, 200);
+    }
+    let _ = served.twin.live.send(peer::Live::Peers);
+    assert!(!busy.line().await.is_empty(), "who is being answered keeps its place");
+}
+
+#[tokio::test]
+async fn slow_uploads_leave_room_for_questions() {
+    let served = serve_rest_with(|options| options.limits.uploads = 2).await;
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(served.address).await;
+        client.send(b"POST /add HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: multipart/form-data; boundary=B\r\nContent-Length: 1000\r\n\r\n--B\r\n").await;
+        slow.push(client);
+    }
+    // Both have their place once a third sender is refused.
+    for _ in 0..200 {
+        let refused = add(served.address, "", &[(FILE, "f", b"x")]).await;
+        if refused.status == 503 {
+            assert_eq!(ask(served.address, "GET", "/id").await.status, 200);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("a third sender was never told to come again");
+}
+
+#[tokio::test]
+async fn who_does_not_read_the_answer_is_cut() {
+    let served = serve_rest_with(|options| {
+        options.limits.body_idle = Duration::from_millis(300);
+        options.limits.requests = 1;
+    })
+    .await;
+    let big = vec![7u8; 48 << 20];
+    let added = add(served.address, "", &[(FILE, "f", &big)]).await;
+    let cid = added.lines().last().and_then(|line| line["cid"].as_str().map(str::to_owned)).expect("a root");
+    let mut lazy = Client::connect(served.address).await;
+    lazy.send(&request("GET", &format!("/pinfold/v1/cat/{cid}"), &[], b"")).await;
+    for _ in 0..400 {
+        if ask(served.address, "GET", "/id").await.status == 200 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("its place was never given on");
+}
+
+#[tokio::test]
+async fn names_of_any_bytes_arrive_as_they_were_sent() {
+    let served = serve_rest().await;
+    let parts: [(&str, &str, &[u8]); 3] =
+        [(DIRECTORY, "d", b""), (FILE, "d/a%FF%FEb", b"one"), (FILE, "d/a%FF%FFb", b"two")];
+    let added = add(served.address, "", &parts).await;
+    let cid = added.lines().last().and_then(|line| line["cid"].as_str().map(str::to_owned)).expect("a root");
+    let listed = ask(served.address, "GET", &format!("/pinfold/v1/ls/{cid}")).await;
+    let names: Vec<String> = listed.lines().iter().filter_map(|line| line["escaped"].as_str().map(str::to_owned)).collect();
+    assert_eq!(names, ["a%FF%FEb", "a%FF%FFb"], "two names that differ only in bytes that are no text stay two");
+    assert_eq!(ask(served.address, "GET", &format!("/pinfold/v1/cat/{cid}/a%FF%FFb")).await.body, b"two");
+}
+
+#[tokio::test]
 async fn requests_in_flight_end_before_the_door() {
     let served = serve_rest().await;
     let mut client = Client::connect(served.address).await;

@@ -147,7 +147,10 @@ pub enum Command {
         cid: Option<Cid>,
     },
     /// Take no new copies, hand the own ones over, then answer [`Answer::Left`].
-    Leave,
+    Leave {
+        /// Leave although some copies can go nowhere; otherwise that is refused and this peer stays.
+        force: bool,
+    },
     /// A mass removal that was braked may go on.
     ApproveRemovals,
     /// Write a record of this peer (membership: trust or expel).
@@ -177,7 +180,7 @@ pub enum Answer {
     },
     /// How many waiting operations were put back in the queue, and which (at most 1,000).
     Recovered(Vec<Cid>),
-    /// Everything was handed over (or nobody could take it: so many copies stay only here).
+    /// Everything was handed over (or leaving was forced: so many copies stay only here).
     Left {
         /// Pins whose last copies stay here.
         stranded: u64,
@@ -214,6 +217,18 @@ pub enum Missing {
     /// This peer is leaving or draining.
     #[error("this peer is leaving the cluster: use another one")]
     Leaving,
+    /// Copies that only this peer has would be left behind.
+    #[error(
+        "this peer stays: {only_here} of its {pins} pins are held by nobody else, and nobody can take them. {detail} Make room there, start or invite another peer; or leave with --force: the copies then stay only on this disk"
+    )]
+    CannotLeave {
+        /// Pins that are still placed here.
+        pins: u64,
+        /// Those that only this peer holds.
+        only_here: u64,
+        /// Why the others cannot take them, by peer.
+        detail: String,
+    },
     /// Too many questions at once.
     #[error("too many requests wait for an answer: try again")]
     Busy,

@@ -15,6 +15,8 @@ const TICK: Millis = Millis::seconds(1);
 const DOMAIN_GRACES: u64 = 6;
 /// Texts in a hello longer than this are cut: a stranger sends them.
 const TEXT_MOST: usize = 1024;
+/// Clocks this near to each other count as equal: a hello takes time to arrive.
+const CLOCK_SLACK: Millis = Millis::seconds(5);
 /// Addresses taken from a hello.
 const ADDRESSES_MOST: usize = 64;
 
@@ -33,6 +35,8 @@ pub(crate) struct Standing {
     pub incarnation: u64,
     /// What its hello said; none before the first.
     pub facts: Option<PeerFacts>,
+    /// How far its wall clock is ahead of the own one, in milliseconds, when it last said hello.
+    pub clock_ahead: Option<i64>,
     /// Room promised to it since its last hello, which does not show it yet.
     pub promised: ByteCount,
 }
@@ -78,6 +82,7 @@ impl Health {
                 phase: PeerHealth::Suspect,
                 incarnation: 0,
                 facts: None,
+                clock_ahead: None,
                 promised: ByteCount::ZERO,
             });
         }
@@ -110,8 +115,18 @@ impl Health {
 
     /// The peer says what it is; true when it started anew since its last hello.
     pub fn hello(&mut self, peer: &PeerId, message: &PeerMessage, options: &Options, now: Now) -> bool {
-        let PeerMessage::Hello { name, node_addresses, gateway, api, space_limit, space_used, space_reserved, is_draining, incarnation } =
-            message
+        let PeerMessage::Hello {
+            name,
+            node_addresses,
+            gateway,
+            api,
+            space_limit,
+            space_used,
+            space_reserved,
+            is_draining,
+            incarnation,
+            clock,
+        } = message
         else {
             return false;
         };
@@ -123,6 +138,7 @@ impl Health {
             standing.phase = PeerHealth::Up;
         }
         standing.promised = ByteCount::ZERO;
+        standing.clock_ahead = Some((i128::from(clock.0) - i128::from(now.wall.0)).clamp(i64::MIN.into(), i64::MAX.into()) as i64);
         standing.facts = Some(PeerFacts {
             name: cut(name),
             node_addresses: node_addresses.iter().take(ADDRESSES_MOST).map(|text| cut(text)).collect(),
@@ -218,6 +234,14 @@ impl Health {
     pub fn is_split(&self) -> bool {
         let (seen, known) = self.seen();
         seen * 2 < known
+    }
+
+    /// The time by the slowest clock among the own one and those of live members: what ends at a certain time (a pin, say) must not end
+    /// early because one clock is ahead.
+    pub fn slowest_clock(&self, now: Now) -> UnixMillis {
+        let live = self.peers.values().filter(|standing| standing.phase == PeerHealth::Up);
+        let behind = live.filter_map(|standing| standing.clock_ahead).filter(|ahead| ahead.unsigned_abs() > CLOCK_SLACK.0).min();
+        UnixMillis(now.wall.0.saturating_sub(behind.unwrap_or(0).min(0).unsigned_abs()))
     }
 
     /// Whether the copies of a peer are to be replaced: gone, or silent beyond grace (six graces when its whole failure
@@ -374,19 +398,56 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_waits_for_the_slowest_live_clock() {
+        let (mut health, options) = three();
+        let own = 1_700_000_000_000;
+        let now = |second: u64| Now { mono: Millis::seconds(second), wall: UnixMillis(own + second * 1000) };
+        let say = |health: &mut Health, number, ahead: i64| {
+            let mut message = hello(1, 0, false);
+            if let PeerMessage::Hello { clock, .. } = &mut message {
+                *clock = UnixMillis((own as i64 + ahead) as u64);
+            }
+            health.heard(&peer(number), now(0), &mut Vec::new());
+            health.hello(&peer(number), &message, &options, now(0));
+        };
+        say(&mut health, 1, 7_200_000);
+        say(&mut health, 2, -300);
+        assert_eq!(health.slowest_clock(now(0)).0, own, "one is ahead, one is late by the way it came");
+        assert_eq!(health.of(&peer(1)).and_then(|standing| standing.clock_ahead), Some(7_200_000));
+        say(&mut health, 3, -3_600_000);
+        assert_eq!(health.slowest_clock(now(2)).0, own + 2000 - 3_600_000);
+        for second in 0..20 {
+            health.heard(&peer(1), now(second), &mut Vec::new());
+            health.tick(&options, now(second), &mut Vec::new());
+        }
+        health.left(&peer(3));
+        assert_eq!(health.slowest_clock(now(20)).0, own + 20_000, "who is gone is not waited for");
+    }
+
+    #[test]
     fn who_left_comes_back_only_with_a_new_start() {
         let (mut health, options) = three();
         health.hello(&peer(1), &hello(1, 0, false), &options, at(1));
         health.left(&peer(1));
         health.hello(&peer(1), &hello(1, 0, false), &options, at(2));
         assert!(health.is_gone(&peer(1)), "a late hello of the same start");
-        let PeerMessage::Hello { name, node_addresses, gateway, api, space_limit, space_used, space_reserved, is_draining, .. } =
+        let PeerMessage::Hello { name, node_addresses, gateway, api, space_limit, space_used, space_reserved, is_draining, clock, .. } =
             hello(1, 0, false)
         else {
             return;
         };
-        let again =
-            PeerMessage::Hello { name, node_addresses, gateway, api, space_limit, space_used, space_reserved, is_draining, incarnation: 2 };
+        let again = PeerMessage::Hello {
+            name,
+            node_addresses,
+            gateway,
+            api,
+            space_limit,
+            space_used,
+            space_reserved,
+            is_draining,
+            incarnation: 2,
+            clock,
+        };
         assert!(health.hello(&peer(1), &again, &options, at(3)));
         assert!(!health.is_gone(&peer(1)));
     }

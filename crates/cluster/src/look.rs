@@ -3,7 +3,7 @@
 use crate::Options;
 use crate::health::Health;
 use crate::holdings::Holdings;
-use crate::placement::Candidate;
+use crate::placement::{Candidate, Rules, filter};
 use crate::report::PeerHealth;
 use crate::space::Space;
 use crate::tracker::Tracker;
@@ -50,6 +50,29 @@ impl Look<'_> {
             }
         });
         std::iter::once(me).chain(others).collect()
+    }
+
+    /// For a peer that leaves: why each of the others takes nothing more, in words.
+    pub fn why_nobody_takes(&self) -> String {
+        const SHOWN: usize = 20;
+        let rules = Rules::copies(1, 1, 1);
+        let others: Vec<Candidate> = self.candidates().into_iter().filter(|candidate| candidate.peer != self.options.me).collect();
+        if others.is_empty() {
+            return "There are no other peers.".to_owned();
+        }
+        let words = |candidate: &Candidate| {
+            let name = self.health.of(&candidate.peer).and_then(|standing| standing.facts.as_ref()).map(|facts| facts.name.clone());
+            let name = name.filter(|name| !name.is_empty()).unwrap_or_else(|| candidate.peer.short());
+            match filter::check(candidate, &rules) {
+                Some(unfit) => format!("{name} {unfit}"),
+                None => format!("{name} has too little room for them (free {})", candidate.free),
+            }
+        };
+        let mut listed: Vec<String> = others.iter().take(SHOWN).map(words).collect();
+        if others.len() > SHOWN {
+            listed.push(format!("and {} more", others.len() - SHOWN));
+        }
+        format!("Of the others {}.", listed.join(", "))
     }
 
     /// Whether this peer, the own one included, is known to hold a pin that is placed on it.

@@ -290,6 +290,7 @@ impl Parts {
             space_reserved: if limit == ByteCount::ZERO { ByteCount::ZERO } else { self.space.reserved() },
             is_draining: self.leaving.is_some(),
             incarnation: ctx.options.incarnation,
+            clock: ctx.now.wall,
         }
     }
 

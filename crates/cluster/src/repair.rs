@@ -49,6 +49,8 @@ pub(crate) struct Counts {
     pub placed_here: u64,
     /// Placed on this peer and confirmed nowhere else.
     pub only_here: u64,
+    /// While this peer leaves: placed on it, and nobody can take the copy.
+    pub hopeless_here: u64,
 }
 
 /// The walk and what it found.
@@ -97,6 +99,13 @@ impl Repair {
     pub fn look_soon(&mut self, ctx: &Context) {
         if self.cursor.is_none() {
             self.next = self.next.min(ctx.now.mono.max(Millis(self.ended.0.saturating_add(WALK_GAP.0))));
+        }
+    }
+
+    /// Somebody waits for what the walk finds: the next one begins at once.
+    pub fn look_now(&mut self, ctx: &Context) {
+        if self.cursor.is_none() {
+            self.next = ctx.now.mono;
         }
     }
 
@@ -201,6 +210,9 @@ impl Repair {
             let own = u32::from(look.is_confirmed(&look.options.me, &pin.cid));
             self.counting.placed_here += 1;
             self.counting.only_here += u64::from(confirmed == own);
+            if look.is_leaving {
+                self.counting.hopeless_here += u64::from(matches!(self.judge(pin, look), Verdict::Hopeless(_)));
+            }
         }
         if confirmed >= least && self.repairing.remove(&pin.cid) {
             ctx.effects.push(Effect::Note(Notice::Repaired { cid: pin.cid }));

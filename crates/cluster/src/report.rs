@@ -85,6 +85,8 @@ pub struct PeerRow {
     pub health: PeerHealth,
     /// Last heard of, wall time of this peer.
     pub heard: UnixMillis,
+    /// How far its clock is ahead of this peer's, in milliseconds; none where it never said.
+    pub clock_ahead: Option<i64>,
     /// Multiaddrs of its node.
     pub node_addresses: Vec<String>,
     /// Its gateway, if it says one.

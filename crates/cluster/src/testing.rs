@@ -238,5 +238,6 @@ pub fn hello(limit: u64, used: u64, is_draining: bool) -> types::PeerMessage {
         space_reserved: types::ByteCount(0),
         is_draining,
         incarnation: 1,
+        clock: types::UnixMillis(0),
     }
 }

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use store::{Area, Batch, Durability, Store};
 use tokio::sync::{Notify, broadcast, oneshot};
 use tokio::task::AbortHandle;
@@ -63,8 +63,7 @@ struct Waiting {
 
 /// Both clocks of a core that started then.
 fn clocks(started: Instant) -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_millis() as u64);
-    Now { mono: Millis(started.elapsed().as_millis() as u64), wall: UnixMillis(wall) }
+    Now { mono: Millis(started.elapsed().as_millis() as u64), wall: crate::clock::wall() }
 }
 
 impl Core {

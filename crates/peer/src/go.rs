@@ -34,9 +34,9 @@ use net::{Host, Incoming, OpenError, PublishError};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
-use types::{Millis, Now, PeerId, UnixMillis};
+use types::{Millis, Now, PeerId};
 use wire::METRICS_TOPIC;
 
 /// What the Go side is told.
@@ -175,8 +175,7 @@ impl GoSide {
 
 impl Side {
     fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_millis() as u64);
-        Now { mono: Millis(self.started.elapsed().as_millis() as u64), wall: UnixMillis(wall) }
+        Now { mono: Millis(self.started.elapsed().as_millis() as u64), wall: crate::clock::wall() }
     }
 
     /// Everybody who is heard of and is no Pinfold peer: those publish the same metrics.

@@ -163,8 +163,8 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// Makes a one-time invite that expires after `ttl`: one line of text.
     async fn invite(&self, ttl: Duration) -> Result<String, CommandError>;
-    /// Hands the own copies over and leaves; how many copies could go nowhere. With `purge` the disk is freed on stop.
-    async fn leave(&self, purge: bool) -> Result<u64, CommandError>;
+    /// Hands the own copies over and leaves; refused in words when some can go nowhere, unless forced: how many those were. With `purge` the disk is freed on stop.
+    async fn leave(&self, purge: bool, force: bool) -> Result<u64, CommandError>;
     /// Lets a braked mass removal go on.
     async fn approve_removals(&self) -> Result<(), CommandError>;
 

@@ -115,8 +115,10 @@ impl Joining {
 
     /// Writes and spreads a record about a member.
     pub async fn trust(&self, peer: &PeerId, trusted: bool) -> Result<(), String> {
-        let version = self.core.now().wall.0;
         let author = self.links.host().id();
+        // A clock that was ahead once and was set right must not make what is said later count less.
+        let kept = records::version_of_member(self.core.store.as_ref(), author, peer).map_err(|error| error.to_string())?;
+        let version = self.core.now().wall.0.max(kept.map_or(0, |kept| kept.saturating_add(1)));
         let record = records::member(&self.key, author, peer, version, self.core.now().wall, trusted);
         match self.core.command(Command::SetRecord { record }).await {
             Some(cluster::Answer::Refused(why)) => Err(why.to_string()),

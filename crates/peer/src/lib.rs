@@ -11,6 +11,7 @@
 
 pub mod adopt;
 mod bulk;
+pub mod clock;
 pub mod core;
 pub mod crdt_network;
 pub mod go;

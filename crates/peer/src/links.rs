@@ -140,7 +140,7 @@ impl Links {
     /// Fills in what only the shell knows: own addresses and doors, own heads.
     fn filled(&self, message: PeerMessage) -> PeerMessage {
         match message {
-            PeerMessage::Hello { space_limit, space_used, space_reserved, is_draining, incarnation, .. } => PeerMessage::Hello {
+            PeerMessage::Hello { space_limit, space_used, space_reserved, is_draining, incarnation, clock, .. } => PeerMessage::Hello {
                 name: self.own.name.clone(),
                 node_addresses: self.node_addresses.lock().clone(),
                 gateway: self.own.gateway.clone(),
@@ -150,6 +150,7 @@ impl Links {
                 space_reserved,
                 is_draining,
                 incarnation,
+                clock,
             },
             PeerMessage::AskHoldings { question, .. } => PeerMessage::AskHoldings { question, heads: self.consensus.heads() },
             other => other,

@@ -491,8 +491,8 @@ impl Cluster for Peer {
         self.joining.invite(ttl).map_err(CommandError::Failed)
     }
 
-    async fn leave(&self, purge: bool) -> Result<u64, CommandError> {
-        match self.core.command(Command::Leave).await {
+    async fn leave(&self, purge: bool, force: bool) -> Result<u64, CommandError> {
+        match self.core.command(Command::Leave { force }).await {
             Some(Answer::Left { stranded }) => {
                 // The answer should reach the one who asked before the doors close.
                 let ending = self.ending.clone();

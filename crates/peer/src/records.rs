@@ -46,6 +46,13 @@ pub fn keep(store: &dyn Store, record: &SignedRecord) -> Result<(), StoreError> 
     store.commit(batch, Durability::Synced)
 }
 
+/// The version of the kept record that `author` wrote about a member.
+pub fn version_of_member(store: &dyn Store, author: PeerId, peer: &PeerId) -> Result<Option<u64>, StoreError> {
+    let key = RecordKey { kind: RecordKind::Member, key: peer.as_bytes().to_vec(), author };
+    let kept = store.snapshot().get(Area::Records, &storage_key(&key))?;
+    Ok(kept.and_then(|kept| wire::record::decode_record(&kept).ok()).map(|record| record.version))
+}
+
 /// All records of this disk; those that do not read are left out and logged.
 pub fn load(store: &dyn Store) -> Result<Vec<SignedRecord>, StoreError> {
     const PAGE: usize = 1000;

@@ -1,6 +1,7 @@
 //! The command line: one definition gives parser, defaults and help.
 
 use clap::{Args, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Many IPFS nodes that act as one.
@@ -59,7 +60,7 @@ pub enum Command {
     },
     /// Add a file, a folder, or standard input (`-`), and keep it.
     #[command(
-        after_help = "Examples:\n  pinfold add report.pdf\n  pinfold add ./photos --copies 2 --wait 2\n  tar c . | pinfold add - --name backup.tar --json"
+        after_help = "Examples:\n  pinfold add report.pdf\n  pinfold add ./photos --copies 2 --wait 2\n  tar c . | pinfold add - --name backup.tar --json\n  pinfold add /home --skip-errors   keep what can be read, list the rest, exit 1"
     )]
     Add(AddArgs),
     /// Write a file or folder to disk.
@@ -69,7 +70,7 @@ pub enum Command {
         #[command(flatten)]
         target: Target,
         /// CID, with a path below it.
-        path: String,
+        path: OsString,
         /// Where to; default: the last part of the path.
         #[arg(short, long)]
         output: Option<PathBuf>,
@@ -81,7 +82,7 @@ pub enum Command {
         #[command(flatten)]
         target: Target,
         /// CID, with a path below it.
-        path: String,
+        path: OsString,
     },
     /// List a folder.
     #[command(after_help = "Examples:\n  pinfold ls <cid>\n  pinfold ls <cid>/summer --json")]
@@ -90,7 +91,7 @@ pub enum Command {
         #[command(flatten)]
         target: Target,
         /// CID, with a path below it.
-        path: String,
+        path: OsString,
     },
     /// Pins: what the cluster keeps.
     #[command(
@@ -145,11 +146,16 @@ pub enum Command {
     #[command(subcommand, after_help = "Examples:\n  pinfold removals approve")]
     Removals(RemovalsCommand),
     /// Leave the cluster: hand the copies over first, then stop.
-    #[command(after_help = "Examples:\n  pinfold leave\n  pinfold leave --purge      also free the disk")]
+    #[command(
+        after_help = "Examples:\n  pinfold leave\n  pinfold leave --purge      also free the disk\n  pinfold leave --force      leave although some copies can go nowhere"
+    )]
     Leave {
         /// The peer.
         #[command(flatten)]
         target: Target,
+        /// Leave although some copies have nowhere to go; they stay only here (and are lost with --purge).
+        #[arg(long)]
+        force: bool,
         /// Delete the blocks and the state of this peer afterwards.
         #[arg(long)]
         purge: bool,
@@ -298,6 +304,12 @@ pub struct AddArgs {
     /// Leave out files and folders whose name begins with a dot.
     #[arg(long)]
     pub no_hidden: bool,
+    /// Follow symbolic links below the named paths (default: they are kept as links); loops are refused.
+    #[arg(short = 'L', long)]
+    pub dereference: bool,
+    /// Leave out what cannot be read (and sockets, pipes, devices), list it at the end and exit with 1.
+    #[arg(long)]
+    pub skip_errors: bool,
     /// Only the blocks, no pin (they are garbage at the next collection).
     #[arg(long)]
     pub no_pin: bool,
@@ -348,6 +360,9 @@ pub struct UpArgs {
     /// One JSON line when ready, instead of text.
     #[arg(long)]
     pub json: bool,
+    /// Seconds by which this peer's clock is to be wrong (for tests of wrong clocks).
+    #[arg(long, hide = true, allow_negative_numbers = true)]
+    pub clock_shift: Option<i64>,
     /// Stop when standard input is closed (for programs that start peers).
     #[arg(long, hide = true)]
     pub until_stdin_closes: bool,

@@ -6,6 +6,7 @@ mod cli;
 mod client;
 mod commands;
 mod config;
+mod descriptors;
 mod go_peers;
 mod output;
 mod try_it;
@@ -71,6 +72,6 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Peers { target } => commands::state::peers(&target).await,
         Command::Recover { target, cid } => commands::state::recover(&target, cid).await,
         Command::Removals(cli::RemovalsCommand::Approve { target }) => commands::state::approve(&target).await,
-        Command::Leave { target, purge } => commands::state::leave(&target, purge).await,
+        Command::Leave { target, force, purge } => commands::state::leave(&target, purge, force).await,
     }
 }

@@ -72,6 +72,22 @@ pub fn text(value: &Value) -> String {
     }
 }
 
+/// Bytes of a name for a terminal: text as it is; what is no text, and what would steer the terminal, as `\\xff`.
+pub fn shown(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() {
+                c.to_string().bytes().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+            } else {
+                out.push(c);
+            }
+        }
+        chunk.invalid().iter().for_each(|byte| out.push_str(&format!("\\x{byte:02x}")));
+    }
+    out
+}
+
 /// A CID's or peer's end, for tables.
 pub fn short(id: &str) -> String {
     let count = id.chars().count();
@@ -79,5 +95,15 @@ pub fn short(id: &str) -> String {
         id.to_owned()
     } else {
         format!("{}…{}", id.chars().take(4).collect::<String>(), id.chars().skip(count - 8).collect::<String>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_are_shown_without_steering_the_terminal() {
+        for (name, expected) in [(&b"a \xc3\xbc"[..], "a ü"), (b"\xff\x1b[2J", "\\xff\\x1b[2J"), (b"\xe2\x82", "\\xe2\\x82")] {
+            assert_eq!(super::shown(name), expected);
+        }
     }
 }

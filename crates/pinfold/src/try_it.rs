@@ -27,13 +27,17 @@ const REPAIR: Duration = Duration::from_secs(300);
 /// `pinfold try`
 pub async fn run(args: TryArgs) -> anyhow::Result<()> {
     let extent = upload::measure(std::slice::from_ref(&args.folder), Walk::default())?;
+    let mut signals = crate::up::Signals::listen()?;
     let folder = Folder::new(args.dir.clone())?;
     let talk = Talk { json: args.json };
     talk.say("starting three peers on this machine ...");
-    let mut peers = start_peers(&folder).await?;
+    let mut peers = tokio::select! {
+        peers = start_peers(&folder) => peers?,
+        () = signals.asked() => return Ok(()),
+    };
     let outcome = tokio::select! {
         outcome = keep(&args, extent, &mut peers, talk) => outcome,
-        () = crate::up::asked_to_stop() => Ok(()),
+        () = signals.asked() => Ok(()),
     };
     talk.say("stopping the peers ...");
     for peer in peers {

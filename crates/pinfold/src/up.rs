@@ -5,6 +5,7 @@
 
 use crate::cli::{JoinArgs, UpArgs};
 use crate::config::{self, Keys, Settings};
+use crate::descriptors::Descriptors;
 use crate::wiring::{self, Running};
 use anyhow::{Context, bail};
 use peer::{Cluster, Ending};
@@ -12,6 +13,7 @@ use serde_json::json;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use wire::join::Invite;
 
@@ -34,6 +36,10 @@ pub async fn join(args: JoinArgs) -> anyhow::Result<()> {
 }
 
 async fn run(args: UpArgs, secret: Option<[u8; 32]>, invite: Option<Invite>) -> anyhow::Result<()> {
+    // From the first moment: a service manager may stop what it has only just started.
+    let mut signals = Signals::listen()?;
+    peer::clock::shift(args.clock_shift.unwrap_or(0));
+    let descriptors = Descriptors::raise();
     let settings = Settings::load(&args)?;
     let left = settings.dir.join(LEFT);
     if left.exists() && invite.is_none() {
@@ -42,9 +48,15 @@ async fn run(args: UpArgs, secret: Option<[u8; 32]>, invite: Option<Invite>) -> 
             left.display()
         );
     }
-    let bound = Bound::bind(&settings)?;
+    let bound = Bound::bind(&settings, descriptors)?;
     let keys = Keys::load_or_make(&settings.dir, secret)?;
-    let running = wiring::start(&settings, &keys, &bound, invite.as_ref()).await?;
+    let running = tokio::select! {
+        running = Box::pin(wiring::start(&settings, &keys, &bound, invite.as_ref())) => running?,
+        () = signals.asked() => {
+            eprintln!("stopped before it was up");
+            return Ok(());
+        }
+    };
     std::fs::remove_file(&left).ok();
 
     let stop = CancellationToken::new();
@@ -53,12 +65,12 @@ async fn run(args: UpArgs, secret: Option<[u8; 32]>, invite: Option<Invite>) -> 
 
     let mut ending = running.peer.ending();
     let why = tokio::select! {
-        () = asked_to_stop() => Ending::Running,
+        () = signals.asked() => Ending::Running,
         () = stdin_closed(args.until_stdin_closes) => Ending::Running,
         ending = ending.wait_for(|ending| *ending != Ending::Running) => ending.map_or(Ending::Running, |ending| *ending),
     };
-    tokio::spawn(async {
-        asked_to_stop().await;
+    tokio::spawn(async move {
+        signals.asked().await;
         eprintln!("stopped at once");
         std::process::exit(130);
     });
@@ -85,15 +97,22 @@ pub struct Bound {
     api: TcpListener,
     gateway: TcpListener,
     proxy: TcpListener,
+    descriptors: Descriptors,
 }
 
 impl Bound {
-    fn bind(settings: &Settings) -> anyhow::Result<Bound> {
+    fn bind(settings: &Settings, descriptors: Descriptors) -> anyhow::Result<Bound> {
         Ok(Bound {
             api: listen(&settings.api, "--api")?,
             gateway: listen(&settings.gateway, "--gateway")?,
             proxy: listen(&settings.proxy, "--proxy")?,
+            descriptors,
         })
+    }
+
+    /// How many connections each of the networks may have.
+    pub fn connections(&self) -> usize {
+        self.descriptors.share()
     }
 
     /// `http://host:port` of a listener; an unspecified address is shown as loopback.
@@ -124,7 +143,9 @@ impl Bound {
         let cluster: std::sync::Arc<dyn Cluster> = running.peer.clone();
         let options = |listener: &TcpListener| -> anyhow::Result<api::ServeOptions> {
             let listener = listener.try_clone().and_then(tokio::net::TcpListener::from_std).context("opening a door")?;
-            Ok(api::ServeOptions::new(listener))
+            let usual = api::Limits::default();
+            let limits = api::Limits { connections: self.descriptors.share().min(usual.connections), ..usual };
+            Ok(api::ServeOptions { limits, ..api::ServeOptions::new(listener) })
         };
         Ok(vec![
             api::rest::serve(options(&self.api)?, cluster.clone(), stop.clone()),
@@ -176,15 +197,25 @@ async fn announce(settings: &Settings, running: &Running, as_json: bool) {
     println!("Ctrl-C stops it. Another machine joins with the line that `pinfold invite` prints.");
 }
 
-/// Ctrl-C or SIGTERM.
-pub async fn asked_to_stop() {
-    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        Err(_) => return std::future::pending().await,
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+/// Ctrl-C and SIGTERM.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// From then on neither ends the process by itself.
+    pub fn listen() -> anyhow::Result<Signals> {
+        let listen = |kind| signal(kind).context("listening for signals");
+        Ok(Signals { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Resolves when one of them comes.
+    pub async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 

@@ -14,7 +14,6 @@ use peer::go::{GoInbound, GoOptions, GoSide, GoStreams};
 use peer::links::OwnFacts;
 use peer::{Parts, Peer, Protocols, Trust};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use store::{Area, Batch, DiskOptions, DiskStore, Durability, PackOptions, PackStore, Store};
 use types::{ByteCount, Depth, Millis, Owner, PeerId, UnixMillis};
 use wire::join::{Invite, Known};
@@ -55,9 +54,11 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         listen: settings.cluster.clone(),
         gossip: Some(GossipOptions::new([topic.clone()])),
         agent: AGENT.to_owned(),
+        connections: connections(bound),
         ..HostOptions::cluster(keys.cluster, Some(keys.secret))
     })
     .await
+    .map_err(|error| in_words(error, "--cluster"))
     .context("starting the cluster network (--cluster)")?;
     let (members, go_peers) = (trust.clone(), settings.trusted_peers.clone());
     let trusted: Arc<dyn Fn(&PeerId) -> bool + Send + Sync> = Arc::new(move |peer| members.is_member(peer) || go_peers.trusts(peer));
@@ -84,9 +85,15 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
 
     // The node host: blocks.
     let (node_host, _node_events) =
-        Host::start(HostOptions { listen: settings.swarm.clone(), agent: AGENT.to_owned(), ..HostOptions::node(keys.node) })
-            .await
-            .context("starting the IPFS node's network (--swarm)")?;
+        Host::start(HostOptions {
+            listen: settings.swarm.clone(),
+            agent: AGENT.to_owned(),
+            connections: connections(bound),
+            ..HostOptions::node(keys.node)
+        })
+        .await
+        .map_err(|error| in_words(error, "--swarm"))
+        .context("starting the IPFS node's network (--swarm)")?;
     let node = open_node(settings, &store, &node_host, &trust).await?;
 
     let machine = cluster::Options {
@@ -155,6 +162,20 @@ async fn open_node(settings: &Settings, store: &Arc<dyn Store>, host: &Host, tru
             let node = KuboNode::open(endpoint.clone(), store.clone(), Some(host.clone()), options);
             Ok(node.await.context("taking the Kubo daemon (--node)")?)
         }
+    }
+}
+
+fn connections(bound: &Bound) -> u32 {
+    u32::try_from(bound.connections()).unwrap_or(u32::MAX).min(HostOptions::node([0; 32]).connections)
+}
+
+/// A taken port is the commonest mistake: it gets its next step.
+fn in_words(error: net::HostError, flag: &str) -> anyhow::Error {
+    match &error {
+        net::HostError::Listen { address, source } if source.kind() == std::io::ErrorKind::AddrInUse => anyhow!(
+            "{address}: the port is taken by another program (or another pinfold): choose another with {flag} (port 0 takes any free one)"
+        ),
+        _ => error.into(),
     }
 }
 
@@ -307,7 +328,7 @@ async fn ask_to_join(
 }
 
 fn now() -> UnixMillis {
-    UnixMillis(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |span| span.as_millis() as u64))
+    peer::clock::wall()
 }
 
 /// The limit that was asked for, or what the disk has free now less a reserve of 5% (at least 1 GiB when there is so much).

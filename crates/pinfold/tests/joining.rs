@@ -109,3 +109,92 @@ fn a_peer_whose_state_was_lost_lets_nothing_go_and_gets_it_back() {
     let (status, body) = common::http(peers[2].gateway(), "GET", &format!("/ipfs/{root}"), &[("Cache-Control", "only-if-cached")], b"");
     assert_eq!((status, body == common::noise(500_000, 5)), (200, true));
 }
+
+/// An invite with something else in it.
+fn changed(invite: &str, change: impl FnOnce(&mut wire::join::Invite)) -> String {
+    let mut read = wire::join::Invite::from_line(invite).expect("an invite");
+    change(&mut read);
+    read.to_line()
+}
+
+#[test]
+fn wrong_invites_are_refused_in_words_and_use_nothing_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let one = Peer::up(folder.path(), "one");
+    let other = Peer::up(folder.path(), "other");
+    let invite = one.invite();
+    let refused = |name: &str, line: &str| Peer::try_start(folder.path(), name, &["join", line], &[]).err().expect("refused");
+    for garbage in ["", "pinfold-invite-1.", "pinfold-invite-1.AAAA", "hello", "pinfold-invite-1.\u{ff}", &"x".repeat(20_000), &invite[1..]] {
+        let said = refused("two", garbage);
+        assert!(said.contains("this is no invite"), "{garbage:?}: {said}");
+    }
+    assert!(!folder.path().join("two").join("secret").exists(), "nothing was made of garbage");
+    // Another secret; a token that was never given; a peer that is not there; a peer of another cluster under this one's id.
+    let said = refused("a", &changed(&invite, |invite| invite.secret[0] ^= 1));
+    assert!(said.contains("another private network") || said.contains("secret"), "{said}");
+    let said = refused("b", &changed(&invite, |invite| invite.token[0] ^= 1));
+    assert!(said.contains("unknown or was used already") && said.contains("pinfold invite"), "{said}");
+    let said = refused("c", &changed(&invite, |invite| invite.addresses = vec!["/ip4/127.0.0.1/tcp/1".to_owned()]));
+    assert!(said.contains("does not answer at any of its addresses") && said.contains("is it running"), "{said}");
+    let elsewhere = wire::join::Invite::from_line(&other.invite()).expect("an invite");
+    let said = refused("d", &changed(&invite, |invite| invite.addresses = elsewhere.addresses.clone()));
+    assert!(said.contains("does not answer"), "{said}");
+    // To itself, and into a directory that belongs to another cluster.
+    let addresses = other.same_addresses();
+    let own = other.invite();
+    assert_eq!(other.terminate(), Some(0));
+    let said = refused("other", &own);
+    assert!(said.contains("this very peer"), "{said}");
+    let said = refused("other", &invite);
+    assert!(said.contains("another --dir") && said.contains("pinfold leave"), "{said}");
+    let other = Peer::again(folder.path(), "other", &addresses);
+    assert_eq!(up_count(&other), 1, "it is as it was");
+    // After all that the invite is good.
+    let two = Peer::join(folder.path(), "two", &invite);
+    meet(&[one, two]);
+}
+
+#[test]
+fn taken_network_ports_are_named_with_the_next_step() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let one = Peer::up(folder.path(), "one");
+    let addresses = one.same_addresses();
+    for (flag, address) in [(&addresses[0], &addresses[1]), (&addresses[2], &addresses[3])] {
+        let said = Peer::try_start(folder.path(), "two", &["up"], &[flag, address]).err().expect("refused");
+        assert!(said.contains(address.as_str()) && said.contains("taken") && said.contains(flag.as_str()), "{said}");
+    }
+    let taken = one.gateway().trim_start_matches("http://").to_owned();
+    let said = Peer::try_start(folder.path(), "two", &["up"], &["--gateway", &taken]).err().expect("refused");
+    assert!(said.contains("--gateway") && said.contains("taken"), "{said}");
+    assert_eq!(up_count(&one), 1, "who was there first goes on");
+}
+
+#[test]
+fn who_cannot_hand_its_copies_over_stays_and_says_why_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let one = Peer::up(folder.path(), "one");
+    let two = Peer::join(folder.path(), "two", &one.invite());
+    let peers = [one, two];
+    meet(&peers);
+    let file = folder.path().join("file");
+    std::fs::write(&file, b"the only copy").expect("written");
+    let added = peers[0].json(&["add", file.to_str().expect("a path"), "--copies", "1", "--wait", "1", "--json"]);
+    let root = added["cid"].as_str().expect("a root").to_owned();
+    let holder = common::holders(&peers[0], &root);
+    let [one, two] = peers;
+    let (mut keeper, other) = if holder == ["one"] { (one, two) } else { (two, one) };
+    let silent = other.name.clone();
+    other.kill();
+    common::until("it is missed", std::time::Duration::from_secs(60), || (up_count(&keeper) == 1).then_some(()));
+    let refused = keeper.run(&["leave", "--purge"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("this peer stays") && said.contains(&format!("{silent} is silent")) && said.contains("--force"), "{said}");
+    assert_eq!(keeper.say(&["cat", &root]), "the only copy");
+    std::fs::write(&file, b"it takes new ones too").expect("written");
+    keeper.say(&["add", file.to_str().expect("a path"), "--copies", "1"]);
+    let left = keeper.json(&["leave", "--force", "--json"]);
+    assert_eq!(left["stranded"], 2, "{left}");
+    assert_eq!(keeper.ended(std::time::Duration::from_secs(60)), Some(0));
+    assert!(keeper.dir.join("blocks").exists(), "what could go nowhere stays on its disk");
+}

@@ -60,6 +60,8 @@ pub enum PeerMessage {
         is_draining: bool,
         /// Counts its starts.
         incarnation: u64,
+        /// Its wall clock as it speaks.
+        clock: UnixMillis,
     },
     /// "Tell me about all your copies, once you have merged at least these heads (CRDT block CIDs)."
     AskHoldings {

@@ -65,8 +65,8 @@ type Decoded<T> = Result<T, PeerDecodeError>;
 pub fn encode(message: &PeerMessage) -> Vec<u8> {
     let mut out = Writer::new();
     match message {
-        PeerMessage::Hello { name, node_addresses, gateway, api, space_limit, space_used, space_reserved, is_draining, incarnation } => {
-            head(&mut out, HELLO, 9);
+        PeerMessage::Hello { name, node_addresses, gateway, api, space_limit, space_used, space_reserved, is_draining, incarnation, clock } => {
+            head(&mut out, HELLO, 10);
             put_text(&mut out, name);
             let addresses = first(node_addresses, ADDRESSES_MAX);
             out.array(addresses.len());
@@ -78,6 +78,7 @@ pub fn encode(message: &PeerMessage) -> Vec<u8> {
             }
             out.bool(*is_draining);
             out.uint(*incarnation);
+            out.uint(clock.0);
         }
         PeerMessage::AskHoldings { question, heads } => {
             head(&mut out, ASK_HOLDINGS, 2);
@@ -135,7 +136,7 @@ pub fn decode(bytes: &[u8]) -> Decoded<Option<PeerMessage>> {
 
 fn fields_of(kind: u64) -> Option<usize> {
     match kind {
-        HELLO => Some(9),
+        HELLO => Some(10),
         HOLDINGS => Some(4),
         ASK_HOLDINGS | RESERVE | RESERVED => Some(2),
         ASK_COPIES | RELEASE | RECORDS => Some(1),
@@ -156,6 +157,7 @@ fn read_message(kind: u64, reader: &mut Reader<'_>) -> Decoded<PeerMessage> {
             space_reserved: ByteCount(reader.uint()?),
             is_draining: reader.bool()?,
             incarnation: reader.uint()?,
+            clock: UnixMillis(reader.uint()?),
         },
         ASK_HOLDINGS => PeerMessage::AskHoldings { question: reader.uint()?, heads: read_cids(reader, HEADS_MAX)? },
         ASK_COPIES => PeerMessage::AskCopies(read_cids(reader, COPIES_MAX)?),

@@ -109,8 +109,8 @@ fn a_record() -> impl Strategy<Value = SignedRecord> {
 }
 
 fn a_message() -> impl Strategy<Value = PeerMessage> {
-    let hello = (".{0,10}", vec(".{0,20}", 0..4), option::of(".{0,10}"), option::of(".{0,10}"), any::<[u64; 4]>(), any::<bool>()).prop_map(
-        |(name, node_addresses, gateway, api, [limit, used, reserved, incarnation], is_draining)| PeerMessage::Hello {
+    let hello = (".{0,10}", vec(".{0,20}", 0..4), option::of(".{0,10}"), option::of(".{0,10}"), any::<[u64; 5]>(), any::<bool>()).prop_map(
+        |(name, node_addresses, gateway, api, [limit, used, reserved, incarnation, clock], is_draining)| PeerMessage::Hello {
             name,
             node_addresses,
             gateway,
@@ -120,6 +120,7 @@ fn a_message() -> impl Strategy<Value = PeerMessage> {
             space_reserved: ByteCount(reserved),
             is_draining,
             incarnation,
+            clock: UnixMillis(clock),
         },
     );
     let holdings =

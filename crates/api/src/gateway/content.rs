@@ -39,7 +39,7 @@ async fn try_answer(node: Arc<dyn IpfsNode>, wanted: Wanted, path: &str) -> Resu
     let root =
         wire::cids::cid_from_text(root).map_err(|error| Trouble::new(StatusCode::BAD_REQUEST, &format!("{root:?} is no CID: {error}")))?;
     let fetcher = Fetcher::new(node, Source::default());
-    let found = path::resolve(fetcher.node(), root, &decode_bytes(names), fetcher.source(), |_, _| {}).await?;
+    let found = path::resolve(fetcher.node(), root, &decode_bytes(names.as_bytes()), fetcher.source(), |_, _| {}).await?;
     let block = fetcher.get(&found.cid).await?;
     match (wanted, kind(&found.cid, &block)?) {
         (Wanted::Stat, what) => Ok(json(line_of(&described(&found.cid, &block, &what)))),

@@ -6,6 +6,8 @@ use types::ByteCount;
 
 /// From this share on a peer counts as nearly full.
 const FULL_PERCENT: u64 = 90;
+/// A clock that differs by more than this is told of.
+const CLOCK_WRONG: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// How good it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +53,11 @@ impl Health {
                 PeerHealth::Draining => add(Level::Warn, format!("{} is handing its copies over", name(row))),
                 PeerHealth::Up | PeerHealth::Gone => {}
             }
+            if let Some(ahead) = row.clock_ahead.filter(|ahead| ahead.unsigned_abs() > CLOCK_WRONG.as_millis() as u64)
+                && matches!(row.health, PeerHealth::Up | PeerHealth::Draining)
+            {
+                add(Level::Warn, wrong_clock(&name(row), ahead));
+            }
             if let Some(percent) = fill_percent(row)
                 && percent >= FULL_PERCENT
                 && row.health != PeerHealth::Gone
@@ -69,6 +76,22 @@ impl Health {
         let sentence = if on_their_way.is_empty() { format!("{sentence}.") } else { format!("{sentence}; {on_their_way}.") };
         Health { level, sentence, reasons }
     }
+}
+
+/// What a wrong clock does and does not do.
+fn wrong_clock(name: &str, ahead: i64) -> String {
+    // To the nearest: what was said took its time to arrive.
+    let minutes = (ahead.unsigned_abs() + 30_000) / 60_000;
+    let span = match minutes {
+        0..=119 => format!("{minutes} min"),
+        120..=2879 => format!("{} h", (minutes + 30) / 60),
+        _ => format!("{} d", (minutes + 720) / 1440),
+    };
+    let side = if ahead > 0 { "ahead of" } else { "behind" };
+    format!(
+        "the clock of {name} is {span} {side} this peer's: times written there are wrong by so much, and pins with an end stay until the \
+         slowest clock has reached it; set the clocks (NTP)"
+    )
 }
 
 /// The name of a peer for people.
@@ -111,6 +134,7 @@ mod tests {
             is_self: false,
             health,
             heard: UnixMillis(0),
+            clock_ahead: None,
             node_addresses: vec![],
             gateway: None,
             api: None,
@@ -119,6 +143,16 @@ mod tests {
             space_reserved: ByteCount(0),
             exceptions: 0,
         }
+    }
+
+    #[test]
+    fn a_wrong_clock_is_told_in_words() {
+        for (ahead, words) in [(7_199_600, "the clock of a is 2 h ahead of"), (-180_000, "the clock of a is 3 min behind")] {
+            let health = Health::of(&[PeerRow { clock_ahead: Some(ahead), ..row("a", PeerHealth::Up, 0) }], &Totals::default());
+            assert!(health.level == Level::Warn && health.reasons[0].starts_with(words), "{:?}", health.reasons);
+        }
+        let right = PeerRow { clock_ahead: Some(-400), ..row("a", PeerHealth::Up, 0) };
+        assert_eq!(Health::of(&[right], &Totals::default()).level, Level::Good);
     }
 
     #[test]

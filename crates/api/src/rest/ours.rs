@@ -39,7 +39,8 @@ impl Rest {
             }
             ["leave"] if post => {
                 let purges = query.bool("purge")?.unwrap_or(false);
-                Ok(json::value(&json!({ "stranded": self.cluster.leave(purges).await? })))
+                let forces = query.bool("force")?.unwrap_or(false);
+                Ok(json::value(&json!({ "stranded": self.cluster.leave(purges, forces).await? })))
             }
             ["removals", "approve"] if post => {
                 self.cluster.approve_removals().await?;
@@ -122,6 +123,7 @@ fn peer_row(row: &PeerRow) -> Value {
         "health": row.health.as_str(),
         "heard": json::time(row.heard),
         "heard_ms_ago": (row.heard.0 > 0).then(|| super::wall().0.saturating_sub(row.heard.0)),
+        "clock_ahead_seconds": row.clock_ahead.map(|ahead| ahead / 1000),
         "node_addresses": row.node_addresses,
         "gateway": row.gateway,
         "api": row.api,

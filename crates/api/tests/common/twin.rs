@@ -107,6 +107,7 @@ impl Cluster for Twin {
             is_self: at == 0,
             health: health[at],
             heard: NOW,
+            clock_ahead: Some(0),
             node_addresses: vec![format!("/ip4/10.0.0.{at}/tcp/4001/p2p/{}", peer(11 + at as u8))],
             gateway: None,
             api: None,
@@ -236,7 +237,7 @@ impl Cluster for Twin {
         Ok(format!("invite-for-{}s", ttl.as_secs()))
     }
 
-    async fn leave(&self, purge: bool) -> Result<u64, CommandError> {
+    async fn leave(&self, purge: bool, _force: bool) -> Result<u64, CommandError> {
         if purge { Err(CommandError::Stopping) } else { Ok(7) }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Parts, Pending};
 use crate::context::Context;
-use crate::leaving::Leaving;
+use crate::leaving::{End, Leaving};
 use crate::look::Look;
 use crate::options::PlantedBug;
 use crate::placement::{self, Rules};
@@ -40,7 +40,7 @@ impl Parts {
                 let recovered = self.tracker.recover(cid, ctx);
                 answer(request, Answer::Recovered(recovered), ctx);
             }
-            Command::Leave => self.leave(request, ctx),
+            Command::Leave { force } => self.leave(request, force, ctx),
             Command::ApproveRemovals => {
                 self.tracker.approve_removals(ctx);
                 answer(request, Answer::Done, ctx);
@@ -181,14 +181,14 @@ impl Parts {
         self.submit(vec![change], Some(Pending { request, answer: done, lease }), ctx);
     }
 
-    fn leave(&mut self, request: RequestId, ctx: &mut Context) {
-        if self.leaving.is_some() {
+    fn leave(&mut self, request: RequestId, force: bool, ctx: &mut Context) {
+        if self.leaving.as_ref().is_some_and(|leaving| !leaving.has_ended) {
             answer(request, Answer::Refused(Missing::Leaving), ctx);
             return;
         }
-        self.leaving = Some(Leaving::new(request, self.repair.walks, ctx.now));
+        self.leaving = Some(Leaving::new(request, force, self.repair.walks, ctx.now));
         self.next_hello = ctx.now.mono;
-        self.repair.look_soon(ctx);
+        self.repair.look_now(ctx);
     }
 
     /// Says good-bye when everything is handed over or nothing more can be.
@@ -199,8 +199,20 @@ impl Parts {
         let takers = self.health.iter().filter(|(peer, _)| self.health.is_live(peer) && !self.health.is_draining(peer)).count();
         let hand_overs = self.tracker.hand_overs();
         let Some(leaving) = &mut self.leaving else { return };
-        let Some(stranded) = leaving.is_done(self.repair.counted(), self.repair.walks, hand_overs, takers, ctx.now) else { return };
-        let request = leaving.request;
+        let Some(end) = leaving.end(self.repair.counted(), self.repair.walks, hand_overs, takers, ctx.now) else { return };
+        let (request, is_forced) = (leaving.request, leaving.is_forced);
+        let stranded = match end {
+            End::HandedOver => 0,
+            End::Stuck { only_here, .. } if is_forced => only_here,
+            End::Stuck { pins, only_here } => {
+                let detail = look!(self, ctx).why_nobody_takes();
+                // It stays: what was handed over is held by others, the rest is served from here as before.
+                self.leaving = None;
+                self.next_hello = ctx.now.mono;
+                answer(request, Answer::Refused(Missing::CannotLeave { pins, only_here, detail }), ctx);
+                return;
+            }
+        };
         leaving.has_ended = true;
         ctx.effects.push(Effect::TellAll(types::PeerMessage::Leaving));
         answer(request, Answer::Left { stranded }, ctx);

@@ -425,7 +425,7 @@ fn leaving_hands_everything_over_first() {
     table.wish(pin_on(cid(1), &[peer(0), peer(1)], between(2, 2)));
     table.handle(reports(1, 1, 2, PinState::Pinned));
     table.effects.clear();
-    table.command(9, Command::Leave);
+    table.command(9, Command::Leave { force: false });
     pass_with(&mut table, &[1, 2], 10);
     assert!(answers(&table).is_empty(), "still placed here");
     let version = table.wish(pin_on(cid(1), &[peer(1), peer(2)], between(2, 2)));
@@ -438,14 +438,38 @@ fn leaving_hands_everything_over_first() {
 }
 
 #[test]
-fn a_lone_peer_leaves_and_says_what_stays() {
+fn a_lone_peer_stays_unless_forced_and_says_what_would_be_left_behind() {
     let mut table = Table::started(options(1));
     table.wish(pin_on(cid(1), &[peer(0)], between(1, 1)));
-    table.command(9, Command::Leave);
-    table.pass(Millis::minutes(1));
-    assert!(matches!(answers(&table)[..], [Answer::Left { stranded: 1 }]), "{:?}", answers(&table));
+    table.command(9, Command::Leave { force: false });
+    table.pass(Millis::seconds(20));
+    let [Answer::Refused(why @ Missing::CannotLeave { pins: 1, only_here: 1, .. })] = answers(&table)[..] else {
+        panic!("{:?}", answers(&table))
+    };
+    assert!(why.to_string().contains("There are no other peers") && why.to_string().contains("--force"), "{why}");
     table.command(10, pin_command(2, PinOptions::default()));
-    assert!(matches!(answers(&table)[..], [_, Answer::Refused(Missing::Leaving)]));
+    table.pass(Millis::seconds(1));
+    assert!(!answers(&table).iter().any(|answer| matches!(answer, Answer::Refused(Missing::Leaving))), "it works as before");
+    table.command(11, Command::Leave { force: true });
+    table.pass(Millis::minutes(1));
+    assert!(matches!(answers(&table).last(), Some(Answer::Left { stranded: 1.. })), "{:?}", answers(&table));
+    table.command(12, pin_command(3, PinOptions::default()));
+    assert!(matches!(answers(&table).last(), Some(Answer::Refused(Missing::Leaving))));
+}
+
+#[test]
+fn who_cannot_take_what_a_leaving_peer_holds_is_named() {
+    let mut table = with_others(options(3));
+    table.wish(pin_on(cid(1), &[peer(0)], between(1, 1)));
+    table.handle(Event::Message(peer(1), hello(1000, 1000, false)));
+    table.command(9, Command::Leave { force: false });
+    for _ in 0..10 {
+        // Peer 2 is silent, peer 1 is full.
+        table.handle(Event::Message(peer(1), hello(1000, 1000, false)));
+        pass_with(&mut table, &[1], 1);
+    }
+    let said = format!("{:?}", answers(&table));
+    assert!(said.contains("CannotLeave") && said.contains("is silent") && said.contains("has no room"), "{said}");
 }
 
 #[test]

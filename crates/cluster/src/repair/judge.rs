@@ -42,7 +42,7 @@ pub enum Verdict {
 
 /// Judges one pin by its copies, its holders' health and their room.
 pub(crate) fn judge(pin: &Pin, look: Look) -> Verdict {
-    if pin.is_expired(look.now.wall) {
+    if pin.is_expired(look.health.slowest_clock(look.now)) {
         return Verdict::Expired;
     }
     let Some((least, most)) = look.wished(pin) else { return Verdict::Fine };

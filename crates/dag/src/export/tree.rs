@@ -8,7 +8,7 @@ use bytes::Bytes;
 use types::Cid;
 
 /// Directories inside each other.
-const DEPTH_MAX: usize = 256;
+const DEPTH_MAX: usize = 2048;
 
 /// What an entry of a tree is.
 #[derive(Clone, Debug, PartialEq, Eq)]

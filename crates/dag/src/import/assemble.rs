@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use types::Cid;
 
 /// Levels of directories in one import; also what a path may have.
-pub const DEPTH_MAX: usize = 256;
+pub const DEPTH_MAX: usize = 2048;
 /// Entries of one import kept in memory: some 100 to 150 bytes each.
 pub const ENTRIES_MAX: usize = 8 << 20;
 

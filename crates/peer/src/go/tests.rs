@@ -112,6 +112,7 @@ impl Cluster for Twin {
             is_self: peer == self.me,
             health: PeerHealth::Up,
             heard: NOW,
+            clock_ahead: Some(0),
             node_addresses: Vec::new(),
             gateway: None,
             api: None,

@@ -4,7 +4,7 @@ use crate::cli::{AddArgs, Wish};
 use crate::client::{Client, escape};
 use crate::output;
 use crate::units::parse_duration;
-use crate::upload::{self, Upload, Walk};
+use crate::upload::{self, Skipped, Upload, Walk};
 use anyhow::{Context, bail};
 use hyper::Method;
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ pub async fn run(args: AddArgs) -> anyhow::Result<()> {
     if from_stdin && args.paths.len() > 1 {
         bail!("standard input (-) can only be added alone");
     }
-    let walk = Walk { no_hidden: args.no_hidden };
+    let walk = Walk { no_hidden: args.no_hidden, dereference: args.dereference, skip_errors: args.skip_errors };
     let mut wish = args.wish.clone();
     let (upload, total) = if from_stdin {
         let name = wish.name.clone().unwrap_or_default();
@@ -88,6 +88,7 @@ pub async fn run(args: AddArgs) -> anyhow::Result<()> {
     }
     query.push_str(&wish_query(&wish)?);
     query.push_str(&total.map(expected_size).unwrap_or_default());
+    let skipped = upload.skipped.clone();
     let show_lines = args.target.json || !args.quiet;
     let added = send(&client, &query, upload, total, |line| {
         if args.target.json {
@@ -110,7 +111,23 @@ pub async fn run(args: AddArgs) -> anyhow::Result<()> {
         let rate = types::ByteCount((added.bytes as f64 / added.took.as_secs_f64().max(0.001)) as u64);
         eprintln!("{} in {} files, {rate}/s", types::ByteCount(added.bytes), added.files);
     }
-    Ok(())
+    match skipped.lock() {
+        Ok(skipped) if skipped.count > 0 => Err(left_out(&skipped, args.target.json)),
+        _ => Ok(()),
+    }
+}
+
+/// Lists what was left out; everything else is kept, but the exit code says that not all of it is.
+fn left_out(skipped: &Skipped, as_json: bool) -> anyhow::Error {
+    if as_json {
+        output::json_line(&json!({"skipped": skipped.count, "reasons": skipped.listed}));
+    } else {
+        skipped.listed.iter().for_each(|reason| eprintln!("left out: {reason}"));
+    }
+    match skipped.count {
+        1 => anyhow::anyhow!("1 thing was left out; the rest was added and is kept"),
+        count => anyhow::anyhow!("{count} things were left out; the rest was added and is kept"),
+    }
 }
 
 /// Sends an upload, shows progress on the terminal, hands each answered line to `each`; the last line with a CID is the root.

@@ -1,27 +1,39 @@
 //! `get`, `cat`, `ls`: reading what the cluster keeps.
 
-use crate::client::{self, Client, escape};
+use crate::client::{self, Client};
 use crate::output;
 use anyhow::{Context, bail};
 use http_body_util::BodyExt;
 use hyper::Method;
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use tokio::io::AsyncWriteExt;
 
-/// `/ipfs/…` for what a user typed: a CID with or without `/ipfs/`, with a path below it; each part escaped.
-fn content_path(typed: &str) -> anyhow::Result<String> {
-    let path = typed.strip_prefix("/ipfs/").unwrap_or(typed).trim_matches('/');
+/// `/ipfs/…` for what a user typed: a CID with or without `/ipfs/`, with a path below it; each part escaped. Names may be any bytes.
+fn content_path(typed: &OsStr) -> anyhow::Result<String> {
+    let path = trimmed(typed);
     if path.is_empty() {
         bail!("no CID given");
     }
-    Ok(path.split('/').map(escape).collect::<Vec<_>>().join("/"))
+    Ok(path.split(|byte| *byte == b'/').map(client::escape_bytes).collect::<Vec<_>>().join("/"))
+}
+
+fn trimmed(typed: &OsStr) -> &[u8] {
+    let mut path = typed.as_bytes();
+    path = path.strip_prefix(b"/ipfs/").unwrap_or(path);
+    while let Some(rest) = path.strip_prefix(b"/") {
+        path = rest;
+    }
+    while let Some(rest) = path.strip_suffix(b"/") {
+        path = rest;
+    }
+    path
 }
 
 /// `pinfold cat`
-pub async fn cat(client: &Client, path: &str) -> anyhow::Result<()> {
+pub async fn cat(client: &Client, path: &OsStr) -> anyhow::Result<()> {
     let mut out = tokio::io::stdout();
     copy(client, &content_path(path)?, &mut out).await?;
     out.flush().await.context("writing to standard output")
@@ -54,14 +66,14 @@ async fn list(client: &Client, path: &str) -> anyhow::Result<Vec<Value>> {
 }
 
 /// `pinfold ls`
-pub async fn ls(client: &Client, path: &str, json: bool) -> anyhow::Result<()> {
+pub async fn ls(client: &Client, path: &OsStr, json: bool) -> anyhow::Result<()> {
     let entries = list(client, &content_path(path)?).await?;
     if json {
         entries.iter().for_each(output::json_line);
         return Ok(());
     }
     let row = |entry: &Value| {
-        let name = output::text(&entry["name"]);
+        let name = output::shown(&unescape(&output::text(&entry["escaped"])));
         let name = if entry["type"] == "directory" { format!("{name}/") } else { name };
         vec![output::text(&entry["cid"]), output::text(&entry["size"]), name]
     };
@@ -70,10 +82,10 @@ pub async fn ls(client: &Client, path: &str, json: bool) -> anyhow::Result<()> {
 }
 
 /// `pinfold get`
-pub async fn get(client: &Client, typed: &str, output: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
+pub async fn get(client: &Client, typed: &OsStr, output: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
     let path = content_path(typed)?;
-    let last = typed.trim_matches('/').rsplit('/').next().unwrap_or("content").to_owned();
-    let target = output.unwrap_or_else(|| PathBuf::from(last));
+    let last = trimmed(typed).rsplit(|byte| *byte == b'/').next().unwrap_or(b"content");
+    let target = output.unwrap_or_else(|| PathBuf::from(OsStr::from_bytes(last)));
     if std::fs::symlink_metadata(&target).is_ok() {
         bail!("{} exists already: name another with -o, or move it away", target.display());
     }
@@ -176,8 +188,10 @@ mod tests {
 
     #[test]
     fn typed_paths_become_content_paths() {
-        assert_eq!(content_path("/ipfs/bafy/a b/").ok().as_deref(), Some("bafy/a%20b"));
-        assert_eq!(content_path("bafy").ok().as_deref(), Some("bafy"));
-        assert!(content_path("/ipfs/").is_err());
+        let path = |typed: &[u8]| content_path(OsStr::from_bytes(typed)).ok();
+        assert_eq!(path(b"/ipfs/bafy/a b/").as_deref(), Some("bafy/a%20b"));
+        assert_eq!(path(b"bafy").as_deref(), Some("bafy"));
+        assert_eq!(path(b"bafy/\xff%41").as_deref(), Some("bafy/%FF%2541"));
+        assert_eq!(path(b"/ipfs/"), None);
     }
 }

@@ -48,6 +48,9 @@ async fn summary(client: &Client) -> anyhow::Result<()> {
     let totals = client.json(Method::GET, "/pinfold/v1/status").await?.unwrap_or_default();
     let number = |key: &str| totals[key].as_u64().unwrap_or(0);
     println!("{} pins, {} short of copies, {} copies waiting", number("pins"), number("short"), number("waiting"));
+    for reason in totals["reasons"].as_array().into_iter().flatten() {
+        println!("note: {}", output::text(reason));
+    }
     Ok(())
 }
 
@@ -166,11 +169,11 @@ pub async fn invite(target: &Target, ttl: &str) -> anyhow::Result<()> {
 }
 
 /// `pinfold leave`
-pub async fn leave(target: &Target, purge: bool) -> anyhow::Result<()> {
+pub async fn leave(target: &Target, purge: bool, force: bool) -> anyhow::Result<()> {
     if !target.json {
         eprintln!("handing the copies over ...");
     }
-    let answer = Client::new(&target.api)?.json(Method::POST, &format!("/pinfold/v1/leave?purge={purge}")).await?.unwrap_or_default();
+    let answer = Client::new(&target.api)?.json(Method::POST, &format!("/pinfold/v1/leave?purge={purge}&force={force}")).await?.unwrap_or_default();
     let stranded = answer["stranded"].as_u64().unwrap_or(0);
     if target.json {
         output::json_line(&json!({"left": true, "stranded": stranded, "purged": purge}));

@@ -41,11 +41,21 @@ impl Peer {
 
     /// Gives what it said on standard error if it does not become ready.
     pub fn try_start(folder: &Path, name: &str, command: &[&str], flags: &[&str]) -> Result<Peer, String> {
+        Peer::try_start_by(pinfold(), folder, name, command, flags)
+    }
+
+    /// With so few file descriptors.
+    pub fn with_few_descriptors(folder: &Path, name: &str, descriptors: u32, command: &[&str]) -> Peer {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {descriptors}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_pinfold")]);
+        Peer::try_start_by(shell, folder, name, command, &[]).unwrap_or_else(|said| panic!("peer {name} did not start: {said}"))
+    }
+
+    fn try_start_by(mut started: Command, folder: &Path, name: &str, command: &[&str], flags: &[&str]) -> Result<Peer, String> {
         let dir = folder.join(name);
         let log = folder.join(format!("{name}.log"));
         let errors = std::fs::OpenOptions::new().create(true).append(true).open(&log).expect("a log");
         let already = std::fs::metadata(&log).map_or(0, |metadata| metadata.len());
-        let mut started = pinfold();
         started.args(command).arg("--dir").arg(&dir).args(["--name", name, "--json", "--until-stdin-closes"]);
         for (flag, default) in [
             ("--api", "127.0.0.1:0"),
@@ -136,6 +146,19 @@ impl Peer {
     pub fn terminate(mut self) -> Option<i32> {
         Command::new("kill").arg(self.child.id().to_string()).status().expect("kill");
         self.child.wait().expect("it ends").code()
+    }
+
+    /// SIGSTOP or SIGCONT.
+    pub fn signal(&self, signal: &str) {
+        let done = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill");
+        assert!(done.success());
+    }
+
+    /// Memory of its own that the process has in use, in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("a line");
+        line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number") << 10
     }
 
     /// kill -9.

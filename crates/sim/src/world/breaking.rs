@@ -202,7 +202,7 @@ impl World {
     fn ask_to_leave(&mut self, place: Place) {
         if self.peers[place].is_up() {
             self.watch.leaves(place);
-            self.think(place, Event::Command(RequestId(super::doors::LEAVE + place as u64), Command::Leave));
+            self.think(place, Event::Command(RequestId(super::doors::LEAVE + place as u64), Command::Leave { force: true }));
         }
     }
 

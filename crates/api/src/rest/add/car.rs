@@ -52,7 +52,7 @@ pub(super) async fn add(
     }
     // Go reads one CAR only; what follows is not looked at.
     while parts.next().await? != Piece::End {}
-    out.line(&head.file_name.unwrap_or_default(), &root, seen.bytes, file_size).await?;
+    out.line(&String::from_utf8_lossy(&head.file_name.unwrap_or_default()), &root, seen.bytes, file_size).await?;
     Ok(Made { root, size: seen.bytes })
 }
 

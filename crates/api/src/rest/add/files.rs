@@ -21,7 +21,8 @@ const PROGRESS_BYTES: u64 = 256 << 10;
 
 /// A directory at the top that is being filled.
 struct Group {
-    top: String,
+    /// Its name, as bytes.
+    top: Vec<u8>,
     tree: TreeAssembler,
 }
 
@@ -48,35 +49,36 @@ pub(super) async fn add<'a>(
 impl Files<'_, '_> {
     async fn run(&mut self, first: PartHead) -> Result<Made, AddError> {
         let wraps = self.options.wrap;
-        let mut group: Option<Group> = if wraps { Some(self.open_group(String::new())?) } else { None };
+        let mut group: Option<Group> = if wraps { Some(self.open_group(Vec::new())?) } else { None };
         let mut made = None;
         let mut next = Some(first);
         while let Some(head) = next {
             let path = clean(head.file_name.as_deref().unwrap_or_default());
+            let shown = String::from_utf8_lossy(&path);
             let is_directory = head.content_type == "application/x-directory";
-            let top = path.split('/').next().unwrap_or_default();
+            let top = path.split(|byte| *byte == b'/').next().unwrap_or_default();
             let is_alone = !is_directory && !wraps && top == path;
             if !wraps && (is_alone || group.as_ref().is_none_or(|group| group.top != top)) {
                 if let Some(group) = group.take() {
                     made = self.close_group(group).await?;
                 }
                 if !is_alone {
-                    group = Some(self.open_group(top.to_owned())?);
+                    group = Some(self.open_group(top.to_vec())?);
                 }
             }
             let added = match head.content_type.as_str() {
                 "application/x-directory" => self.skip_content().await?,
-                "application/symlink" => Some(self.add_symlink(&path).await?),
-                _ => Some(self.add_file(progress_name(&path, wraps)).await?),
+                "application/symlink" => Some(self.add_symlink(&shown).await?),
+                _ => Some(self.add_file(progress_name(&shown, wraps)).await?),
             };
             match (&mut group, &added) {
-                (Some(group), Some(root)) => group.tree.add(path.as_bytes(), root)?,
-                (Some(group), None) => group.tree.add_directory(path.as_bytes(), Stat::default())?,
+                (Some(group), Some(root)) => group.tree.add(&path, root)?,
+                (Some(group), None) => group.tree.add_directory(&path, Stat::default())?,
                 (None, Some(root)) => made = Some(Made { root: root.cid, size: root.dag_size }),
                 (None, None) => {}
             }
             if let Some(root) = added {
-                self.out.line(&path, &root.cid, 0, root.dag_size).await?;
+                self.out.line(&shown, &root.cid, 0, root.dag_size).await?;
             }
             next = match self.parts.next().await? {
                 Piece::Head(head) => Some(head),
@@ -89,7 +91,7 @@ impl Files<'_, '_> {
         made.ok_or(AddError::Nothing)
     }
 
-    fn open_group(&self, top: String) -> Result<Group, AddError> {
+    fn open_group(&self, top: Vec<u8>) -> Result<Group, AddError> {
         Ok(Group { top, tree: TreeAssembler::new(DirectoryOptions::from(self.import), self.options.wrap)? })
     }
 
@@ -156,19 +158,19 @@ fn content(parts: &mut Parts) -> impl Stream<Item = io::Result<Bytes>> + Send + 
     })
 }
 
-/// A path without empty parts, `.` and `..`; `..` never leads above the top.
-fn clean(path: &str) -> String {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
+/// A path without empty parts, `.` and `..`; `..` never leads above the top. Names may be any bytes but `/`.
+fn clean(path: &[u8]) -> Vec<u8> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
         match part {
-            "" | "." => {}
-            ".." => {
+            b"" | b"." => {}
+            b".." => {
                 parts.pop();
             }
             part => parts.push(part),
         }
     }
-    parts.join("/")
+    parts.join(&b'/')
 }
 
 /// Lines of progress name a file by its path below the top.
@@ -185,7 +187,8 @@ mod tests {
         for (path, expected) in
             [("a/b", "a/b"), ("/a//b/./c/", "a/b/c"), ("../../etc/passwd", "etc/passwd"), ("a/../../b", "b"), ("..", ""), ("", "")]
         {
-            assert_eq!(clean(path), expected, "{path}");
+            assert_eq!(clean(path.as_bytes()), expected.as_bytes(), "{path}");
         }
+        assert_eq!(clean(b"\xff/../\xfe//b"), b"\xfe/b");
     }
 }
