@@ -67,8 +67,7 @@ impl Crowd {
     }
 
     fn take(self: &Arc<Crowd>, permit: OwnedSemaphorePermit) -> Seat {
-        let manner =
-            Arc::new(Manner { state: Mutex::new(State { busy: 0, idle_since: Instant::now() }), cut: CancellationToken::new() });
+        let manner = Arc::new(Manner { state: Mutex::new(State { busy: 0, idle_since: Instant::now() }), cut: CancellationToken::new() });
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
         let number = seats.next;
         seats.next += 1;

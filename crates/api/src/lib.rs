@@ -17,12 +17,12 @@ pub mod server;
 
 mod crowd;
 mod linger;
-mod stall;
 mod message;
 mod multipart;
 mod page;
 mod path;
 mod query;
+mod stall;
 mod trailer;
 
 pub use guard::{Credentials, UnsafeListen, check_listen};

@@ -463,8 +463,7 @@ async fn who_does_not_read_the_answer_is_cut() {
 #[tokio::test]
 async fn names_of_any_bytes_arrive_as_they_were_sent() {
     let served = serve_rest().await;
-    let parts: [(&str, &str, &[u8]); 3] =
-        [(DIRECTORY, "d", b""), (FILE, "d/a%FF%FEb", b"one"), (FILE, "d/a%FF%FFb", b"two")];
+    let parts: [(&str, &str, &[u8]); 3] = [(DIRECTORY, "d", b""), (FILE, "d/a%FF%FEb", b"one"), (FILE, "d/a%FF%FFb", b"two")];
     let added = add(served.address, "", &parts).await;
     let cid = added.lines().last().and_then(|line| line["cid"].as_str().map(str::to_owned)).expect("a root");
     let listed = ask(served.address, "GET", &format!("/pinfold/v1/ls/{cid}")).await;

@@ -22,7 +22,10 @@ impl Descriptors {
         let most = if raised { maximum } else { current };
         let most = usize::try_from(most.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
         if most < FEW {
-            tracing::warn!(most, "few file descriptors: connections are limited accordingly; raise `ulimit -n` (LimitNOFILE= for a service)");
+            tracing::warn!(
+                most,
+                "few file descriptors: connections are limited accordingly; raise `ulimit -n` (LimitNOFILE= for a service)"
+            );
         }
         Descriptors { most }
     }

@@ -17,8 +17,8 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use walk::{Around, show};
 pub use walk::{Extent, Walk, measure};
@@ -383,7 +383,8 @@ mod tests {
             let metadata = std::fs::metadata(&path)?;
             for (name, fails) in [("first", false), ("second", true), ("third", false)] {
                 let mark = out.begin_part(&metadata);
-                let mut written = out.head(name.as_bytes(), "text/plain").and_then(|()| out.copy(&mut std::fs::File::open(&path)?, None).map(|_| ()));
+                let mut written =
+                    out.head(name.as_bytes(), "text/plain").and_then(|()| out.copy(&mut std::fs::File::open(&path)?, None).map(|_| ()));
                 if fails && written.is_ok() {
                     written = Err(anyhow::anyhow!("second changed"));
                 }

@@ -84,16 +84,15 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     dag_blocks.set(crdt.clone());
 
     // The node host: blocks.
-    let (node_host, _node_events) =
-        Host::start(HostOptions {
-            listen: settings.swarm.clone(),
-            agent: AGENT.to_owned(),
-            connections: connections(bound),
-            ..HostOptions::node(keys.node)
-        })
-        .await
-        .map_err(|error| in_words(error, "--swarm"))
-        .context("starting the IPFS node's network (--swarm)")?;
+    let (node_host, _node_events) = Host::start(HostOptions {
+        listen: settings.swarm.clone(),
+        agent: AGENT.to_owned(),
+        connections: connections(bound),
+        ..HostOptions::node(keys.node)
+    })
+    .await
+    .map_err(|error| in_words(error, "--swarm"))
+    .context("starting the IPFS node's network (--swarm)")?;
     let node = open_node(settings, &store, &node_host, &trust).await?;
 
     let machine = cluster::Options {

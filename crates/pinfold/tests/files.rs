@@ -53,10 +53,12 @@ fn sockets_pipes_and_devices_are_refused_by_name() {
     assert_eq!(partly.status.code(), Some(1), "not everything was kept");
     let words = said(&partly);
     assert!(words.contains("tree/pipe") && words.contains("tree/socket") && words.contains("2 things were left out"), "{words}");
-    let root = String::from_utf8_lossy(&partly.stdout).lines().last().and_then(|line| line.split(' ').nth(1).map(str::to_owned)).expect("a root");
+    let root =
+        String::from_utf8_lossy(&partly.stdout).lines().last().and_then(|line| line.split(' ').nth(1).map(str::to_owned)).expect("a root");
     assert_eq!((peer.say(&["cat", &format!("{root}/a")]), peer.say(&["cat", &format!("{root}/z")])), ("first".into(), "last".into()));
     let as_json = peer.run(&["add", text(&tree), "--skip-errors", "--json"]);
-    let last: serde_json::Value = serde_json::from_str(String::from_utf8_lossy(&as_json.stdout).lines().last().expect("a line")).expect("JSON");
+    let last: serde_json::Value =
+        serde_json::from_str(String::from_utf8_lossy(&as_json.stdout).lines().last().expect("a line")).expect("JSON");
     assert_eq!((last["skipped"].as_u64(), last["reasons"].as_array().map(Vec::len)), (Some(2), Some(2)));
     // What a shell makes of <(command) is a pipe too, and is taken.
     let shell = Command::new("bash")

@@ -71,18 +71,19 @@ async fn stranger(number: u8, secret: Option<[u8; 32]>) -> Host {
 }
 
 /// Sends without end until the other side ends the stream; how many bytes went out.
-async fn flood(mut stream: net::Stream, first: &[u8]) -> usize {
+async fn flood(stream: net::Stream, first: &[u8]) -> usize {
+    let (mut reader, mut writer) = tokio::io::split(stream);
     let junk = vec![0xa5; 64 << 10];
     let mut sent = 0;
     let flooding = async {
-        if stream.write_all(first).await.is_err() {
+        if writer.write_all(first).await.is_err() {
             return;
         }
         loop {
             let mut answer = [0; 1024];
             tokio::select! {
-                read = stream.read(&mut answer) => if !matches!(read, Ok(1..)) { return },
-                written = stream.write(&junk) => match written {
+                read = reader.read(&mut answer) => if !matches!(read, Ok(1..)) { return },
+                written = writer.write(&junk) => match written {
                     Ok(count) if count > 0 => sent += count,
                     _ => return,
                 },
@@ -105,8 +106,12 @@ async fn garbage_huge_and_half_frames_on_every_protocol_harm_nobody() {
     let secret: [u8; 32] = [0x5a; 32];
     let (cluster, node) = (stranger(101, Some(secret)).await, stranger(102, None).await);
     let bitswap = "/ipfs/bitswap/1.2.0";
-    let of_cluster = [peer::join::JOIN, peer::links::MESSAGES, peer::links::BOOK, peer::crdt_network::HEADS, peer::crdt_network::STRETCH, bitswap];
-    let targets = of_cluster.iter().map(|name| (&cluster, "cluster", *name)).chain([(&node, "swarm", bitswap), (&node, "swarm", net::blockstream::PROTOCOL)]);
+    let of_cluster =
+        [peer::join::JOIN, peer::links::MESSAGES, peer::links::BOOK, peer::crdt_network::HEADS, peer::crdt_network::STRETCH, bitswap];
+    let targets = of_cluster
+        .iter()
+        .map(|name| (&cluster, "cluster", *name))
+        .chain([(&node, "swarm", bitswap), (&node, "swarm", net::blockstream::PROTOCOL)]);
     let mut held = Vec::new();
     for (host, network, protocol) in targets {
         let (id, addresses) = address(victim, network);
@@ -134,9 +139,10 @@ async fn garbage_huge_and_half_frames_on_every_protocol_harm_nobody() {
     .expect("it works");
     // A lane of a stranger is refused, whoever it says that it is.
     let (id, addresses) = address(&peers[0], "swarm");
-    node.connect(id, &addresses).await.expect("connects");
+    let impostor = stranger(105, None).await;
+    impostor.connect(id, &addresses).await.expect("connects");
     let header = net::LaneHeader { lease: 1, cluster_peer: peers[1].id().parse().expect("a peer id"), kind: net::LaneKind::Add };
-    let lane = net::BlockLane::open(&node, id, header).await;
+    let lane = net::BlockLane::open(&impostor, id, header).await;
     assert!(matches!(lane, Err(net::LaneError::Refused(net::LaneRefusal::NotTrusted))), "{:?}", lane.err());
     drop(held);
     tokio::task::spawn_blocking(move || {
@@ -240,7 +246,8 @@ fn too_many_silent_and_babbling_connections_shut_nobody_out() {
     let peers = [one, two];
     meet(&peers);
     let before = peers[0].memory();
-    let doors = ["api", "gateway", "proxy"].map(|door| peers[0].ready[door].as_str().expect("a door").trim_start_matches("http://").to_owned());
+    let doors =
+        ["api", "gateway", "proxy"].map(|door| peers[0].ready[door].as_str().expect("a door").trim_start_matches("http://").to_owned());
     let mut open = Vec::new();
     for door in &doors {
         for bytes in [&b""[..], b"GET /id HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ", b"\x16\x03\x01\x02\x00\x01\x00", &[0xff; 4096]] {

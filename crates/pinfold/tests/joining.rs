@@ -124,7 +124,8 @@ fn wrong_invites_are_refused_in_words_and_use_nothing_up() {
     let other = Peer::up(folder.path(), "other");
     let invite = one.invite();
     let refused = |name: &str, line: &str| Peer::try_start(folder.path(), name, &["join", line], &[]).err().expect("refused");
-    for garbage in ["", "pinfold-invite-1.", "pinfold-invite-1.AAAA", "hello", "pinfold-invite-1.\u{ff}", &"x".repeat(20_000), &invite[1..]] {
+    for garbage in ["", "pinfold-invite-1.", "pinfold-invite-1.AAAA", "hello", "pinfold-invite-1.\u{ff}", &"x".repeat(20_000), &invite[1..]]
+    {
         let said = refused("two", garbage);
         assert!(said.contains("this is no invite"), "{garbage:?}: {said}");
     }

@@ -47,8 +47,17 @@ fn names_of_any_bytes_come_back_through_every_door() {
     let folder = tempfile::tempdir().expect("a folder");
     let tree = folder.path().join("tree");
     std::fs::create_dir(&tree).expect("made");
-    let names: [&[u8]; 9] =
-        [b"\xff\xfe", b"\xff\xff", b"caf\xe9", b"caf\xc3\xa9", b" + & = % %41 \"quoted\" ", b"back\\slash", b"new\nline", b"\x01\x7f", b"-rf"];
+    let names: [&[u8]; 9] = [
+        b"\xff\xfe",
+        b"\xff\xff",
+        b"caf\xe9",
+        b"caf\xc3\xa9",
+        b" + & = % %41 \"quoted\" ",
+        b"back\\slash",
+        b"new\nline",
+        b"\x01\x7f",
+        b"-rf",
+    ];
     for (number, name) in names.iter().enumerate() {
         std::fs::write(tree.join(OsStr::from_bytes(name)), format!("content {number}")).expect("written");
     }
@@ -113,7 +122,11 @@ fn links_are_kept_as_links_or_followed_without_end() {
         let mut command = vec!["add", tree.to_str().expect("a path"), "--quiet"];
         command.extend(flags);
         let output = peer.run(&command);
-        (output.status.code(), String::from_utf8_lossy(&output.stdout).trim().to_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     let back = |root: &str, name: &str| -> PathBuf {
         let to = folder.path().join(name);

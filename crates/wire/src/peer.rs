@@ -65,7 +65,18 @@ type Decoded<T> = Result<T, PeerDecodeError>;
 pub fn encode(message: &PeerMessage) -> Vec<u8> {
     let mut out = Writer::new();
     match message {
-        PeerMessage::Hello { name, node_addresses, gateway, api, space_limit, space_used, space_reserved, is_draining, incarnation, clock } => {
+        PeerMessage::Hello {
+            name,
+            node_addresses,
+            gateway,
+            api,
+            space_limit,
+            space_used,
+            space_reserved,
+            is_draining,
+            incarnation,
+            clock,
+        } => {
             head(&mut out, HELLO, 10);
             put_text(&mut out, name);
             let addresses = first(node_addresses, ADDRESSES_MAX);

@@ -192,7 +192,7 @@ impl Cluster for Twin {
         Err(CommandError::Stopping)
     }
 
-    async fn leave(&self, _: bool) -> Result<u64, CommandError> {
+    async fn leave(&self, _: bool, _: bool) -> Result<u64, CommandError> {
         Err(CommandError::Stopping)
     }
 

@@ -173,7 +173,8 @@ pub async fn leave(target: &Target, purge: bool, force: bool) -> anyhow::Result<
     if !target.json {
         eprintln!("handing the copies over ...");
     }
-    let answer = Client::new(&target.api)?.json(Method::POST, &format!("/pinfold/v1/leave?purge={purge}&force={force}")).await?.unwrap_or_default();
+    let answer =
+        Client::new(&target.api)?.json(Method::POST, &format!("/pinfold/v1/leave?purge={purge}&force={force}")).await?.unwrap_or_default();
     let stranded = answer["stranded"].as_u64().unwrap_or(0);
     if target.json {
         output::json_line(&json!({"left": true, "stranded": stranded, "purged": purge}));
