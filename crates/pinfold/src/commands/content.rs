@@ -122,7 +122,11 @@ async fn fetch(
             for entry in list(client, path).await? {
                 let escaped = output::text(&entry["escaped"]);
                 let name = OsString::from_vec(unescape(&escaped));
-                let below = format!("{path}/{escaped}");
+                // By its own CID: a path would be walked from its root again for every entry of a deep tree.
+                let below = match entry["cid"].as_str() {
+                    Some(cid) => cid.to_owned(),
+                    None => format!("{path}/{escaped}"),
+                };
                 Box::pin(fetch(client, &below, &entry, &target.join(safe_name(&name)?), counts, bar)).await?;
             }
         }
