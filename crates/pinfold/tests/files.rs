@@ -95,12 +95,12 @@ fn what_cannot_be_read_is_named_before_anything_is_sent() {
     let (peer, tree) = start(folder.path());
     std::fs::write(tree.join("locked"), "secret").expect("written");
     std::fs::create_dir(tree.join("shut")).expect("made");
-    std::fs::set_permissions(tree.join("locked"), PermissionsExt::from_mode(0)).expect("changed");
+    std::fs::set_permissions(tree.join("locked"), PermissionsExt::from_mode(0o0)).expect("changed");
     let refused = as_nobody(folder.path(), &peer, &["add", text(&tree)]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(said(&refused).contains("tree/locked") && said(&refused).contains("ermission denied"), "{}", said(&refused));
     assert_eq!(pins(&peer), 1, "nothing was pinned");
-    std::fs::set_permissions(tree.join("shut"), PermissionsExt::from_mode(0)).expect("changed");
+    std::fs::set_permissions(tree.join("shut"), PermissionsExt::from_mode(0o0)).expect("changed");
     let partly = as_nobody(folder.path(), &peer, &["add", text(&tree), "--skip-errors", "--quiet"]);
     let words = said(&partly);
     assert!(partly.status.code() == Some(1) && words.contains("tree/locked") && words.contains("tree/shut"), "{words}");
@@ -122,13 +122,16 @@ fn position(command: &Child, file: &Path) -> u64 {
     open.filter_map(position).max().unwrap_or(0)
 }
 
+/// How a file changes, with which flags it is added, and the change itself.
+type Change = (&'static str, &'static [&'static str], fn(&Path));
+
 #[test]
 fn a_file_that_changes_while_it_is_read_is_not_added() {
     let folder = tempfile::tempdir().expect("a folder");
     let (peer, tree) = start(folder.path());
     let big = tree.join("big");
     const SIZE: u64 = 96 << 20;
-    let changes: [(&str, &[&str], fn(&Path)); 4] = [
+    let changes: [Change; 4] = [
         ("grew", &[], |path| {
             let mut file = std::fs::OpenOptions::new().append(true).open(path).expect("opened");
             std::io::Write::write_all(&mut file, b"more").expect("written");

@@ -12,7 +12,7 @@ use net::gorpc::{Arguments, CallError, Failure, Method, Replies, Request, Router
 use net::{GossipOptions, HostEvent, HostEvents, HostOptions};
 use std::collections::BTreeMap;
 use tokio::sync::broadcast;
-use types::{Because, ByteCount, Cid, Depth, Owner, Pin, PinKind, PinOptions, PinState, Replicas};
+use types::{Because, ByteCount, Cid, Depth, Owner, Pin, PinKind, PinOptions, PinState, Replicas, UnixMillis};
 use wire::metric::{Metric, PingValue, decode_metric, encode_metric};
 use wire::rpc::{BlockWithMeta, Id, IpfsId, Message, PinInfo, RepoGc, RepoStat, RpcPin, Version, encode};
 use wire::status::Filter;
