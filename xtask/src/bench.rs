@@ -1,5 +1,6 @@
 //! Benchmarks with real peers: figures on an idle machine, beside Kubo and Go ipfs-cluster where `PINFOLD_PEERS` names their folder.
 
+mod car;
 mod go;
 mod load;
 mod machine;
@@ -48,8 +49,9 @@ pub fn run(root: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
     match name {
         "slice" => slice::run(root, &options, load),
         "million" => million::run(root, &options, load),
+        "car" => car::run(root, &options, load),
         "pins" => pins::run(root, &options, load),
-        other => bail!("there is no benchmark {other:?}: slice, million, pins"),
+        other => bail!("there is no benchmark {other:?}: slice, car, million, pins"),
     }
 }
 

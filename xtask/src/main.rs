@@ -22,6 +22,7 @@ const HELP: &str = "cargo xtask tidy             rules of the repository (also p
 cargo xtask check            format, clippy with warnings denied, tidy, all tests
 cargo xtask bench slice      adds on one peer and on three, beside Kubo and Go where PINFOLD_PEERS names their folder
                              [--anyway] [--repeat N] [--mib N] [--files N] [--out FILE]
+cargo xtask bench car        a CAR of one large file imported, beside Kubo and Go likewise [the options of slice]
 cargo xtask bench million    a million pins on one peer and on three: load, memory, disk, restart, lists; Go's import and export beside it
                              [--anyway] [--pins N] [--out FILE]
 cargo xtask bench pins       pins accepted and durable, bursts, calls while a peer is stopped; beside Go where PINFOLD_PEERS names its folder

@@ -284,6 +284,83 @@ async fn adds_that_make_no_sense_are_refused_before_they_begin() {
     assert_eq!((answer.status, answer.json()["message"].as_str()), (400, Some("request Content-Type isn't multipart/form-data")));
 }
 
+fn archive(roots: &[&dag::Block], blocks: &[dag::Block]) -> Vec<u8> {
+    let roots: Vec<types::Cid> = roots.iter().map(|root| root.cid).collect();
+    let sections = blocks.iter().flat_map(dag::car::section).map(|part| part.to_vec());
+    std::iter::once(dag::car::header(&roots)).chain(sections).collect::<Vec<_>>().concat()
+}
+
+/// A file of four leaves; its blocks, root last.
+fn four_leaves() -> Vec<dag::Block> {
+    let mut blocks = Vec::new();
+    let content: Vec<u8> = (0..1_000_000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    dag::import::import_bytes(content.into(), dag::import::FileOptions::v1(), &mut |block| blocks.push(block)).unwrap();
+    blocks
+}
+
+#[tokio::test]
+async fn a_car_with_one_root_is_pinned_whatever_the_order_of_its_blocks() {
+    let blocks = four_leaves();
+    let root = blocks.last().unwrap();
+    let back: Vec<dag::Block> = blocks.iter().rev().cloned().collect();
+    let twice = [&blocks[..], &blocks[..]].concat();
+    for blocks in [&blocks, &back, &twice] {
+        let served = serve_rest().await;
+        let answer = add(served.address, "format=car&name=n", &[(FILE, "a.car", &archive(&[root], blocks))]).await;
+        let bytes: usize = back.iter().map(|block| block.data.len()).sum();
+        let holders = json!([peer(1).to_string(), peer(2).to_string()]);
+        assert_eq!(
+            answer.lines(),
+            [json!({"name": "a.car", "cid": root.cid.to_string(), "bytes": bytes, "size": 1_000_000, "allocations": holders})]
+        );
+        assert_eq!(served.twin.pins.lock().unwrap().keys().copied().collect::<Vec<_>>(), [root.cid]);
+        use ipfs::Blocks;
+        let cids: Vec<types::Cid> = back.iter().map(|block| block.cid).collect();
+        assert_eq!(served.twin.node.has(&cids).await.unwrap(), [true; 5]);
+    }
+}
+
+#[tokio::test]
+async fn a_car_that_is_not_whole_or_not_true_leaves_no_pin() {
+    let blocks = four_leaves();
+    let root = blocks.last().unwrap();
+    let without = |left_out: &[usize]| -> Vec<dag::Block> {
+        (0..blocks.len()).filter(|at| !left_out.contains(at)).map(|at| blocks[at].clone()).collect()
+    };
+    let mut forged = blocks.clone();
+    forged[2].data = bytes::Bytes::from_static(b"forged");
+    let whole = archive(&[root], &blocks);
+    let missing = |at: usize, others: &str| {
+        format!(
+            "the CAR is not complete: block {}{others} below its root is missing, so nothing was pinned; export it again with everything \
+             below its root, or add it with no-pin",
+            blocks[at].cid
+        )
+    };
+    let forgery = format!("verifying a block of the CAR: {}", dag::verify(&forged[2].cid, &forged[2].data).unwrap_err());
+    for (archive, message) in [
+        (archive(&[root], &without(&[1])), missing(1, "")),
+        (archive(&[root], &without(&[3, 2])), missing(2, " and 1 others")),
+        (archive(&[root], &without(&[4])), missing(4, "")),
+        (archive(&[root, root], &blocks), "only CAR files with a single root are supported".to_owned()),
+        (archive(&[], &blocks), "only CAR files with a single root are supported".to_owned()),
+        (archive(&[root], &forged), forgery),
+        (whole[..whole.len() - 7].to_vec(), "reading CAR: CAR ends too early".to_owned()),
+        (Vec::new(), "reading CAR: CAR ends too early".to_owned()),
+    ] {
+        let served = serve_rest().await;
+        let answer = add(served.address, "format=car", &[(FILE, "a.car", &archive)]).await;
+        assert_eq!(answer.trailer("x-stream-error"), Some(message.as_str()));
+        assert!(served.twin.pins.lock().unwrap().is_empty(), "{message}");
+    }
+    let served = serve_rest().await;
+    let part = archive(&[root], &without(&[1]));
+    let answer = add(served.address, "format=car&no-pin=true", &[(FILE, "a.car", &part)]).await;
+    assert_eq!((answer.trailer("x-stream-error"), answer.lines().len()), (None, 1), "a part is taken where no pin is wished");
+    let answer = add(served.address, "format=car&wrap-with-directory=true", &[(FILE, "a.car", &whole)]).await;
+    assert_eq!((answer.status, answer.json()["message"].as_str()), (400, Some("cannot wrap a CAR file upload")));
+}
+
 #[tokio::test]
 async fn a_body_that_breaks_off_leaves_no_pin() {
     let served = serve_rest().await;

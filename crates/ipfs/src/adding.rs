@@ -10,8 +10,10 @@
 //! task nor a call of the sink each. Children always come before their parents.
 
 mod sink;
+mod verify;
 
 pub use self::sink::{BlockSink, NodeSink, SinkError};
+pub use self::verify::{Verifier, VerifyError};
 
 use crate::Block;
 use bytes::Bytes;

@@ -60,7 +60,7 @@ pub enum Command {
     },
     /// Add a file, a folder, or standard input (`-`), and keep it.
     #[command(
-        after_help = "Examples:\n  pinfold add report.pdf\n  pinfold add ./photos --copies 2 --wait 2\n  tar c . | pinfold add - --name backup.tar --json\n  pinfold add /home --skip-errors   keep what can be read, list the rest, exit 1"
+        after_help = "Examples:\n  pinfold add report.pdf\n  pinfold add ./photos --copies 2 --wait 2\n  tar c . | pinfold add - --name backup.tar --json\n  ipfs dag export <cid> | pinfold add - --format car --copies 2\n  pinfold add /home --skip-errors   keep what can be read, list the rest, exit 1"
     )]
     Add(AddArgs),
     /// Write a file or folder to disk.
@@ -277,6 +277,15 @@ pub struct Wish {
     pub meta: Vec<String>,
 }
 
+/// What `pinfold add` is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum InputFormat {
+    /// Files and folders.
+    Files,
+    /// A content-addressable archive, version 1 or 2.
+    Car,
+}
+
 /// `pinfold add`
 #[derive(Debug, Args)]
 pub struct AddArgs {
@@ -292,6 +301,9 @@ pub struct AddArgs {
     /// Wait until so many holders confirmed.
     #[arg(long, value_name = "N")]
     pub wait: Option<u32>,
+    /// What the input is: files to be made into blocks, or a CAR, whose blocks are made already (one root, complete).
+    #[arg(long, value_enum, default_value_t = InputFormat::Files)]
+    pub format: InputFormat,
     /// CID version, 0 or 1.
     #[arg(long, default_value_t = 1)]
     pub cid_version: u8,

@@ -59,6 +59,13 @@ impl Kubo {
         Ok(output.trim().to_owned())
     }
 
+    /// Imports a CAR and pins its root, which is returned.
+    pub fn import(&self, car: &Path) -> anyhow::Result<String> {
+        let output = client(self.command().args(["dag", "import", "--enc=json"]).arg(car))?;
+        let line: Value = serde_json::from_str(output.trim().lines().next().unwrap_or_default()).context("the root of an import")?;
+        Ok(line["Root"]["Cid"]["/"].as_str().unwrap_or_default().to_owned())
+    }
+
     /// CPU seconds so far.
     pub fn cpu(&self) -> f64 {
         self.daemon.cpu()
@@ -151,6 +158,11 @@ impl Cluster {
     /// Adds a path and waits until its pin is at its holders.
     pub fn add(&self, path: &Path) -> anyhow::Result<()> {
         client(self.ctl().args(["add", "-Q", "-r", "--no-stream", "--cid-version", "1", "--wait"]).arg(path)).map(|_| ())
+    }
+
+    /// Imports a CAR and waits until its pin is at its holders.
+    pub fn import(&self, car: &Path) -> anyhow::Result<()> {
+        client(self.ctl().args(["add", "-Q", "--no-stream", "--format", "car", "--wait"]).arg(car)).map(|_| ())
     }
 
     /// One of the cluster peers.

@@ -3,6 +3,8 @@
 use super::process::{Running, client, until};
 use anyhow::Context;
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,12 +16,14 @@ pub struct Cluster {
     api: String,
     /// `host:port` of every peer's REST door.
     pub doors: Vec<String>,
+    gateway: String,
 }
 
 impl Cluster {
     /// Starts `count` peers in `folder`, joined by invites; ready when all see all.
     pub fn start(binary: &Path, folder: &Path, count: usize) -> anyhow::Result<Cluster> {
-        let mut cluster = Cluster { binary: binary.to_owned(), peers: Vec::new(), api: String::new(), doors: Vec::new() };
+        let mut cluster =
+            Cluster { binary: binary.to_owned(), peers: Vec::new(), api: String::new(), doors: Vec::new(), gateway: String::new() };
         for index in 0..count {
             let dir = folder.join(format!("peer{index}"));
             let log = folder.join(format!("peer{index}.log"));
@@ -40,10 +44,12 @@ impl Cluster {
                 text.lines().find_map(|line| serde_json::from_str::<Value>(line).ok().filter(|value| value["ready"] == true))
             });
             running.check()?;
-            let api = ready?["api"].as_str().unwrap_or_default().to_owned();
+            let ready = ready?;
+            let api = ready["api"].as_str().unwrap_or_default().to_owned();
             cluster.doors.push(api.trim_start_matches("http://").trim_end_matches('/').to_owned());
             if index == 0 {
                 cluster.api = api;
+                cluster.gateway = ready["gateway"].as_str().unwrap_or_default().to_owned();
             }
             cluster.peers.push(running);
         }
@@ -56,16 +62,47 @@ impl Cluster {
 
     /// Adds a path and waits for the copies to be confirmed; the root.
     pub fn add(&self, path: &Path, copies: usize) -> anyhow::Result<String> {
+        self.add_as("files", path, copies)
+    }
+
+    /// The same with a CAR.
+    pub fn import(&self, car: &Path, copies: usize) -> anyhow::Result<String> {
+        self.add_as("car", car, copies)
+    }
+
+    fn add_as(&self, format: &str, path: &Path, copies: usize) -> anyhow::Result<String> {
         let copies = copies.to_string();
-        let output = client(
-            Command::new(&self.binary).arg("add").arg(path).args(["--quiet", "--api", &self.api, "--copies", &copies, "--wait", &copies]),
-        )?;
+        let mut command = Command::new(&self.binary);
+        command.arg("add").arg(path).args(["--quiet", "--api", &self.api, "--copies", &copies, "--wait", &copies]);
+        // Left out where it is the default, so that older binaries can be measured too.
+        if format != "files" {
+            command.args(["--format", format]);
+        }
+        let output = client(&mut command)?;
         Ok(output.trim().lines().last().unwrap_or_default().to_owned())
     }
 
     /// One of the processes.
     pub fn peer(&self, index: usize) -> &Running {
         &self.peers[index]
+    }
+
+    /// Writes what lies below `root` into a CAR.
+    pub fn export(&self, root: &str, car: &Path) -> anyhow::Result<()> {
+        let host = self.gateway.trim_start_matches("http://");
+        let mut stream = BufReader::new(TcpStream::connect(host).context("connecting to the gateway")?);
+        // HTTP/1.0: the body is what comes until the end.
+        write!(stream.get_mut(), "GET /ipfs/{root}?format=car HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        anyhow::ensure!(line.contains(" 200 "), "the gateway gives no CAR: {}", line.trim());
+        while line.trim_end() != "" {
+            line.clear();
+            stream.read_line(&mut line)?;
+        }
+        let mut file = std::fs::File::create(car).with_context(|| format!("making {}", car.display()))?;
+        std::io::copy(&mut stream, &mut file).context("taking the CAR")?;
+        Ok(())
     }
 
     /// CPU seconds of all peers so far.

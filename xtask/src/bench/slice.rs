@@ -13,7 +13,7 @@ use std::time::Instant;
 const SMALL: usize = 4096;
 
 /// One measured add.
-struct Figure {
+pub(super) struct Figure {
     subject: String,
     work: &'static str,
     seconds: f64,
@@ -101,7 +101,7 @@ fn measure(root: &Path, options: &Options, load_before: f64, binary: &Path, fold
     Ok(())
 }
 
-fn one(
+pub(super) fn one(
     subject: &str,
     work: &'static str,
     bytes: u64,
@@ -121,7 +121,7 @@ fn one(
 }
 
 impl Figure {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let megabytes = self.bytes as f64 / 1e6;
         json!({
             "subject": self.subject, "work": self.work, "round": self.round, "seconds": round(self.seconds),
@@ -137,31 +137,45 @@ pub fn fresh(folder: &Path, name: &str) -> anyhow::Result<PathBuf> {
     Ok(place)
 }
 
-/// A file and a folder of pseudo-random bytes (xorshift64*): nothing in them repeats.
+/// A file and a folder of pseudo-random bytes: nothing in them repeats.
 fn make_data(folder: &Path, options: &Options) -> anyhow::Result<(PathBuf, PathBuf)> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut fill = |buffer: &mut [u8]| {
-        for chunk in buffer.chunks_mut(8) {
-            state ^= state >> 12;
-            state ^= state << 25;
-            state ^= state >> 27;
-            let bytes = state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes();
-            chunk.copy_from_slice(&bytes[..chunk.len()]);
-        }
-    };
-    let large = folder.join("large.bin");
-    let mut file = std::io::BufWriter::new(std::fs::File::create(&large).context("making the large file")?);
-    let mut buffer = vec![0; 1 << 20];
-    for _ in 0..options.mib {
-        fill(&mut buffer);
-        file.write_all(&buffer)?;
-    }
-    file.flush()?;
+    let large = make_large(folder, options)?;
+    let mut noise = Noise(0x0123_4567_89ab_cdef);
+    let mut buffer = [0; SMALL];
     let small = folder.join("small");
     std::fs::create_dir_all(&small)?;
     for index in 0..options.files {
-        fill(&mut buffer[..SMALL]);
-        std::fs::write(small.join(format!("{index:06}.bin")), &buffer[..SMALL])?;
+        noise.fill(&mut buffer);
+        std::fs::write(small.join(format!("{index:06}.bin")), buffer)?;
     }
     Ok((large, small))
+}
+
+/// The large file alone.
+pub(super) fn make_large(folder: &Path, options: &Options) -> anyhow::Result<PathBuf> {
+    let large = folder.join("large.bin");
+    let mut file = std::io::BufWriter::new(std::fs::File::create(&large).context("making the large file")?);
+    let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+    let mut buffer = vec![0; 1 << 20];
+    for _ in 0..options.mib {
+        noise.fill(&mut buffer);
+        file.write_all(&buffer)?;
+    }
+    file.flush()?;
+    Ok(large)
+}
+
+/// xorshift64*.
+struct Noise(u64);
+
+impl Noise {
+    fn fill(&mut self, buffer: &mut [u8]) {
+        for chunk in buffer.chunks_mut(8) {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            let bytes = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes();
+            chunk.copy_from_slice(&bytes[..chunk.len()]);
+        }
+    }
 }

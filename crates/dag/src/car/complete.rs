@@ -17,6 +17,8 @@ pub struct Completeness {
     missing: BTreeMap<u64, Cid>,
     /// There, but not reached: with their links.
     apart: HashMap<[u64; 2], Vec<Cid>>,
+    /// How many links those are.
+    apart_links: usize,
     met: u64,
     blocks_max: usize,
 }
@@ -30,24 +32,30 @@ enum Reached {
 impl Completeness {
     /// Nothing is there yet.
     pub fn new(roots: &[Cid]) -> Result<Completeness, WalkError> {
-        let mut completeness =
-            Completeness { reached: HashMap::new(), missing: BTreeMap::new(), apart: HashMap::new(), met: 0, blocks_max: BLOCKS_MAX };
+        let mut completeness = Completeness {
+            reached: HashMap::new(),
+            missing: BTreeMap::new(),
+            apart: HashMap::new(),
+            apart_links: 0,
+            met: 0,
+            blocks_max: BLOCKS_MAX,
+        };
         completeness.reach(roots.to_vec())?;
         Ok(completeness)
     }
 
-    /// Gives up on archives with more blocks than this.
+    /// Gives up on archives with more blocks (or more links whose block nothing reaches) than this.
     pub fn with_blocks_max(mut self, blocks: usize) -> Completeness {
         self.blocks_max = blocks;
         self
     }
 
-    /// Takes the next block of the archive.
-    pub fn add(&mut self, block: &Block) -> Result<(), WalkError> {
+    /// Takes the next block of the archive; whether it is the first time that it comes.
+    pub fn add(&mut self, block: &Block) -> Result<bool, WalkError> {
         let key = key(&block.cid);
         let is_known = matches!(self.reached.get(&key), Some(Reached::There)) || self.apart.contains_key(&key);
         if is_known || inline_data(&block.cid).is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let links = links(&block.cid, &block.data).map_err(|source| WalkError::Decode { cid: Box::new(block.cid), source })?;
         match self.reached.get_mut(&key) {
@@ -55,14 +63,15 @@ impl Completeness {
                 if let Reached::Missing(order) = std::mem::replace(reached, Reached::There) {
                     self.missing.remove(&order);
                 }
-                self.reach(links)
+                self.reach(links)?;
             }
             None => {
                 self.check_count()?;
+                self.apart_links += links.len();
                 self.apart.insert(key, links);
-                Ok(())
             }
         }
+        Ok(true)
     }
 
     /// The first block that is missing so far, in the order in which links were met; `None` if all is there.
@@ -91,6 +100,7 @@ impl Completeness {
             self.check_count()?;
             match self.apart.remove(&key) {
                 Some(links) => {
+                    self.apart_links -= links.len();
                     self.reached.insert(key, Reached::There);
                     stack.extend(links.into_iter().rev());
                 }
@@ -105,7 +115,7 @@ impl Completeness {
     }
 
     fn check_count(&self) -> Result<(), WalkError> {
-        let count = self.reached.len() + self.apart.len();
+        let count = self.reached.len() + self.apart.len() + self.apart_links;
         if count >= self.blocks_max { Err(WalkError::TooLarge { limit: self.blocks_max }) } else { Ok(()) }
     }
 }

@@ -1,6 +1,6 @@
 //! `add`: a file, a folder or standard input goes to the peer as one stream.
 
-use crate::cli::{AddArgs, Wish};
+use crate::cli::{AddArgs, InputFormat, Wish};
 use crate::client::{Client, escape};
 use crate::output;
 use crate::units::parse_duration;
@@ -64,6 +64,10 @@ pub async fn run(args: AddArgs) -> anyhow::Result<()> {
     if from_stdin && args.paths.len() > 1 {
         bail!("standard input (-) can only be added alone");
     }
+    let is_car = args.format == InputFormat::Car;
+    if is_car {
+        check_car(&args)?;
+    }
     let walk = Walk { no_hidden: args.no_hidden, dereference: args.dereference, skip_errors: args.skip_errors };
     let mut wish = args.wish.clone();
     let (upload, total) = if from_stdin {
@@ -76,9 +80,14 @@ pub async fn run(args: AddArgs) -> anyhow::Result<()> {
         let extent = upload::measure(&args.paths, walk)?;
         (upload::of_paths(args.paths.clone(), walk), Some(extent.bytes))
     };
-    let mut query = format!("/add?stream-channels=true&cid-version={}&chunker={}", args.cid_version, escape(&args.chunker));
-    if args.cid_version > 0 {
-        query.push_str("&raw-leaves=true");
+    let mut query = "/add?stream-channels=true".to_owned();
+    if is_car {
+        query.push_str("&format=car");
+    } else {
+        query.push_str(&format!("&cid-version={}&chunker={}", args.cid_version, escape(&args.chunker)));
+        if args.cid_version > 0 {
+            query.push_str("&raw-leaves=true");
+        }
     }
     if args.wrap || args.paths.len() > 1 {
         query.push_str("&wrap-with-directory=true");
@@ -128,6 +137,18 @@ fn left_out(skipped: &Skipped, as_json: bool) -> anyhow::Error {
         1 => anyhow::anyhow!("1 thing was left out; the rest was added and is kept"),
         count => anyhow::anyhow!("{count} things were left out; the rest was added and is kept"),
     }
+}
+
+/// A CAR is one stream with one root: nothing is walked, cut or wrapped.
+fn check_car(args: &AddArgs) -> anyhow::Result<()> {
+    let [path] = &args.paths[..] else { bail!("--format car takes one CAR; add several one after another") };
+    if args.wrap {
+        bail!("a CAR cannot be wrapped: its root is made already (leave out --wrap)");
+    }
+    if path.is_dir() {
+        bail!("{} is a folder, not a CAR: add it without --format car", path.display());
+    }
+    Ok(())
 }
 
 /// Sends an upload, shows progress on the terminal, hands each answered line to `each`; the last line with a CID is the root.
