@@ -118,7 +118,8 @@ enum Place {
 /// The machine: feed bytes, take pieces.
 pub(crate) struct Splitter {
     delimiter: memmem::Finder<'static>,
-    buffer: BytesMut,
+    /// What was fed and not given out; content leaves it in slices, without being copied.
+    buffer: Bytes,
     place: Place,
     is_finished: bool,
 }
@@ -127,18 +128,21 @@ impl Splitter {
     pub fn new(boundary: &str) -> Splitter {
         let delimiter = memmem::Finder::new(format!("\r\n--{boundary}").as_bytes()).into_owned();
         // The line break before the first boundary is the start of the body.
-        Splitter { delimiter, buffer: BytesMut::from(&b"\r\n"[..]), place: Place::Preamble, is_finished: false }
+        Splitter { delimiter, buffer: Bytes::from_static(b"\r\n"), place: Place::Preamble, is_finished: false }
     }
 
     /// Takes the next bytes; to be called when [`Splitter::next`] gave none.
     pub fn feed(&mut self, data: Bytes) {
-        if self.buffer.is_empty()
-            && let Ok(owned) = data.clone().try_into_mut()
-        {
-            self.buffer = owned;
-        } else {
-            self.buffer.extend_from_slice(&data);
+        if self.buffer.is_empty() {
+            self.buffer = data;
+            return;
         }
+        // A piece of a head or of a delimiter waits: it goes before. What is joined already grows in place, so that a client that
+        // sends byte by byte costs no more than its bytes.
+        let waiting = std::mem::take(&mut self.buffer);
+        let mut joined = waiting.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        joined.extend_from_slice(&data);
+        self.buffer = joined.freeze();
     }
 
     /// No more bytes will come.
@@ -236,10 +240,10 @@ impl Splitter {
                 self.place = Place::AfterBoundary;
                 Step::Out(Piece::PartEnd)
             }
-            Some(at) => Step::Out(Piece::Data(self.buffer.split_to(at).freeze())),
+            Some(at) => Step::Out(Piece::Data(self.buffer.split_to(at))),
             None => {
                 let ready = self.buffer.len() - self.pending_tail();
-                if ready == 0 { Step::Starved } else { Step::Out(Piece::Data(self.buffer.split_to(ready).freeze())) }
+                if ready == 0 { Step::Starved } else { Step::Out(Piece::Data(self.buffer.split_to(ready))) }
             }
         }
     }
@@ -373,6 +377,18 @@ mod tests {
             let head = [b"Content-Disposition: form-data; filename=\"", sent, b"\""].concat();
             assert_eq!(parse_head(&head).unwrap().file_name.as_deref(), Some(name), "{}", sent.escape_ascii());
         }
+    }
+
+    #[test]
+    fn content_is_shared_not_copied() {
+        let body = Bytes::from(format!("--XX\r\n\r\n{}\r\n--XX--", "a".repeat(5000)));
+        let mut splitter = Splitter::new("XX");
+        splitter.feed(body.slice(..8));
+        assert_eq!(splitter.next().unwrap(), Some(Piece::Head(PartHead::default())));
+        assert_eq!(splitter.next().unwrap(), None);
+        splitter.feed(body.slice(8..3000));
+        let Some(Piece::Data(data)) = splitter.next().unwrap() else { panic!("content") };
+        assert_eq!((data.as_ptr(), data.len()), (body[8..].as_ptr(), 2992));
     }
 
     #[test]

@@ -196,6 +196,12 @@ impl Cutter {
 
     /// Adds bytes. All chunks of the push before must have been taken; if not, what is left is copied.
     pub fn push(&mut self, data: Bytes) {
+        if let Rule::Size(size) = self.rule
+            && !self.input.is_empty()
+        {
+            // The whole chunk's room at once, so that what waits is copied once.
+            self.held.reserve(size.saturating_sub(self.held.len()));
+        }
         self.settle();
         self.input = data;
     }
@@ -224,6 +230,13 @@ impl Cutter {
     pub fn finish(&mut self) -> Option<Bytes> {
         if let Some(chunk) = self.cut() {
             return Some(chunk);
+        }
+        if let Rule::Size(_) = self.rule
+            && self.held.is_empty()
+        {
+            // The end of a file, or all of a small one, lies whole in what was pushed.
+            let rest = std::mem::take(&mut self.input);
+            return (!rest.is_empty()).then_some(rest);
         }
         self.settle();
         if self.held.is_empty() {
@@ -350,5 +363,10 @@ mod tests {
         cutter.push(data.clone());
         let chunk = cutter.cut().expect("enough");
         assert_eq!(chunk.as_ptr(), data.as_ptr());
+        let mut small = Cutter::new(Chunker::Size(5000));
+        small.push(data.clone());
+        assert_eq!(small.cut(), None);
+        let (all, end) = (small.finish().expect("the end"), small.finish());
+        assert_eq!((all.as_ptr(), all.len(), end), (data.as_ptr(), 3000, None));
     }
 }

@@ -40,6 +40,8 @@ struct KuboLine<'a> {
 pub(super) struct Lines {
     shape: Shape,
     to: Destination,
+    /// The holders as they were written last: they seldom change between two files.
+    holders: (Vec<PeerId>, Vec<String>),
 }
 
 enum Destination {
@@ -52,8 +54,15 @@ pub(super) struct Seen(mpsc::Receiver<Bytes>);
 
 impl Stream for Seen {
     type Item = Result<Bytes, Broken>;
+    /// All lines that wait go out together: small files end faster than the client reads.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(cx).map(|line| line.map(Ok))
+        let mut waiting = Vec::new();
+        match self.0.poll_recv_many(cx, &mut waiting, LINES_MAX) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(0) => Poll::Ready(None),
+            Poll::Ready(1) => Poll::Ready(waiting.pop().map(Ok)),
+            Poll::Ready(_) => Poll::Ready(Some(Ok(waiting.concat().into()))),
+        }
     }
 }
 
@@ -61,7 +70,7 @@ impl Lines {
     pub fn new(is_streamed: bool, shape: Shape) -> (Lines, Seen) {
         let (sender, receiver) = mpsc::channel(LINES_MAX);
         let to = if is_streamed { Destination::Stream(sender) } else { Destination::Array(Vec::new()) };
-        (Lines { shape, to }, Seen(receiver))
+        (Lines { shape, to, holders: (Vec::new(), Vec::new()) }, Seen(receiver))
     }
 
     /// A finished file, directory or root.
@@ -69,7 +78,10 @@ impl Lines {
         let is_some = |number: &u64| *number > 0;
         let text = match self.shape {
             Shape::Cluster => {
-                let allocations = holders.iter().map(PeerId::to_string).collect();
+                if self.holders.0 != holders {
+                    self.holders = (holders.to_vec(), holders.iter().map(PeerId::to_string).collect());
+                }
+                let allocations = self.holders.1.clone();
                 line_of(&AddedOutput { name: name.to_owned(), cid: Some(cid.to_string()), bytes, size, allocations })
             }
             Shape::Kubo => {
