@@ -10,7 +10,7 @@ use ipfs::adding::add_file;
 use ipfs::conformance::sample::noise;
 use ipfs::{Block, Blocks, NodeInfo, PinTask, Pins, Source};
 use ipfs_embedded::{EmbeddedNode, EmbeddedOptions};
-use net::{BlockLane, Host, HostOptions, LaneHeader, LaneKind};
+use net::{Admission, BlockLane, Host, HostOptions, LaneHeader, LaneKind};
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     from.connect(&lane_to.addresses().await).await;
     pin_to.connect(&from.addresses().await).await;
 
-    lane_to.allow_lanes(Arc::new(|_, _| true));
+    lane_to.allow_lanes(Arc::new(|_, _| Admission::Admitted));
     let begin = Instant::now();
     let header = LaneHeader { lease: 1, cluster_peer: PeerId::from_ed25519(&[1; 32]), kind: LaneKind::Copy };
     let to = lane_to.id().ok_or("no network")?;

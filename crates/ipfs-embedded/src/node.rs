@@ -14,7 +14,7 @@ use ipfs::held::HeldPins;
 use ipfs::{Block, BlockError, Blocks, HeldPin, NodeInfo, PinError, PinTask, Pinned, Pins, Progress, PutError, Source, Space};
 use net::bitswap::{Bitswap, BitswapLimits};
 use net::blockstream::ABANDONED;
-use net::{Host, LaneGate, LaneHeader};
+use net::{Admission, Host, LaneGate, LaneHeader};
 use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -170,9 +170,9 @@ impl Intake {
         self.put_verified(owner, verified(blocks).await?, Some(ABANDONED)).await
     }
 
-    pub(crate) fn is_allowed(&self, from: &PeerId, header: &LaneHeader) -> bool {
+    pub(crate) fn admits(&self, from: &PeerId, header: &LaneHeader) -> Admission {
         let gate = self.gate.read().clone();
-        gate.is_some_and(|gate| gate(from, header))
+        gate.map_or(Admission::Refused, |gate| gate(from, header))
     }
 
     pub(crate) fn keep_open(&self, owner: &Owner) {

@@ -21,9 +21,7 @@ pub(crate) struct Lanes(pub(crate) Arc<Intake>);
 #[async_trait]
 impl LaneSink for Lanes {
     async fn begin(&self, from: PeerId, header: LaneHeader) -> Result<Box<dyn LaneReceiver>, LaneRefusal> {
-        if !self.0.is_allowed(&from, &header) {
-            return Err(LaneRefusal::NotTrusted);
-        }
+        self.0.admits(&from, &header).check()?;
         let (free, limit) = self.0.room().await.map_err(LaneRefusal::Failed)?;
         if free < ROOM_LEAST.min(ByteCount(limit.get() / 32)) {
             return Err(LaneRefusal::NoRoom { free });
@@ -45,9 +43,7 @@ struct Lane {
 impl LaneReceiver for Lane {
     async fn put(&mut self, batch: Vec<(Cid, Bytes)>) -> Result<(), LaneRefusal> {
         // Trust may end while a lane is open.
-        if !self.intake.is_allowed(&self.from, &self.header) {
-            return Err(LaneRefusal::NotTrusted);
-        }
+        self.intake.admits(&self.from, &self.header).check()?;
         let blocks = batch.into_iter().map(|(cid, data)| Block { cid, data }).collect();
         self.intake.put_foreign(&self.owner, blocks).await.map_err(|error| match error {
             PutError::NoRoom { free, .. } => LaneRefusal::NoRoom { free },

@@ -8,7 +8,7 @@ use ipfs::conformance::sample::{Tree, branch, leaf, raw_of_size};
 use ipfs::{Block, BlockError, Blocks, IpfsNode, NodeInfo, PinError, PinTask, Pins, Progress, Source};
 use ipfs_embedded::EmbeddedOptions;
 use net::blockstream::lane_owner;
-use net::{BlockLane, LaneError, LaneHeader, LaneKind, LaneRefusal};
+use net::{Admission, BlockLane, LaneError, LaneHeader, LaneKind, LaneRefusal};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -225,7 +225,11 @@ async fn blocks_of_a_lane_are_safe_until_their_owner_is_released() {
     assert!(matches!(refused, Err(LaneError::Refused(LaneRefusal::NotTrusted))), "{refused:?}");
 
     let known = sender.node.id().unwrap();
-    receiver.node.allow_lanes(Arc::new(move |from, header| *from == known && header.cluster_peer == cluster_peer()));
+    receiver.node.allow_lanes(Arc::new(move |from, header| match *from == known {
+        true if header.cluster_peer == cluster_peer() => Admission::Admitted,
+        true => Admission::Refused,
+        false => Admission::NotYet,
+    }));
     let lane = BlockLane::open(host, to, header(7)).await.unwrap();
     let blocks = wide(6, 40, 100_000);
     for block in &blocks {
@@ -242,7 +246,7 @@ async fn blocks_of_a_lane_are_safe_until_their_owner_is_released() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lane_with_a_wrong_block_or_without_room_is_refused() {
     let (sender, receiver) = (OnDisk::networked().await, OnDisk::networked_with(ByteCount(16 << 20)).await);
-    receiver.node.allow_lanes(Arc::new(|_, _| true));
+    receiver.node.allow_lanes(Arc::new(|_, _| Admission::Admitted));
     sender.connect(&receiver).await;
     let (host, to) = (sender.host.as_ref().unwrap(), receiver.node.id().unwrap());
 

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ipfs::{Block, PutError, Source};
 use net::blockstream::{ABANDONED, lane_owner};
-use net::{Bitswap, BlockSource, Host, LaneHeader, LaneReceiver, LaneRefusal, LaneSink};
+use net::{Admission, Bitswap, BlockSource, Host, LaneHeader, LaneReceiver, LaneRefusal, LaneSink};
 use std::sync::Arc;
 use std::time::Duration;
 use types::{ByteCount, Cid, Owner, PeerId};
@@ -42,17 +42,15 @@ impl BlockSource for Served {
 struct Lanes(Arc<Inner>);
 
 impl Inner {
-    fn is_allowed(&self, from: &PeerId, header: &LaneHeader) -> bool {
-        self.options.lanes.as_ref().is_some_and(|gate| gate(from, header))
+    fn admits(&self, from: &PeerId, header: &LaneHeader) -> Admission {
+        self.options.lanes.as_ref().map_or(Admission::Refused, |gate| gate(from, header))
     }
 }
 
 #[async_trait]
 impl LaneSink for Lanes {
     async fn begin(&self, from: PeerId, header: LaneHeader) -> Result<Box<dyn LaneReceiver>, LaneRefusal> {
-        if !self.0.is_allowed(&from, &header) {
-            return Err(LaneRefusal::NotTrusted);
-        }
+        self.0.admits(&from, &header).check()?;
         let stat = self.0.stat().await.map_err(|error| LaneRefusal::Failed(error.to_string()))?;
         let free = ByteCount(stat.limit.get().saturating_sub(stat.used.get()));
         if free < ROOM_LEAST.min(ByteCount(stat.limit.get() / 32)) {
@@ -77,9 +75,7 @@ struct Lane {
 impl LaneReceiver for Lane {
     async fn put(&mut self, batch: Vec<(Cid, Bytes)>) -> Result<(), LaneRefusal> {
         // Trust may end while a lane is open.
-        if !self.inner.is_allowed(&self.from, &self.header) {
-            return Err(LaneRefusal::NotTrusted);
-        }
+        self.inner.admits(&self.from, &self.header).check()?;
         let blocks = batch.into_iter().map(|(cid, data)| Block { cid, data }).collect();
         self.inner.put_blocks(add_of(&self.owner, Some(ABANDONED)), blocks).await.map_err(|error| match error {
             PutError::NoRoom { free, .. } => LaneRefusal::NoRoom { free },

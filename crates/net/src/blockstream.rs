@@ -9,24 +9,29 @@
 //!   finish ─────────────────────────────────────►
 //! ```
 //!
+//! Batches go by a TCP connection of their own where there is a way (`direct`), else over the stream; answers always over the stream.
+//!
 //! What is sent and not yet acknowledged is bounded, so a slow receiver holds the sender back. A lane ends with its stream; what was
 //! acknowledged before stays acknowledged. The blocks' hashes are *not* checked here: the sink must, before it answers, for it stores them.
 
 mod codec;
+mod direct;
 mod gate;
 mod receive;
 
-pub use gate::{ABANDONED, LaneGate, lane_owner};
+pub use gate::{ABANDONED, Admission, LaneGate, lane_owner};
 pub use receive::{LaneReceiver, LaneSink, serve_lanes};
 
 use crate::frame;
 use crate::host::Host;
-use crate::streams::{OpenError, Stream};
+use crate::streams::{OpenError, Stream, Traffic};
 use bytes::Bytes;
-use codec::Answer;
+use codec::{Answer, Said};
+use direct::DirectWriter;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -80,6 +85,9 @@ pub enum LaneRefusal {
     /// The sender is not trusted.
     #[error("the sender is not trusted")]
     NotTrusted,
+    /// Nobody has named the sender's node as his own yet: the word for it may be on its way.
+    #[error("the sender's node is not known here yet")]
+    NotYet,
     /// The lease is not known, or over.
     #[error("the lease is not open")]
     Closed,
@@ -122,17 +130,20 @@ pub struct LaneLimits {
     pub stall: Duration,
     /// How long the receiver may take to accept the lane.
     pub begin: Duration,
+    /// Whether blocks go by a TCP connection of their own where there is a way.
+    pub direct: bool,
 }
 
 impl Default for LaneLimits {
     fn default() -> LaneLimits {
-        LaneLimits { window: 8 << 20, stall: Duration::from_secs(60), begin: Duration::from_secs(10) }
+        LaneLimits { window: 16 << 20, stall: Duration::from_secs(60), begin: Duration::from_secs(10), direct: true }
     }
 }
 
 /// The sending end of a lane. Dropped before [`BlockLane::finish`] it breaks off.
 pub struct BlockLane {
     shared: Arc<Shared>,
+    is_direct: bool,
     tasks: [AbortHandle; 2],
 }
 
@@ -186,13 +197,24 @@ impl BlockLane {
         };
         let answer = tokio::time::timeout(limits.begin, begin).await;
         match answer.map_err(|_| LaneError::Lost("the receiver did not answer".to_owned()))?? {
-            Answer::Accepted => Ok(BlockLane::start(stream, limits)),
+            Answer::Accepted(offer) => {
+                let direct = match offer {
+                    Some(offer) if limits.direct => DirectWriter::open(host, peer, &offer).await,
+                    _ => None,
+                };
+                if direct.is_some() {
+                    let mut body = Vec::new();
+                    codec::encode_said(&Said::Direct, &mut body);
+                    frame::write_frame(&mut stream, &body).await.map_err(lost)?;
+                }
+                Ok(BlockLane::start(host, stream, direct, limits))
+            }
             Answer::Refused(refusal) => Err(LaneError::Refused(refusal)),
             Answer::Durable(_) => Err(LaneError::Lost("a strange answer".to_owned())),
         }
     }
 
-    fn start(stream: Stream, limits: LaneLimits) -> BlockLane {
+    fn start(host: &Host, stream: Stream, direct: Option<DirectWriter>, limits: LaneLimits) -> BlockLane {
         let window = limits.window.max(BLOCK_MAX + BLOCK_COST);
         let shared = Arc::new(Shared {
             limits,
@@ -202,9 +224,16 @@ impl BlockLane {
             progress: watch::Sender::new(Progress::default()),
         });
         let (reader, writer) = tokio::io::split(stream);
-        let write = tokio::spawn(write_all(shared.clone(), writer)).abort_handle();
+        let is_direct = direct.is_some();
+        let way = Way { stream: writer, direct, traffic: host.traffic(), body: Vec::new() };
+        let write = tokio::spawn(write_all(shared.clone(), way)).abort_handle();
         let read = tokio::spawn(read_all(shared.clone(), reader)).abort_handle();
-        BlockLane { shared, tasks: [write, read] }
+        BlockLane { shared, is_direct, tasks: [write, read] }
+    }
+
+    /// Whether blocks go by a TCP connection of their own.
+    pub fn is_direct(&self) -> bool {
+        self.is_direct
     }
 
     /// Sends one block; waits while the window is full. Returns before the block has arrived.
@@ -319,25 +348,53 @@ enum Next {
     End,
 }
 
-async fn write_all(shared: Arc<Shared>, mut stream: WriteHalf<Stream>) {
+/// Where batches go.
+struct Way {
+    stream: WriteHalf<Stream>,
+    direct: Option<DirectWriter>,
+    traffic: Arc<Traffic>,
+    /// Used again for every frame.
+    body: Vec<u8>,
+}
+
+impl Way {
+    async fn send(&mut self, said: &Said) -> std::io::Result<()> {
+        if let Some(direct) = &mut self.direct {
+            let sent = direct.send(|body| codec::encode_said(said, body)).await?;
+            self.traffic.sent.fetch_add(sent as u64, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.body.clear();
+        codec::encode_said(said, &mut self.body);
+        frame::write_frame(&mut self.stream, &self.body).await
+    }
+
+    /// The receiver may have closed first.
+    async fn close(&mut self) {
+        if let Some(direct) = &mut self.direct {
+            let _ = direct.shutdown().await;
+        }
+        let _ = self.stream.shutdown().await;
+    }
+}
+
+async fn write_all(shared: Arc<Shared>, mut way: Way) {
     loop {
-        let (body, is_end) = match shared.next_batch() {
-            Next::Batch(batch) => (codec::encode_batch(&batch), false),
-            Next::End => (codec::encode_finish(), true),
+        let said = match shared.next_batch() {
+            Next::Batch(batch) => Said::Batch(batch),
+            Next::End => Said::Finish,
             Next::Wait => {
                 shared.wake.notified().await;
                 continue;
             }
         };
-        if let Err(error) = frame::write_frame(&mut stream, &body).await {
+        if let Err(error) = way.send(&said).await {
             // A refusal closes the stream too, and says more: it gets a moment to be read.
             tokio::time::sleep(REFUSAL_WAIT).await;
             return shared.fail(lost(error));
         }
-        if is_end {
-            // The receiver may have closed first.
-            let _ = stream.shutdown().await;
-            return;
+        if said == Said::Finish {
+            return way.close().await;
         }
     }
 }
@@ -348,7 +405,7 @@ async fn read_all(shared: Arc<Shared>, mut stream: ReadHalf<Stream>) {
         let result = match answer {
             Ok(Answer::Durable(count)) => shared.acknowledge(count),
             Ok(Answer::Refused(refusal)) => Err(LaneError::Refused(refusal)),
-            Ok(Answer::Accepted) => Err(LaneError::Lost("a strange answer".to_owned())),
+            Ok(Answer::Accepted(_)) => Err(LaneError::Lost("a strange answer".to_owned())),
             Err(error) => Err(error),
         };
         if let Err(error) = result {

@@ -12,7 +12,10 @@ mod gossip;
 mod listen;
 mod options;
 mod reconnect;
+mod side;
 mod transport;
+
+pub(crate) use side::{Expected, MAGIC, SideDoor, Ticket};
 
 pub use gossip::{GossipOptions, PublishError, message_id};
 pub use options::HostOptions;
@@ -206,6 +209,8 @@ struct Board {
     filters: RwLock<Filters>,
     links: watch::Sender<Links>,
     streams: Arc<streams::Shared>,
+    /// None in a private network.
+    side_door: Option<Arc<SideDoor>>,
     gossip_dropped: AtomicU64,
     gossip_filtered: AtomicU64,
 }
@@ -349,6 +354,16 @@ impl Host {
     /// Who is connected, and its changes.
     pub(crate) fn links(&self) -> watch::Receiver<Links> {
         self.inner.board.links.subscribe()
+    }
+
+    /// Where connections beside libp2p's come in.
+    pub(crate) fn side_door(&self) -> Option<Arc<SideDoor>> {
+        self.inner.board.side_door.clone()
+    }
+
+    /// Where bytes are counted.
+    pub(crate) fn traffic(&self) -> Arc<streams::Traffic> {
+        self.inner.board.streams.traffic.clone()
     }
 
     async fn ask(&self, command: impl FnOnce(oneshot::Sender<Result<PeerId, DialError>>) -> Command) -> Result<PeerId, DialError> {

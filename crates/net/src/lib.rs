@@ -28,7 +28,7 @@ mod peer;
 pub mod streams;
 
 pub use bitswap::{Bitswap, BitswapLimits, BlockSource, FetchError, Session};
-pub use blockstream::{BlockLane, LaneError, LaneGate, LaneHeader, LaneKind, LaneReceiver, LaneRefusal, LaneSink, serve_lanes};
+pub use blockstream::{Admission, BlockLane, LaneError, LaneGate, LaneHeader, LaneKind, LaneReceiver, LaneRefusal, LaneSink, serve_lanes};
 pub use host::{
     ConnectError, DialError, GossipOptions, Host, HostError, HostEvent, HostEvents, HostOptions, PeerInfo, PublishError, Stats,
 };

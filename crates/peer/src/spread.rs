@@ -3,12 +3,15 @@
 //! One lane per holder, each a task with a bounded queue; the slowest sets the pace within its bound. A lane that breaks is
 //! replaced by placement: the new holder gets what is still to come and fetches the rest from the others once it is pinned.
 
+mod lane;
+
+use self::lane::{Batch, Way, fill_own, fill_remote};
 use crate::core::Core;
 use crate::handle::{AddSession, CommandError};
 use async_trait::async_trait;
 use cluster::{Answer, Command};
-use ipfs::{Block, IpfsNode};
-use net::{BlockLane, Host, LaneError, LaneHeader, LaneKind, LaneRefusal};
+use ipfs::Block;
+use net::{Host, LaneHeader, LaneKind};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -22,11 +25,6 @@ const BATCH_BLOCKS: usize = 2048;
 const QUEUE: usize = 8;
 /// Room is reserved this far ahead of what was sent.
 const HEADROOM: ByteCount = ByteCount(64 << 20);
-
-/// Lanes refused at first because the holder does not know our node yet.
-const TRIES: u32 = 20;
-
-type Batch = Arc<Vec<Block>>;
 
 /// A running add.
 pub struct Spread {
@@ -89,9 +87,17 @@ impl Spread {
         let task = if links == Some(holder) {
             tokio::spawn(fill_own(self.core.node.clone(), Owner::Adding(self.lease), batches))
         } else {
-            let node = self.core.trust.nodes_of(&holder).first().copied();
-            let addresses = self.core.links().map(|links| links.node_addresses_of(&holder)).unwrap_or_default();
-            tokio::spawn(fill_remote(self.node_host.clone(), node.map(|node| (node, addresses)), self.lease, links, batches))
+            let core = self.core.clone();
+            let find = move || {
+                let node = core.trust.nodes_of(&holder).first().copied()?;
+                let addresses = core.links().map(|links| links.node_addresses_of(&holder)).unwrap_or_default();
+                Some((node, addresses))
+            };
+            let way = self.node_host.clone().zip(links).map(|(host, own)| {
+                let header = LaneHeader { lease: self.lease, cluster_peer: own, kind: LaneKind::Add };
+                Way { host, header, find: Box::new(find) }
+            });
+            tokio::spawn(fill_remote(way, batches))
         };
         self.lanes.push(Lane { holder, queue: Some(queue), task, is_whole });
     }
@@ -257,74 +263,5 @@ impl Drop for Spread {
                 core.node.release(&Owner::Adding(lease)).await.ok();
             });
         }
-    }
-}
-
-/// Takes a batch and whatever else waits, up to so many bytes: one group sync for all of it.
-async fn next_group(batches: &mut mpsc::Receiver<Batch>) -> Option<Vec<Block>> {
-    const GROUP: usize = 16 << 20;
-    let mut group: Vec<Block> = batches.recv().await?.as_ref().clone();
-    let mut bytes: usize = group.iter().map(|block| block.data.len()).sum();
-    while bytes < GROUP {
-        let Ok(more) = batches.try_recv() else { break };
-        bytes += more.iter().map(|block| block.data.len()).sum::<usize>();
-        group.extend(more.iter().cloned());
-    }
-    Some(group)
-}
-
-async fn fill_own(node: Arc<dyn IpfsNode>, owner: Owner, mut batches: mpsc::Receiver<Batch>) -> Result<(), String> {
-    while let Some(group) = next_group(&mut batches).await {
-        // The adding pipeline made these CIDs from the data itself.
-        node.put_hashed(&owner, group).await.map_err(|error| error.to_string())?;
-    }
-    Ok(())
-}
-
-async fn fill_remote(
-    host: Option<Host>,
-    node: Option<(PeerId, Vec<String>)>,
-    lease: u64,
-    own: Option<PeerId>,
-    mut batches: mpsc::Receiver<Batch>,
-) -> Result<(), String> {
-    let (Some(host), Some((node, addresses)), Some(own)) = (host, node, own) else {
-        return Err("its node is not known yet".to_owned());
-    };
-    host.connect(node, &addresses).await.map_err(|error| error.to_string())?;
-    let header = LaneHeader { lease, cluster_peer: own, kind: LaneKind::Add };
-    // A holder that has not heard our hello yet refuses at first: what was sent before its first acknowledgement is sent again.
-    let mut kept: Vec<Batch> = Vec::new();
-    let mut is_over = false;
-    let mut tries = 0;
-    loop {
-        let outcome = async {
-            let lane = BlockLane::open(&host, node, header).await?;
-            for block in kept.iter().flat_map(|batch| batch.iter()) {
-                lane.send(block.cid, block.data.clone()).await?;
-            }
-            while !is_over {
-                let Some(batch) = batches.recv().await else {
-                    is_over = true;
-                    break;
-                };
-                if lane.acknowledged() == 0 {
-                    kept.push(batch.clone());
-                } else {
-                    tries = TRIES;
-                    kept.clear();
-                }
-                for block in batch.iter() {
-                    lane.send(block.cid, block.data.clone()).await?;
-                }
-            }
-            lane.finish().await
-        }
-        .await;
-        match outcome {
-            Err(LaneError::Refused(LaneRefusal::NotTrusted)) if tries < TRIES => tries += 1,
-            other => return other.map_err(|error: LaneError| error.to_string()),
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     }
 }

@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use ipfs::{IpfsNode, PinProgress, PinTask, Source};
 use ipfs_embedded::{EmbeddedNode, EmbeddedOptions};
 use ipfs_kubo::{KuboNode, KuboOptions};
-use net::{Bitswap, BitswapLimits, GossipOptions, Host, HostOptions};
+use net::{Admission, Bitswap, BitswapLimits, GossipOptions, Host, HostOptions};
 use peer::crdt_network::{self, ClusterNetwork, CrdtInbound, DagBlocks};
 use peer::go::{GoInbound, GoOptions, GoSide, GoStreams};
 use peer::links::OwnFacts;
@@ -148,7 +148,12 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
 async fn open_node(settings: &Settings, store: &Arc<dyn Store>, host: &Host, trust: &Trust) -> anyhow::Result<Arc<dyn IpfsNode>> {
     let members = trust.clone();
     // The stream proves the sender's node; what it claims to be in the cluster must be the member that named this node.
-    let lanes: net::LaneGate = Arc::new(move |node, header| members.member_of_node(node) == Some(header.cluster_peer));
+    let lanes: net::LaneGate = Arc::new(move |node, header| match members.member_of_node(node) {
+        Some(member) if member == header.cluster_peer => Admission::Admitted,
+        Some(_) => Admission::Refused,
+        // A member's hello names its node; after a start or a join it may still be on its way, and the sender waits for it.
+        None => Admission::NotYet,
+    });
     match &settings.node {
         NodeKind::Embedded => {
             let packs = PackOptions::with_limit(space_limit(settings)?);

@@ -1,6 +1,7 @@
 //! The bytes of a lane: frames whose first byte tells what they are.
 
 use super::{BLOCK_MAX, LaneHeader, LaneKind, LaneRefusal};
+use crate::host::Ticket;
 use bytes::Bytes;
 use types::{ByteCount, Cid, PeerId};
 use unsigned_varint::{decode, encode};
@@ -21,6 +22,10 @@ const VERSION: u8 = 1;
 
 const BATCH: u8 = 1;
 const FINISH: u8 = 2;
+const DIRECT: u8 = 3;
+
+/// Bytes of the key of a direct way.
+pub(super) const KEY: usize = 32;
 
 const ACCEPTED: u8 = 1;
 const DURABLE: u8 = 2;
@@ -29,12 +34,25 @@ const REFUSED: u8 = 3;
 /// What a receiver says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// The lane may be used.
-    Accepted,
+    /// The lane may be used, perhaps by a direct way.
+    Accepted(Option<Offer>),
     /// So many blocks are durable, in all.
     Durable(u64),
     /// The lane is over.
     Refused(LaneRefusal),
+}
+
+/// A connection that the receiver waits for: see `direct`.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Offer {
+    pub(super) ticket: Ticket,
+    pub(super) key: [u8; KEY],
+}
+
+impl std::fmt::Debug for Offer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Offer(***)")
+    }
 }
 
 /// What a sender says after its header.
@@ -42,6 +60,8 @@ pub(super) enum Answer {
 pub(super) enum Said {
     Batch(Vec<(Cid, Bytes)>),
     Finish,
+    /// All that follows comes by the direct way.
+    Direct,
 }
 
 pub(super) fn encode_header(header: &LaneHeader) -> Vec<u8> {
@@ -66,29 +86,31 @@ pub(super) fn decode_header(body: &[u8]) -> Option<LaneHeader> {
     Some(LaneHeader { lease: u64::from_be_bytes(*lease), cluster_peer: PeerId::from_bytes(peer).ok()?, kind })
 }
 
-pub(super) fn encode_batch(batch: &[(Cid, Bytes)]) -> Vec<u8> {
+/// Appends what a sender says.
+pub(super) fn encode_said(said: &Said, out: &mut Vec<u8>) {
+    let batch = match said {
+        Said::Batch(batch) => batch,
+        Said::Finish => return out.push(FINISH),
+        Said::Direct => return out.push(DIRECT),
+    };
     let bytes: usize = batch.iter().map(|(_, data)| data.len() + 80).sum();
-    let mut out = Vec::with_capacity(1 + bytes);
+    out.reserve(1 + bytes);
     out.push(BATCH);
     for (cid, data) in batch {
-        let cid = cid.to_bytes();
         let mut buffer = encode::usize_buffer();
-        out.extend_from_slice(encode::usize(cid.len(), &mut buffer));
-        out.extend_from_slice(&cid);
+        out.extend_from_slice(encode::usize(cid.encoded_len(), &mut buffer));
+        // A vector takes everything.
+        let _ = cid.write_bytes(&mut *out);
         out.extend_from_slice(encode::usize(data.len(), &mut buffer));
         out.extend_from_slice(data);
     }
-    out
-}
-
-pub(super) fn encode_finish() -> Vec<u8> {
-    vec![FINISH]
 }
 
 /// Reads what a sender says; block data are slices of `body`.
 pub(super) fn decode_said(body: &Bytes) -> Option<Said> {
     match body.split_first()? {
         (&FINISH, []) => Some(Said::Finish),
+        (&DIRECT, []) => Some(Said::Direct),
         (&BATCH, mut rest) => {
             let mut batch = Vec::new();
             while !rest.is_empty() {
@@ -112,7 +134,8 @@ fn take_part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 pub(super) fn encode_answer(answer: &Answer) -> Vec<u8> {
     match answer {
-        Answer::Accepted => vec![ACCEPTED],
+        Answer::Accepted(None) => vec![ACCEPTED],
+        Answer::Accepted(Some(offer)) => [&[ACCEPTED][..], &offer.ticket, &offer.key].concat(),
         Answer::Durable(count) => [&[DURABLE][..], &count.to_be_bytes()].concat(),
         Answer::Refused(refusal) => {
             let (kind, free, reason) = match refusal {
@@ -120,6 +143,7 @@ pub(super) fn encode_answer(answer: &Answer) -> Vec<u8> {
                 LaneRefusal::NotTrusted => (2, 0, ""),
                 LaneRefusal::Closed => (3, 0, ""),
                 LaneRefusal::Busy => (4, 0, ""),
+                LaneRefusal::NotYet => (5, 0, ""),
                 LaneRefusal::Failed(reason) => (0, 0, reason.as_str()),
             };
             let reason: String = reason.chars().take(REASON_MAX).collect();
@@ -130,7 +154,11 @@ pub(super) fn encode_answer(answer: &Answer) -> Vec<u8> {
 
 pub(super) fn decode_answer(body: &[u8]) -> Option<Answer> {
     match body {
-        [ACCEPTED] => Some(Answer::Accepted),
+        [ACCEPTED] => Some(Answer::Accepted(None)),
+        [ACCEPTED, rest @ ..] => {
+            let (ticket, key) = rest.split_first_chunk()?;
+            Some(Answer::Accepted(Some(Offer { ticket: *ticket, key: key.try_into().ok()? })))
+        }
         [DURABLE, count @ ..] => Some(Answer::Durable(u64::from_be_bytes(count.try_into().ok()?))),
         [REFUSED, kind, rest @ ..] => {
             let (free, reason) = rest.split_first_chunk()?;
@@ -139,6 +167,7 @@ pub(super) fn decode_answer(body: &[u8]) -> Option<Answer> {
                 2 => LaneRefusal::NotTrusted,
                 3 => LaneRefusal::Closed,
                 4 => LaneRefusal::Busy,
+                5 => LaneRefusal::NotYet,
                 // A kind of a later version is a failure too.
                 _ => LaneRefusal::Failed(String::from_utf8_lossy(reason).into_owned()),
             }))
@@ -171,9 +200,13 @@ mod tests {
             LaneRefusal::NotTrusted,
             LaneRefusal::Closed,
             LaneRefusal::Busy,
+            LaneRefusal::NotYet,
             LaneRefusal::Failed("disk gone".to_owned()),
         ];
-        for answer in refusals.map(Answer::Refused).into_iter().chain([Answer::Accepted, Answer::Durable(9)]) {
+        let offer = Offer { ticket: [7; 16], key: [8; KEY] };
+        assert_eq!(format!("{offer:?}"), "Offer(***)");
+        let others = [Answer::Accepted(None), Answer::Accepted(Some(offer)), Answer::Durable(9)];
+        for answer in refusals.map(Answer::Refused).into_iter().chain(others) {
             assert_eq!(decode_answer(&encode_answer(&answer)), Some(answer));
         }
         let long = encode_answer(&Answer::Refused(LaneRefusal::Failed("ä".repeat(5000))));
@@ -184,13 +217,20 @@ mod tests {
     fn batches_read_back_and_cut_ones_do_not() {
         let cid = Cid::new_v1(0x55, cid::multihash::Multihash::wrap(0x12, &[1; 32]).unwrap());
         let batch = vec![(cid, Bytes::from_static(b"abc")), (cid, Bytes::new()), (cid, Bytes::from(vec![7; 300]))];
-        let bytes = Bytes::from(encode_batch(&batch));
+        let encoded = |said: &Said| {
+            let mut bytes = Vec::new();
+            encode_said(said, &mut bytes);
+            Bytes::from(bytes)
+        };
+        let bytes = encoded(&Said::Batch(batch.clone()));
         assert_eq!(decode_said(&bytes), Some(Said::Batch(batch)));
         let whole_blocks = [1 + 37 + 4, 1 + 37 + 4 + 37 + 1];
         for cut in (0..bytes.len()).filter(|cut| !whole_blocks.contains(cut)) {
             assert_eq!(decode_said(&bytes.slice(..cut)), None, "{cut}");
         }
         assert_eq!(decode_said(&Bytes::from_static(&[BATCH, 0xff, 0xff, 0xff, 0xff, 0x0f])), None);
-        assert_eq!(decode_said(&encode_finish().into()), Some(Said::Finish));
+        for said in [Said::Finish, Said::Direct] {
+            assert_eq!(decode_said(&encoded(&said)), Some(said));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Words that every receiver of lanes shares: who may send, and on whose account its blocks are held.
 
-use super::LaneHeader;
+use super::{LaneHeader, LaneRefusal};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,29 @@ use types::{Owner, PeerId};
 pub const ABANDONED: Duration = Duration::from_secs(600);
 
 /// Who may send: the proven id of the sender's node, and what its header claims.
-pub type LaneGate = Arc<dyn Fn(&PeerId, &LaneHeader) -> bool + Send + Sync>;
+pub type LaneGate = Arc<dyn Fn(&PeerId, &LaneHeader) -> Admission + Send + Sync>;
+
+/// What the gate says of a sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It may send.
+    Admitted,
+    /// Nobody has named its node as his own yet; the word of the member that it claims to be may be on its way.
+    NotYet,
+    /// It may not.
+    Refused,
+}
+
+impl Admission {
+    /// What a receiver answers.
+    pub fn check(self) -> Result<(), LaneRefusal> {
+        match self {
+            Admission::Admitted => Ok(()),
+            Admission::NotYet => Err(LaneRefusal::NotYet),
+            Admission::Refused => Err(LaneRefusal::NotTrusted),
+        }
+    }
+}
 
 /// On whose account the blocks of a lane are held: the add `lease` of the peer `sender` (its id in the cluster).
 pub fn lane_owner(sender: &PeerId, lease: u64) -> Owner {

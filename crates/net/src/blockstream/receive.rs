@@ -1,18 +1,20 @@
 //! The receiving end of lanes.
 
-use super::codec::{self, Answer, Said};
+use super::codec::{self, Answer, KEY, Offer, Said};
+use super::direct::DirectReader;
 use super::{LaneHeader, LaneRefusal, PROTOCOL};
 use crate::frame;
-use crate::host::Host;
-use crate::streams::{Incoming, OpenError, Stream};
+use crate::host::{Expected, Host, SideDoor};
+use crate::streams::{Incoming, OpenError, Stream, Traffic};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use types::{Cid, PeerId};
@@ -27,7 +29,16 @@ const HEADER: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(300);
 
 /// Frames that are read ahead while a batch is being stored; a frame has at most 2 MiB.
-const FRAMES_AHEAD: usize = 2;
+const FRAMES_AHEAD: usize = 6;
+
+/// Bytes that are stored together where frames wait: they share one sync of the disk.
+const STORED_AT_ONCE: usize = 8 << 20;
+
+/// The direct connection must come within this after it was announced.
+const DIRECT: Duration = Duration::from_secs(10);
+
+/// When the stream has ended, the direct connection's last frames come within this.
+const DIRECT_AFTER_END: Duration = Duration::from_secs(15);
 
 /// Where lanes end: decides who may send, and stores.
 #[async_trait]
@@ -47,16 +58,25 @@ pub trait LaneReceiver: Send {
 /// Takes lanes until the host ends, which ends the task. To be called before peers are dialled.
 pub fn serve_lanes(host: &Host, sink: Arc<dyn LaneSink>) -> Result<JoinHandle<()>, OpenError> {
     let incoming = host.accept(&[PROTOCOL])?;
-    Ok(tokio::spawn(accept(incoming, sink)))
+    let beside = Beside { door: host.side_door(), traffic: host.traffic() };
+    Ok(tokio::spawn(accept(incoming, sink, beside)))
 }
 
-async fn accept(mut incoming: Incoming, sink: Arc<dyn LaneSink>) {
+/// Where connections come in beside libp2p's.
+#[derive(Clone)]
+struct Beside {
+    /// None on a host that takes none.
+    door: Option<Arc<SideDoor>>,
+    traffic: Arc<Traffic>,
+}
+
+async fn accept(mut incoming: Incoming, sink: Arc<dyn LaneSink>, beside: Beside) {
     let open: Arc<Mutex<HashMap<PeerId, usize>>> = Arc::default();
     while let Some((from, _, stream)) = incoming.next().await {
         let place = Place::take(&open, from);
-        let sink = sink.clone();
+        let (sink, beside) = (sink.clone(), beside.clone());
         tokio::spawn(async move {
-            if let Err(error) = lane(from, stream, place, sink).await {
+            if let Err(error) = lane(from, stream, place, sink, beside).await {
                 tracing::debug!(%from, %error, "a block lane ended");
             }
         });
@@ -92,7 +112,7 @@ impl Drop for Place {
     }
 }
 
-async fn lane(from: PeerId, mut stream: Stream, place: Option<Place>, sink: Arc<dyn LaneSink>) -> io::Result<()> {
+async fn lane(from: PeerId, mut stream: Stream, place: Option<Place>, sink: Arc<dyn LaneSink>, beside: Beside) -> io::Result<()> {
     let body = timeout(HEADER, frame::read_frame(&mut stream, codec::HEADER_MAX)).await?;
     let header = body.as_deref().and_then(codec::decode_header).ok_or_else(|| strange("header"))?;
     if place.is_none() {
@@ -102,26 +122,76 @@ async fn lane(from: PeerId, mut stream: Stream, place: Option<Place>, sink: Arc<
         Ok(receiver) => receiver,
         Err(refusal) => return refuse(&mut stream, refusal).await,
     };
-    frame::write_frame(&mut stream, &codec::encode_answer(&Answer::Accepted)).await?;
+    let expected = beside.door.as_ref().and_then(SideDoor::expect).map(|expected| (expected, rand::random()));
+    let offer = expected.as_ref().map(|(expected, key)| Offer { ticket: expected.ticket(), key: *key });
+    frame::write_frame(&mut stream, &codec::encode_answer(&Answer::Accepted(offer))).await?;
     let (reader, mut writer) = tokio::io::split(stream);
     let (sender, said) = mpsc::channel(FRAMES_AHEAD);
-    let reading = read_ahead(reader, sender);
+    let frames = Frames { stream: reader, is_ended: false, expected, direct: None, traffic: beside.traffic };
+    let reading = read_ahead(frames, sender);
     let storing = store(receiver, said, &mut writer);
     let ((), stored) = tokio::join!(reading, storing);
     stored?;
     writer.shutdown().await
 }
 
+/// What a sender says, by whichever way.
+struct Frames {
+    stream: ReadHalf<Stream>,
+    is_ended: bool,
+    expected: Option<(Expected, [u8; KEY])>,
+    direct: Option<DirectReader>,
+    traffic: Arc<Traffic>,
+}
+
+impl Frames {
+    async fn next(&mut self) -> io::Result<Said> {
+        loop {
+            let body = match &mut self.direct {
+                Some(direct) => {
+                    let body = direct_frame(direct, &mut self.stream, &mut self.is_ended).await?;
+                    self.traffic.received.fetch_add(body.len() as u64, Ordering::Relaxed);
+                    body
+                }
+                None => {
+                    let body = timeout(SILENCE, frame::read_frame(&mut self.stream, codec::BATCH_MAX)).await?;
+                    body.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?
+                }
+            };
+            match codec::decode_said(&body).ok_or_else(|| strange("frame"))? {
+                Said::Direct => self.take_direct().await?,
+                said => return Ok(said),
+            }
+        }
+    }
+
+    async fn take_direct(&mut self) -> io::Result<()> {
+        let (expected, key) = self.expected.take().ok_or_else(|| strange("turn"))?;
+        let socket = timeout(DIRECT, expected.arrived()).await?;
+        self.direct = Some(DirectReader::new(socket, &key)?);
+        Ok(())
+    }
+}
+
+/// The next frame by the direct way. The stream's end tells that the sender is gone, where the connection itself says nothing.
+async fn direct_frame(direct: &mut DirectReader, stream: &mut ReadHalf<Stream>, is_ended: &mut bool) -> io::Result<Bytes> {
+    let mut next = std::pin::pin!(direct.next());
+    let mut nothing_comes = [0];
+    if !*is_ended {
+        tokio::select! {
+            biased;
+            frame = timeout(SILENCE, next.as_mut()) => return frame,
+            _ = stream.read(&mut nothing_comes) => *is_ended = true,
+        }
+    }
+    timeout(DIRECT_AFTER_END, next).await
+}
+
 /// Reads frames while the ones before are stored; ends when the lane does.
-async fn read_ahead(mut stream: ReadHalf<Stream>, sender: mpsc::Sender<io::Result<Said>>) {
+async fn read_ahead(mut frames: Frames, sender: mpsc::Sender<io::Result<Said>>) {
     loop {
-        let read = async {
-            let body = timeout(SILENCE, frame::read_frame(&mut stream, codec::BATCH_MAX)).await?;
-            let body = body.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?;
-            codec::decode_said(&body).ok_or_else(|| strange("frame"))
-        };
         let said = tokio::select! {
-            said = read => said,
+            said = frames.next() => said,
             () = sender.closed() => return,
         };
         let is_last = !matches!(said, Ok(Said::Batch(_)));
@@ -138,16 +208,60 @@ async fn store(
     stream: &mut WriteHalf<Stream>,
 ) -> io::Result<()> {
     let mut durable = 0u64;
-    while let Some(next) = said.recv().await {
-        let Said::Batch(batch) = next? else { return Ok(()) };
-        let count = batch.len() as u64;
-        if let Err(refusal) = receiver.put(batch).await {
+    let mut next = said.recv().await;
+    while let Some(Said::Batch(first)) = next.take().transpose()? {
+        let mut bytes = size_of_batch(&first);
+        let mut batches = vec![first];
+        while bytes < STORED_AT_ONCE && next.is_none() {
+            match said.try_recv() {
+                Ok(Ok(Said::Batch(more))) => {
+                    bytes += size_of_batch(&more);
+                    batches.push(more);
+                }
+                // Its turn is after what came before it.
+                Ok(other) => next = Some(other),
+                Err(_) => break,
+            }
+        }
+        if let Err(refusal) = store_together(receiver.as_mut(), batches, &mut durable, stream).await? {
             return refuse(stream, refusal).await;
         }
-        durable += count;
-        frame::write_frame(stream, &codec::encode_answer(&Answer::Durable(durable))).await?;
+        if next.is_none() {
+            next = said.recv().await;
+        }
     }
     Ok(())
+}
+
+/// Stores batches as one. Where there is no room for all of them, each by itself, so that what room there is gets used.
+async fn store_together(
+    receiver: &mut dyn LaneReceiver,
+    batches: Vec<Vec<(Cid, Bytes)>>,
+    durable: &mut u64,
+    stream: &mut WriteHalf<Stream>,
+) -> io::Result<Result<(), LaneRefusal>> {
+    let rounds = match receiver.put(batches.concat()).await {
+        Ok(()) => {
+            *durable += batches.iter().map(|batch| batch.len() as u64).sum::<u64>();
+            frame::write_frame(stream, &codec::encode_answer(&Answer::Durable(*durable))).await?;
+            return Ok(Ok(()));
+        }
+        Err(LaneRefusal::NoRoom { .. }) if batches.len() > 1 => batches,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    for batch in rounds {
+        let count = batch.len() as u64;
+        if let Err(refusal) = receiver.put(batch).await {
+            return Ok(Err(refusal));
+        }
+        *durable += count;
+        frame::write_frame(stream, &codec::encode_answer(&Answer::Durable(*durable))).await?;
+    }
+    Ok(Ok(()))
+}
+
+fn size_of_batch(batch: &[(Cid, Bytes)]) -> usize {
+    batch.iter().map(|(_, data)| data.len()).sum()
 }
 
 async fn refuse<S: tokio::io::AsyncWrite + Unpin>(stream: &mut S, refusal: LaneRefusal) -> io::Result<()> {
@@ -155,7 +269,10 @@ async fn refuse<S: tokio::io::AsyncWrite + Unpin>(stream: &mut S, refusal: LaneR
     stream.shutdown().await
 }
 
-async fn timeout<T>(limit: Duration, read: impl Future<Output = Result<T, frame::FrameError>>) -> io::Result<T> {
+async fn timeout<T, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    limit: Duration,
+    read: impl Future<Output = Result<T, E>>,
+) -> io::Result<T> {
     match tokio::time::timeout(limit, read).await {
         Ok(result) => result.map_err(io::Error::other),
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut)),

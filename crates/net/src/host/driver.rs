@@ -3,7 +3,7 @@
 use super::behaviour::{Behaviour, BehaviourEvent, LAN_KAD};
 use super::gossip::PublishError;
 use super::reconnect::Reconnect;
-use super::{Board, DialError, HostError, HostEvent, HostOptions, Links, PeerInfo, known_kind, listen, transport};
+use super::{Board, DialError, HostError, HostEvent, HostOptions, Links, PeerInfo, SideDoor, known_kind, listen, transport};
 use crate::peer::{ours, theirs};
 use crate::streams;
 use futures::StreamExt;
@@ -76,7 +76,9 @@ pub(super) async fn start(
     let id = keypair.public().to_peer_id();
     let shared = streams::Shared::new(options.streams, options.keep_all);
     let behaviour = Behaviour::new(&options, &keypair, shared.clone())?;
-    let transport = transport::build(&keypair, options.psk).map_err(|error| setup(&error))?;
+    // In a private network nobody may say anything before both have shown the key.
+    let side_door = options.psk.is_none().then(|| Arc::new(SideDoor::default()));
+    let transport = transport::build(&keypair, options.psk, side_door.as_ref()).map_err(|error| setup(&error))?;
     let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(options.idle);
     let board = Arc::new(Board {
         id: ours(&id).ok_or_else(|| setup(&"the key gives no peer id"))?,
@@ -85,6 +87,7 @@ pub(super) async fn start(
         filters: RwLock::default(),
         links: watch::Sender::new(Links::new()),
         streams: shared,
+        side_door,
         gossip_dropped: AtomicU64::new(0),
         gossip_filtered: AtomicU64::new(0),
     });

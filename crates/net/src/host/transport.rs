@@ -1,11 +1,13 @@
 //! From a socket to an encrypted connection with many streams.
 //!
-//! TCP: private network (when there is a key), then a look at the first bytes, then TLS or Noise, then yamux. Without a key also QUIC.
+//! TCP: private network (when there is a key), then a look at the first bytes, then TLS or Noise, then yamux. Without a key also QUIC, and
+//! connections that come in with a ticket are handed over (`side`).
 //!
 //! The look at the first bytes: everybody's first message is multistream's own name. Where it is not, the sides have different
 //! private network keys (or one has none); without this check such a connection mostly hangs until a time-out, since the first
 //! decrypted byte is taken for a length.
 
+use super::SideDoor;
 use futures::future::{BoxFuture, Either};
 use futures::{AsyncRead, AsyncWrite, FutureExt};
 use libp2p::core::muxing::StreamMuxerBox;
@@ -17,6 +19,7 @@ use libp2p::{PeerId, Transport, dns, noise, quic, tcp, tls, yamux};
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -33,17 +36,17 @@ const QUIC_STREAMS_MAX: u32 = 1024;
 const FIRST_BYTES: &[u8] = b"\x13/multistream/1.0.0\n";
 
 /// The whole transport; names in addresses are resolved where the system says how.
-pub(super) fn build(keypair: &Keypair, psk: Option<[u8; 32]>) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
-    match dns::tokio::Transport::system(without_names(keypair, psk)?) {
+pub(super) fn build(keypair: &Keypair, psk: Option<[u8; 32]>, side: Option<&Arc<SideDoor>>) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+    match dns::tokio::Transport::system(without_names(keypair, psk, side)?) {
         Ok(transport) => Ok(transport.boxed()),
         Err(error) => {
             tracing::warn!(%error, "no name resolution: only numeric addresses can be dialled");
-            without_names(keypair, psk)
+            without_names(keypair, psk, side)
         }
     }
 }
 
-fn without_names(keypair: &Keypair, psk: Option<[u8; 32]>) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+fn without_names(keypair: &Keypair, psk: Option<[u8; 32]>, side: Option<&Arc<SideDoor>>) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
     let security = Security {
         noise: noise::Config::new(keypair).map_err(io::Error::other)?,
         tls: if psk.is_none() { Some(tls::Config::new(keypair).map_err(io::Error::other)?) } else { None },
@@ -51,8 +54,18 @@ fn without_names(keypair: &Keypair, psk: Option<[u8; 32]>) -> io::Result<Boxed<(
     let mut muxer = yamux::Config::default();
     muxer.set_max_num_streams(STREAMS_MAX);
     let key = psk.map(PreSharedKey::new);
+    let side = side.cloned();
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
-        .and_then(move |socket, _| private_network(socket, key))
+        .and_then(move |socket, end| {
+            let side = side.clone().filter(|_| end.is_listener());
+            async move {
+                let socket = match side {
+                    Some(side) => side.pass(socket).await?,
+                    None => socket,
+                };
+                private_network(socket, key).await
+            }
+        })
         .upgrade(Version::V1Lazy)
         .authenticate(security)
         .multiplex(muxer)
