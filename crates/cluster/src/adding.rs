@@ -5,6 +5,7 @@
 
 use crate::context::Context;
 use crate::placement::{self, Candidate, Rules, filter};
+use crate::shards;
 use crate::space::Space;
 use crate::{Answer, Effect, Missing, Options, RequestId};
 use sha2::{Digest, Sha256};
@@ -23,6 +24,8 @@ const FIRST_RESERVE: ByteCount = ByteCount::MIB;
 #[derive(Clone, Debug)]
 struct Add {
     options: PinOptions,
+    /// What grows beyond this is cut.
+    unit: ByteCount,
     bytes: ByteCount,
     least: usize,
     want: usize,
@@ -64,10 +67,16 @@ impl Adding {
         if options.replicas == Replicas::Unset {
             options.replicas = ctx.options.class.replicas();
         }
+        let unit = if ctx.options.shards { shards::unit_size(options.shard_size, &desk.candidates) } else { ByteCount(u64::MAX) };
+        if let Some(missing) = size.and_then(|size| too_much(size, unit, least, want, &desk.candidates)) {
+            ctx.effects.push(Effect::Answer(request, Answer::Refused(missing)));
+            return;
+        }
         let lease = ctx.ids.lease(ctx.options.incarnation);
         let add = Add {
             options,
-            bytes: size.unwrap_or(FIRST_RESERVE),
+            unit,
+            bytes: size.unwrap_or(FIRST_RESERVE).min(unit),
             least,
             want,
             granted: Vec::new(),
@@ -119,15 +128,25 @@ impl Adding {
 
     /// The add ended: all its reservations are free. Its holders, when it was known.
     pub fn end(&mut self, lease: u64, space: &mut Space, ctx: &mut Context) {
+        self.end_as(lease, false, space, ctx);
+    }
+
+    /// The same; `is_kept`: what it brought is pinned and confirmed by its holders.
+    pub fn end_as(&mut self, lease: u64, is_kept: bool, space: &mut Space, ctx: &mut Context) {
         let Some(add) = self.adds.remove(&lease) else { return };
         for peer in add.granted.iter().chain(add.asked.keys()) {
-            end_lease(lease, peer, space, ctx);
+            end_lease_as(lease, peer, is_kept, space, ctx);
         }
     }
 
     /// The holders of an add and its options, for its pin.
     pub fn holders(&self, lease: u64) -> Option<Vec<PeerId>> {
         self.adds.get(&lease).map(|add| add.granted.clone())
+    }
+
+    /// What an add wishes, the default class applied.
+    pub fn options(&self, lease: u64) -> Option<PinOptions> {
+        self.adds.get(&lease).map(|add| add.options.clone())
     }
 
     /// Gives up on silent holders and forgotten adds.
@@ -185,7 +204,7 @@ impl Adding {
         let answer = if question.is_grow && !question.has_replaced {
             Answer::Done
         } else {
-            Answer::Placed { lease, holders: add.granted.clone(), options: Box::new(add.options.clone()) }
+            Answer::Placed { lease, holders: add.granted.clone(), options: Box::new(add.options.clone()), unit: add.unit }
         };
         ctx.effects.push(Effect::Answer(question.request, answer));
     }
@@ -199,6 +218,27 @@ fn copies_of(options: &PinOptions, cluster: &Options) -> (usize, usize) {
         Replicas::Unset => (1, cluster.class.want.max(1) as usize),
         Replicas::Everywhere => (1, cluster.class.want.max(1) as usize),
     }
+}
+
+/// Why an add that will be cut cannot fit into all peers together; what is no larger than a unit is asked of the holders themselves.
+fn too_much(size: ByteCount, unit: ByteCount, least: usize, want: usize, candidates: &[Candidate]) -> Option<Missing> {
+    if size <= unit {
+        return None;
+    }
+    let able = || candidates.iter().filter(|candidate| candidate.is_up && !candidate.is_draining);
+    let free = able().fold(0u64, |sum, candidate| sum.saturating_add(candidate.free.get()));
+    let needed = size.get().saturating_mul(least.max(1) as u64);
+    (needed > free).then(|| Missing::NotEnoughPeers {
+        needed: least as u32,
+        wanted: want as u32,
+        candidates: able().count() as u32,
+        detail: format!(
+            "{size} in {} copies need {}; all peers together have {} free: add peers, free space or ask for fewer copies.",
+            least.max(1),
+            ByteCount(needed),
+            ByteCount(free)
+        ),
+    })
 }
 
 fn rules(add: &Add, options: &Options) -> Rules {
@@ -249,10 +289,14 @@ fn refuse(add: &mut Add, peer: PeerId, why: String) {
 }
 
 fn end_lease(lease: u64, peer: &PeerId, space: &mut Space, ctx: &mut Context) {
+    end_lease_as(lease, peer, false, space, ctx);
+}
+
+fn end_lease_as(lease: u64, peer: &PeerId, is_kept: bool, space: &mut Space, ctx: &mut Context) {
     if *peer == ctx.options.me {
         space.release(*peer, lease);
     } else {
-        ctx.effects.push(Effect::Tell(*peer, PeerMessage::Release { lease }));
+        ctx.effects.push(Effect::Tell(*peer, PeerMessage::Release { lease, is_kept }));
     }
 }
 

@@ -1,5 +1,6 @@
 //! What goes into the machine and what comes out.
 
+pub use crate::machine::{NewRoot, NewUnit};
 use std::collections::BTreeMap;
 use types::{ByteCount, Cid, Depth, PeerId, PeerMessage, Pin, PinOptions, RecordKey, SignedRecord, UnixMillis};
 
@@ -136,10 +137,35 @@ pub enum Command {
         /// The broken holder.
         broken: PeerId,
     },
+    /// A unit of an add lies with its holders: keep it as a shard that ends by itself unless the add comes to its end.
+    PinUnit {
+        /// Whose holders have it.
+        lease: u64,
+        /// The name of the add, the same for all its units.
+        add: String,
+        /// The unit.
+        unit: NewUnit,
+    },
+    /// All units of an add are pinned: they belong to this root from now on.
+    PinRoot(Box<NewRoot>),
+    /// An add that was cut ended without a root.
+    DropUnits {
+        /// The name of the add.
+        add: String,
+        /// Its units so far.
+        units: Vec<Cid>,
+    },
+    /// An add that was cut goes on: its units so far do not end yet.
+    RenewUnits {
+        /// Its units so far.
+        units: Vec<Cid>,
+    },
     /// The add ended without a pin.
     Release {
         /// The add.
         lease: u64,
+        /// What it brought is pinned, and all its holders have confirmed it.
+        is_kept: bool,
     },
     /// Try again at once what waits after an error; `None`: everything.
     Recover {
@@ -177,6 +203,8 @@ pub enum Answer {
         holders: Vec<PeerId>,
         /// What was resolved of the wish (default class applied).
         options: Box<PinOptions>,
+        /// What grows beyond this is cut.
+        unit: ByteCount,
     },
     /// How many waiting operations were put back in the queue, and which (at most 1,000).
     Recovered(Vec<Cid>),
@@ -260,6 +288,13 @@ pub enum Effect {
     Record(SignedRecord),
     /// Membership changed: these are trusted now.
     Trusted(Vec<PeerId>),
+    /// What another peer's add brought here is pinned: the node keeps it for the pin alone from now on.
+    LaneEnded {
+        /// Whose add.
+        peer: PeerId,
+        /// Its number there.
+        lease: u64,
+    },
     /// For people: log, page, alerts.
     Note(Notice),
     /// The copies of this pin on some peer changed: watchers should look again.

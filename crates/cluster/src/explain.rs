@@ -25,7 +25,7 @@ pub(crate) fn explain(pin: &Pin, rows: Vec<CopyRow>, look: Look, repair: &Repair
             (row, words)
         })
         .collect();
-    Explanation { cid: pin.cid, class, wished, confirmed, summary, peers, next }
+    Explanation { cid: pin.cid, class, wished, confirmed, summary, peers, next, pieces: Vec::new() }
 }
 
 fn class(pin: &Pin, look: Look) -> String {

@@ -43,11 +43,11 @@ pub mod order;
 mod testing;
 
 pub use event::{
-    Answer, Change, Command, Effect, Event, LinkState, Missing, NodeFailure, NodeOp, NodeOutcome, Notice, OpId, PinChange, RequestId,
-    SharedChange, SubmitId, ViewState,
+    Answer, Change, Command, Effect, Event, LinkState, Missing, NewRoot, NewUnit, NodeFailure, NodeOp, NodeOutcome, Notice, OpId,
+    PinChange, RequestId, SharedChange, SubmitId, ViewState,
 };
 pub use machine::Machine;
 pub use membership::MemberDocument;
 pub use options::{BrakeLimits, DefaultClass, Options, Pace, PlantedBug, RepairLimits};
-pub use report::{CopyRow, Explanation, PeerHealth, PeerRow, ShortRow};
+pub use report::{CopyRow, Explanation, PeerHealth, PeerRow, PieceRow, ShortRow};
 pub use view::SharedView;

@@ -85,12 +85,21 @@ impl Look<'_> {
 
     /// Confirmed copies on peers that are heard of now.
     pub fn confirmed_live(&self, pin: &Pin) -> u32 {
-        let is_live = |peer: &PeerId| *peer == self.options.me || self.health.is_live(peer);
-        if pin.is_everywhere() {
-            let others = self.health.iter().filter(|(peer, _)| is_live(peer) && self.is_confirmed(peer, &pin.cid)).count();
-            return others as u32 + u32::from(self.is_confirmed(&self.options.me, &pin.cid));
+        self.confirmed_on(&pin.cid, &pin.placement, pin.is_everywhere())
+    }
+
+    /// The same for a placement that is known without its pin.
+    pub fn confirmed_on(&self, cid: &Cid, placement: &[PeerId], is_everywhere: bool) -> u32 {
+        if is_everywhere {
+            let others = self.health.iter().filter(|(peer, _)| self.is_live(peer) && self.is_confirmed(peer, cid)).count();
+            return others as u32 + u32::from(self.is_confirmed(&self.options.me, cid));
         }
-        pin.placement.iter().filter(|peer| is_live(peer) && self.is_confirmed(peer, &pin.cid)).count() as u32
+        placement.iter().filter(|peer| self.is_live(peer) && self.is_confirmed(peer, cid)).count() as u32
+    }
+
+    /// Whether a peer is heard of now; the own one always is.
+    pub fn is_live(&self, peer: &PeerId) -> bool {
+        *peer == self.options.me || self.health.is_live(peer)
     }
 
     /// Least and most copies; none when everybody holds it or nobody does.

@@ -17,7 +17,11 @@ macro_rules! look {
 
 mod commands;
 mod messages;
+mod pieces;
 mod reports;
+mod shards;
+
+pub use shards::{NewRoot, NewUnit};
 
 use crate::adding::{Adding, Desk};
 use crate::context::{Context, Ids};
@@ -28,6 +32,7 @@ use crate::look::Look;
 use crate::membership::Membership;
 use crate::outbox::Outbox;
 use crate::repair::Repair;
+use crate::shards::Pieces;
 use crate::space::Space;
 use crate::tracker::{Around, Tracker};
 use crate::{
@@ -61,6 +66,7 @@ pub(crate) struct Parts {
     adding: Adding,
     membership: Membership,
     leaving: Option<Leaving>,
+    pieces: Pieces,
     pending: BTreeMap<SubmitId, Pending>,
     /// Members other than this peer.
     others: Vec<PeerId>,
@@ -101,6 +107,7 @@ impl Machine {
             adding: Adding::default(),
             membership,
             leaving: None,
+            pieces: Pieces::default(),
             pending: BTreeMap::new(),
             others,
             questions: BTreeMap::new(),
@@ -143,6 +150,7 @@ impl Machine {
             parts.adding.next_wake(),
             self.outbox.next_wake(self.options.pace.gather),
             (!parts.others.is_empty()).then_some(parts.next_hello),
+            Some(parts.pieces.next_wake()),
         ]
         .into_iter()
         .flatten()
@@ -186,6 +194,7 @@ impl Parts {
             SharedChange::Lagged => {
                 self.tracker.lagged(ctx);
                 self.holdings.lagged(ctx.now);
+                self.pieces.lagged(ctx.now);
                 self.repair.look_soon(ctx);
             }
             SharedChange::View(_) => {}
@@ -197,6 +206,7 @@ impl Parts {
         self.tracker.wish_changed(change, ctx);
         let look = look!(self, ctx);
         self.repair.wish_changed(change, look, ctx);
+        self.piece_changed(change, ctx);
         ctx.effects.push(Effect::Changed(change.cid));
     }
 
@@ -247,7 +257,9 @@ impl Parts {
             let look = look!(self, ctx);
             self.repair.advance(look, ctx)
         };
+        let changes = self.with_units(changes, ctx);
         self.submit(changes, None, ctx);
+        self.scan_pieces(ctx);
         self.leave_if_done(ctx);
     }
 

@@ -179,6 +179,8 @@ pub struct Options {
     pub labels: BTreeMap<PeerId, BTreeMap<String, String>>,
     /// The label over whose values copies are spread, and that names a failure domain.
     pub spread_by: String,
+    /// Whether adds that are larger than a unit are cut into shards.
+    pub shards: bool,
     /// A fault put in by a test.
     #[doc(hidden)]
     pub planted: Option<PlantedBug>,
@@ -204,6 +206,7 @@ impl Options {
             brake: BrakeLimits::default(),
             labels: BTreeMap::new(),
             spread_by: "site".to_owned(),
+            shards: true,
             planted: None,
         }
     }

@@ -73,7 +73,7 @@ impl Claims {
 }
 
 /// Everywhere beats numbers, numbers beat what is not said; of two numbers each side's maximum.
-fn most_copies(a: Replicas, b: Replicas) -> Replicas {
+pub(crate) fn most_copies(a: Replicas, b: Replicas) -> Replicas {
     match (a, b) {
         (Replicas::Everywhere, _) | (_, Replicas::Everywhere) => Replicas::Everywhere,
         (Replicas::Unset, other) | (other, Replicas::Unset) => other,

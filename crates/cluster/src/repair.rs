@@ -132,6 +132,11 @@ impl Repair {
         }
     }
 
+    /// Whether this peer is the first of those who could propose.
+    pub fn is_first(&mut self, cid: &Cid, look: Look) -> bool {
+        self.rank(cid, look) == 0
+    }
+
     /// What the last full walk counted.
     pub fn counted(&self) -> Counts {
         self.counted

@@ -120,4 +120,25 @@ pub struct Explanation {
     pub peers: Vec<(CopyRow, String)>,
     /// What will happen next, each with a time where one is known.
     pub next: Vec<(String, Option<UnixMillis>)>,
+    /// The shards of a root that was cut; empty for an ordinary pin.
+    pub pieces: Vec<PieceRow>,
+}
+
+/// One shard of a root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PieceRow {
+    /// Its list.
+    pub cid: Cid,
+    /// What people call it: "shard 3 of 31".
+    pub name: String,
+    /// Its bytes.
+    pub bytes: ByteCount,
+    /// Who should hold it.
+    pub holders: Vec<PeerId>,
+    /// Confirmed copies on peers that are heard of now.
+    pub confirmed: u32,
+    /// Copies wished at least.
+    pub least: u32,
+    /// What is wrong, in words.
+    pub trouble: Option<String>,
 }

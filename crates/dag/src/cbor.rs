@@ -84,6 +84,43 @@ pub(crate) fn follow(block: &[u8], segments: &[Vec<u8>]) -> Result<Followed, Dec
     }
 }
 
+/// Writes the beginning of an item, in its shortest form.
+pub(crate) fn put_head(out: &mut Vec<u8>, major: u8, argument: u64) {
+    let major = major << 5;
+    let bytes = argument.to_be_bytes();
+    match argument {
+        0..=23 => out.push(major | bytes[7]),
+        24..=0xff => out.extend([major | 24, bytes[7]]),
+        0x100..=0xffff => {
+            out.push(major | 25);
+            out.extend(&bytes[6..]);
+        }
+        0x1_0000..=0xffff_ffff => {
+            out.push(major | 26);
+            out.extend(&bytes[4..]);
+        }
+        _ => {
+            out.push(major | 27);
+            out.extend(bytes);
+        }
+    }
+}
+
+/// Writes a text.
+pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_head(out, 3, text.len() as u64);
+    out.extend(text.as_bytes());
+}
+
+/// Writes a link.
+pub(crate) fn put_link(out: &mut Vec<u8>, cid: &Cid) {
+    let bytes = cid.to_bytes();
+    put_head(out, 6, TAG_LINK);
+    put_head(out, 2, bytes.len() as u64 + 1);
+    out.push(0);
+    out.extend(bytes);
+}
+
 /// The beginning of an item; of lists and maps the content follows.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Head<'a> {

@@ -12,7 +12,8 @@
 //!                                             block, hash (the ground)       car (many blocks in one stream)
 //! ```
 //!
-//! What exists is changed by [`edit`] (one directory, one file) and [`mfs`] (a tree by path), which stand on all of these but `car`.
+//! What exists is changed by [`edit`] (one directory, one file) and [`mfs`] (a tree by path), which stand on all of these but `car`. What is too
+//! large for one node is cut by [`shards`].
 //!
 //! Reading order: [`hash`], [`block`], [`pb`], [`unixfs`], [`mod@links`], then [`import`], [`walk`], [`export`], [`edit`], [`mfs`], [`car`].
 //!
@@ -34,6 +35,7 @@ pub mod json;
 pub mod links;
 pub mod mfs;
 pub mod pb;
+pub mod shards;
 pub mod unixfs;
 pub mod walk;
 

@@ -244,6 +244,14 @@ pub enum BlockError {
         /// How many nodes said no or did not answer in time.
         asked: u32,
     },
+    /// Those who are known to have it are silent.
+    #[error("block {cid} is out of reach: {why}")]
+    OutOfReach {
+        /// The block.
+        cid: Cid,
+        /// Which part of what it is, who has it, since when they are silent.
+        why: String,
+    },
     /// What is stored under the CID does not match it any more.
     #[error("block {cid} is damaged on this disk")]
     Corrupt {

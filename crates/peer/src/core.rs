@@ -6,6 +6,7 @@
 
 use crate::links::Links;
 use crate::looker::Looker;
+use crate::reach::Reach;
 use crate::records;
 use crate::submitter::Submitter;
 use crate::trust::Trust;
@@ -51,6 +52,8 @@ pub struct Core {
     wakes_at: AtomicU64,
     /// Something was let go since the last collection.
     has_garbage: AtomicBool,
+    /// What nobody can give now.
+    pub(crate) reach: Reach,
     started: Instant,
     own: Weak<Core>,
 }
@@ -97,6 +100,7 @@ impl Core {
             wake: Notify::new(),
             wakes_at: AtomicU64::new(0),
             has_garbage: AtomicBool::new(false),
+            reach: Reach::default(),
             started,
             own: own.clone(),
         })
@@ -314,10 +318,20 @@ impl Core {
                 }
                 self.tell_live(Live::Peers);
             }
+            Effect::LaneEnded { peer, lease } => self.end_lane(net::blockstream::lane_owner(&peer, lease)),
             Effect::Note(notice) => self.note(notice),
             // Done by `perform`.
             Effect::Ledger { .. } | Effect::Changed(_) => {}
         }
+    }
+
+    fn end_lane(&self, owner: Owner) {
+        let Some(core) = self.own.upgrade() else { return };
+        tokio::spawn(async move {
+            // A failing disk is told by whatever uses it next.
+            core.node.release(&owner).await.ok();
+            core.mark_garbage();
+        });
     }
 
     fn note(&self, notice: Notice) {

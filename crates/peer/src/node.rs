@@ -9,10 +9,13 @@ use async_trait::async_trait;
 use cluster::{Answer, Command};
 use ipfs::{Block, BlockError, Blocks, HeldPin, NodeInfo, PinError, PinTask, Pinned, Pins, Progress, PutError, Source, Space};
 use std::sync::Arc;
+use std::time::Duration;
 use types::{ByteCount, Cid, Owner, PeerId, PinOptions};
 
 /// Members' nodes asked for a block at most.
 const ASKED: usize = 32;
+/// How long a block is looked for that only silent peers hold: somebody may have it by chance.
+const OUT_OF_REACH: Duration = Duration::from_secs(1);
 
 /// The cluster, seen as a node.
 pub struct ClusterNode {
@@ -25,13 +28,12 @@ impl ClusterNode {
         ClusterNode { core }
     }
 
-    /// The named holders first, then every member's node.
-    fn source(&self, asked: &Source) -> Source {
-        if asked.local_only {
-            return asked.clone();
-        }
+    /// The named holders first, then every member's node; silent members only when `all` are to be asked.
+    fn source(&self, asked: &Source, all: bool) -> Source {
         let mut holders = asked.holders.clone();
-        for member in self.core.trust.members() {
+        let members = self.core.trust.members();
+        let live: Vec<PeerId> = self.core.read(|machine, _| members.iter().filter(|member| machine.is_live(member)).copied().collect());
+        for member in if all { members } else { live } {
             for node in self.core.trust.nodes_of(&member) {
                 if holders.len() < ASKED && !holders.contains(&node) && Some(node) != self.core.node.id() {
                     holders.push(node);
@@ -54,9 +56,7 @@ impl Blocks for ClusterNode {
 
     async fn get(&self, cid: &Cid, source: &Source) -> Result<Bytes, BlockError> {
         match self.core.node.get(cid, &Source::local()).await {
-            Err(BlockError::NotLocal { .. } | BlockError::Corrupt { .. }) if !source.local_only => {
-                self.core.node.get(cid, &self.source(source)).await
-            }
+            Err(BlockError::NotLocal { .. } | BlockError::Corrupt { .. }) if !source.local_only => self.fetch(cid, source).await,
             other => other,
         }
     }
@@ -106,6 +106,27 @@ impl Pins for ClusterNode {
 }
 
 impl ClusterNode {
+    /// Asks the members that are heard of, then the others too. What only silent peers hold is said at once, with their names.
+    async fn fetch(&self, cid: &Cid, source: &Source) -> Result<Bytes, BlockError> {
+        if let Some(why) = self.core.reach.why_not(&self.core, cid).await {
+            let all = self.source(source, true);
+            return match tokio::time::timeout(OUT_OF_REACH, self.core.node.get(cid, &all)).await {
+                Ok(Ok(data)) => Ok(data),
+                _ => Err(BlockError::OutOfReach { cid: *cid, why }),
+            };
+        }
+        match self.core.node.get(cid, &self.source(source, false)).await {
+            Err(BlockError::NotFound { .. }) => match self.core.node.get(cid, &self.source(source, true)).await {
+                Err(BlockError::NotFound { cid, asked }) => Err(match self.core.reach.suspects(&self.core) {
+                    Some(why) => BlockError::OutOfReach { cid, why },
+                    None => BlockError::NotFound { cid, asked },
+                }),
+                other => other,
+            },
+            other => other,
+        }
+    }
+
     fn held(&self, pin: &types::Pin) -> HeldPin {
         HeldPin {
             cid: pin.cid,

@@ -7,7 +7,7 @@ use crate::join::{JOIN, Joining};
 use crate::links::{BOOK, Links, MESSAGES, OwnFacts};
 use crate::looker::Looker;
 use crate::node::ClusterNode;
-use crate::spread::Spread;
+use crate::sharded::ShardedAdd;
 use crate::submitter::Submitter;
 use crate::trust::Trust;
 use crate::view;
@@ -32,6 +32,8 @@ const SPACE_EVERY: Duration = Duration::from_secs(2);
 const GARBAGE_LOOK: Duration = Duration::from_secs(20);
 /// A nearly full node is not collected more often than this without a cause.
 const GARBAGE_TIGHT: Duration = Duration::from_secs(600);
+/// A collection is made once more after so long: by then every add of before has ended.
+const GARBAGE_AGAIN: Duration = Duration::from_secs(660);
 /// Pins are counted at most this often, and that takes at most a twentieth of the time.
 const COUNT_FRESH: Duration = Duration::from_secs(1);
 /// Streams of joins and address books answered at once.
@@ -281,14 +283,17 @@ async fn take_host_events(links: Arc<Links>, inbound: Arc<dyn Inbound>, mut even
 /// Frees what no owner needs any more: soon after something was let go, and when the space is nearly used up.
 async fn collect_garbage(core: Arc<Core>) {
     let mut last = Instant::now();
+    let mut again: Option<Instant> = None;
     loop {
         tokio::time::sleep(GARBAGE_LOOK).await;
         let Ok(space) = core.node.space().await else { continue };
         let is_tight = space.used.0 > space.limit.0 / 10 * 9 && last.elapsed() > GARBAGE_TIGHT;
-        let is_asked = core.take_garbage() && !core.node.collects_itself();
-        if !is_tight && !is_asked {
+        let is_new = core.take_garbage() && !core.node.collects_itself();
+        if !is_tight && !is_new && again.is_none_or(|again| again > Instant::now()) {
             continue;
         }
+        // What an add brought lately is spared for a while, even when its pin is gone again.
+        again = is_new.then(|| Instant::now() + GARBAGE_AGAIN);
         last = Instant::now();
         match core.node.collect_garbage().await {
             Ok(freed) if freed > ByteCount::ZERO => tracing::info!(%freed, "garbage collected"),
@@ -361,8 +366,10 @@ impl Cluster for Peer {
     }
 
     fn totals(&self) -> Totals {
-        let (waiting, short) = self.core.read(|machine, _| (machine.exceptions_count(), machine.short_count()));
-        Totals { pins: self.count_pins(), short, waiting }
+        let (waiting, short, parts) =
+            self.core.read(|machine, _| (machine.exceptions_count(), machine.short_count(), machine.pieces_count()));
+        // Shards are parts of what people pinned.
+        Totals { pins: self.count_pins().saturating_sub(parts), short, waiting }
     }
 
     async fn pin(&self, cid: Cid, options: PinOptions, depth: Depth) -> Result<Pin, CommandError> {
@@ -398,8 +405,8 @@ impl Cluster for Peer {
         if local && options.prefer.is_empty() {
             options.prefer.push(self.links.host().id());
         }
-        let spread = Spread::begin(self.core.clone(), self.node_host.clone(), options, size).await?;
-        Ok(Box::new(spread))
+        let add = ShardedAdd::begin(self.core.clone(), self.node_host.clone(), options, size).await?;
+        Ok(Box::new(add))
     }
 
     fn pin_of(&self, cid: &Cid) -> Option<Pin> {
@@ -455,8 +462,13 @@ impl Cluster for Peer {
         let mut live = self.core.live();
         let deadline = tokio::time::Instant::now() + limit;
         loop {
-            let (_, rows) = self.status(cid);
-            let confirmed = rows.iter().filter(|row| row.is_live && row.state == types::PinState::Pinned).count() as u32;
+            let (pin, rows) = self.status(cid);
+            let root = pin.filter(|pin| pin.kind == types::PinKind::Meta);
+            let confirmed = match &root {
+                // Of shards: as many as every one of them has.
+                Some(root) => self.core.read(|machine, now| machine.confirmed_copies(root, now)),
+                None => rows.iter().filter(|row| row.is_live && row.state == types::PinState::Pinned).count() as u32,
+            };
             if confirmed >= copies {
                 return confirmed;
             }

@@ -13,6 +13,7 @@ use cluster::{Answer, Command};
 use ipfs::Block;
 use net::{Host, LaneHeader, LaneKind};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use types::{ByteCount, Cid, Depth, Owner, PeerId, Pin, PinOptions};
@@ -26,17 +27,24 @@ const QUEUE: usize = 8;
 /// Room is reserved this far ahead of what was sent.
 const HEADROOM: ByteCount = ByteCount(64 << 20);
 
+/// A reservation that nothing was heard of ends after ten minutes: a slow add renews it.
+const RENEW: Duration = Duration::from_secs(120);
+
 /// A running add.
 pub struct Spread {
     core: Arc<Core>,
     node_host: Option<Host>,
     lease: u64,
     options: PinOptions,
+    /// What grows beyond this is cut (see [`crate::sharded`]).
+    unit: ByteCount,
     lanes: Vec<Lane>,
     gathered: Vec<Block>,
     gathered_bytes: usize,
     sent: ByteCount,
     reserved: ByteCount,
+    /// When its reservation was last renewed.
+    renewed: Instant,
     is_finished: bool,
 }
 
@@ -57,17 +65,19 @@ impl Spread {
         size: Option<ByteCount>,
     ) -> Result<Spread, CommandError> {
         match core.command(Command::Place { options, size }).await {
-            Some(Answer::Placed { lease, holders, options }) => {
+            Some(Answer::Placed { lease, holders, options, unit }) => {
                 let mut spread = Spread {
                     core,
                     node_host,
                     lease,
                     options: *options,
+                    unit,
                     lanes: Vec::new(),
                     gathered: Vec::new(),
                     gathered_bytes: 0,
                     sent: ByteCount::ZERO,
-                    reserved: size.unwrap_or(ByteCount::ZERO) + HEADROOM,
+                    reserved: size.unwrap_or(ByteCount::ZERO).min(unit) + headroom(unit),
+                    renewed: Instant::now(),
                     is_finished: false,
                 };
                 for holder in holders {
@@ -125,13 +135,38 @@ impl Spread {
     }
 
     fn grow(&mut self) {
-        let needed = self.sent + HEADROOM;
-        if self.sent + ByteCount(HEADROOM.0 / 2) > self.reserved {
-            self.reserved = needed;
+        let headroom = headroom(self.unit);
+        let needed = (self.sent + headroom).min(self.unit.max(self.sent));
+        let must_grow = self.sent + ByteCount(headroom.0 / 2) > self.reserved;
+        if must_grow || self.renewed.elapsed() > RENEW {
+            let needed = if must_grow { needed } else { self.reserved.min(self.unit) };
+            self.reserved = self.reserved.max(needed);
+            self.renewed = Instant::now();
             let (core, lease) = (self.core.clone(), self.lease);
             // The answer says only that it was asked: a holder without room refuses the blocks themselves.
             tokio::spawn(async move { core.command(Command::Grow { lease, bytes: needed }).await });
         }
+    }
+
+    /// The number of its reservation.
+    pub(crate) fn lease(&self) -> u64 {
+        self.lease
+    }
+
+    /// What its placement resolved of the wish.
+    pub(crate) fn options(&self) -> &PinOptions {
+        &self.options
+    }
+
+    /// What grows beyond this is cut.
+    pub(crate) fn unit(&self) -> ByteCount {
+        self.unit
+    }
+
+    /// The pin of what it brought is written: its blocks stay safe here until the tracker has them.
+    pub(crate) fn pinned(mut self, root: Cid) {
+        self.is_finished = true;
+        release_when_pinned(self.core.clone(), self.lease, root);
     }
 
     /// A lane ended before its time: say why, and let placement choose another holder.
@@ -181,6 +216,32 @@ impl AddSession for Spread {
     }
 
     async fn finish(mut self: Box<Self>, root: Cid, mut options: PinOptions, size: ByteCount, pin: bool) -> Result<Pin, CommandError> {
+        self.complete().await?;
+        // What was asked for again by the caller wins; what placement resolved fills the rest.
+        if options.replicas == types::Replicas::Unset {
+            options.replicas = self.options.replicas;
+        }
+        if !pin {
+            let holders = self.holders();
+            return Ok(unpinned(root, options, holders, self.core.now().wall));
+        }
+        let command = Command::Pin { cid: root, options, depth: Depth::Recursive, size: Some(size), lease: Some(self.lease) };
+        match self.core.command(command).await {
+            Some(Answer::Pinned(pin)) => {
+                self.is_finished = true;
+                release_when_pinned(self.core.clone(), self.lease, root);
+                Ok(*pin)
+            }
+            Some(Answer::Refused(why)) => Err(why.into()),
+            Some(_) => Err(CommandError::Failed("the pin gave no answer".to_owned())),
+            None => Err(CommandError::Stopping),
+        }
+    }
+}
+
+impl Spread {
+    /// Waits until at least one holder has everything durably, and says good-bye to those that broke off.
+    pub(crate) async fn complete(&mut self) -> Result<(), CommandError> {
         self.flush().await?;
         for lane in &mut self.lanes {
             lane.queue = None;
@@ -206,29 +267,16 @@ impl AddSession for Spread {
         for broken in broken {
             self.core.command(Command::Replace { lease: self.lease, broken }).await;
         }
-        // What was asked for again by the caller wins; what placement resolved fills the rest.
-        if options.replicas == types::Replicas::Unset {
-            options.replicas = self.options.replicas;
-        }
-        if !pin {
-            let holders = self.holders();
-            return Ok(unpinned(root, options, holders, self.core.now().wall));
-        }
-        let command = Command::Pin { cid: root, options, depth: Depth::Recursive, size: Some(size), lease: Some(self.lease) };
-        match self.core.command(command).await {
-            Some(Answer::Pinned(pin)) => {
-                self.is_finished = true;
-                release_when_pinned(self.core.clone(), self.lease, root);
-                Ok(*pin)
-            }
-            Some(Answer::Refused(why)) => Err(why.into()),
-            Some(_) => Err(CommandError::Failed("the pin gave no answer".to_owned())),
-            None => Err(CommandError::Stopping),
-        }
+        Ok(())
     }
 }
 
-fn unpinned(cid: Cid, options: PinOptions, placement: Vec<PeerId>, created: types::UnixMillis) -> Pin {
+/// Room that is reserved ahead of what was sent: less where units are small.
+fn headroom(unit: ByteCount) -> ByteCount {
+    HEADROOM.min(ByteCount(unit.0 / 4))
+}
+
+pub(crate) fn unpinned(cid: Cid, options: PinOptions, placement: Vec<PeerId>, created: types::UnixMillis) -> Pin {
     Pin { cid, kind: types::PinKind::Data, options, placement, depth: Depth::Recursive, reference: None, created }
 }
 
@@ -259,7 +307,7 @@ impl Drop for Spread {
         let (core, lease) = (self.core.clone(), self.lease);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                core.command(Command::Release { lease }).await;
+                core.command(Command::Release { lease, is_kept: false }).await;
                 core.node.release(&Owner::Adding(lease)).await.ok();
             });
         }

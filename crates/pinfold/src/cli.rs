@@ -60,7 +60,7 @@ pub enum Command {
     },
     /// Add a file, a folder, or standard input (`-`), and keep it.
     #[command(
-        after_help = "Examples:\n  pinfold add report.pdf\n  pinfold add ./photos --copies 2 --wait 2\n  tar c . | pinfold add - --name backup.tar --json\n  ipfs dag export <cid> | pinfold add - --format car --copies 2\n  pinfold add /home --skip-errors   keep what can be read, list the rest, exit 1"
+        after_help = "Examples:\n  pinfold add report.pdf\n  pinfold add ./photos --copies 2 --wait 2\n  tar c . | pinfold add - --name backup.tar --json\n  ipfs dag export <cid> | pinfold add - --format car --copies 2\n  pinfold add /home --skip-errors   keep what can be read, list the rest, exit 1\n  pinfold add disk.img --copies 2 --shard-size 64MiB      larger than any peer"
     )]
     Add(AddArgs),
     /// Write a file or folder to disk.
@@ -116,6 +116,9 @@ pub enum Command {
         /// Only copies in these states (comma list: pinned, pinning, error, queued, ...).
         #[arg(long)]
         filter: Option<String>,
+        /// Show the shards of large files and folders one by one.
+        #[arg(long)]
+        shards: bool,
     },
     /// Why a pin is where it is, and what happens next.
     #[command(after_help = "Examples:\n  pinfold why <cid>\n  pinfold why <cid> --json")]
@@ -200,6 +203,9 @@ pub enum PinCommand {
         target: Target,
         /// One CID.
         cid: Option<String>,
+        /// Show the shards of large files and folders too.
+        #[arg(long)]
+        shards: bool,
     },
     /// Replace a pin by a newer version of the same thing: the holders fetch only what is new.
     #[command(after_help = "Examples:\n  pinfold pin update <old> <new>\n  pinfold pin update <old> <new> --keep-old")]
@@ -322,6 +328,9 @@ pub struct AddArgs {
     /// Leave out what cannot be read (and sockets, pipes, devices), list it at the end and exit with 1.
     #[arg(long)]
     pub skip_errors: bool,
+    /// What is larger is cut into shards of this size, each on its own holders (default 256MiB, less where peers are small).
+    #[arg(long, value_name = "BYTES")]
+    pub shard_size: Option<String>,
     /// Only the blocks, no pin (they are garbage at the next collection).
     #[arg(long)]
     pub no_pin: bool,

@@ -67,7 +67,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Ls { target, path } => commands::content::ls(&Client::new(&target.api)?, &path, target.json).await,
         Command::Pin(command) => commands::pins::run(command).await,
         Command::State(command) => commands::pinset::run(command).await,
-        Command::Status { target, cid, filter } => commands::state::status(&target, cid, filter).await,
+        Command::Status { target, cid, filter, shards } => commands::state::status(&target, cid, filter, shards).await,
         Command::Why { target, cid } => commands::state::why(&target, &cid).await,
         Command::Peers { target } => commands::state::peers(&target).await,
         Command::Recover { target, cid } => commands::state::recover(&target, cid).await,

@@ -102,6 +102,8 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         grace: Millis(settings.grace.as_millis() as u64),
         // The machine does not hear Go peers: it would take every one for lost and replace its copies.
         repair: cluster::RepairLimits { is_on: settings.trusted_peers.is_empty(), ..cluster::RepairLimits::default() },
+        // Go peers would hold the shards, but not know them for parts of a root.
+        shards: settings.trusted_peers.is_empty(),
         verify: peer::records::verify,
         ..cluster::Options::new(me, &settings.name, &cluster_name)
     };

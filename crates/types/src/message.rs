@@ -92,6 +92,8 @@ pub enum PeerMessage {
     Release {
         /// The add.
         lease: u64,
+        /// What it brought is pinned, and the receiver has confirmed it: the pin alone keeps it from now on.
+        is_kept: bool,
     },
     /// Records, newest known values; answered with newer ones if the receiver has them.
     Records(Vec<SignedRecord>),

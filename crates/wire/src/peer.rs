@@ -114,9 +114,10 @@ pub fn encode(message: &PeerMessage) -> Vec<u8> {
             out.uint(*lease);
             put_refusal(&mut out, refused.as_ref());
         }
-        PeerMessage::Release { lease } => {
-            head(&mut out, RELEASE, 1);
+        PeerMessage::Release { lease, is_kept } => {
+            head(&mut out, RELEASE, 2);
             out.uint(*lease);
+            out.bool(*is_kept);
         }
         PeerMessage::Records(records) => {
             head(&mut out, RECORDS, 1);
@@ -149,8 +150,8 @@ fn fields_of(kind: u64) -> Option<usize> {
     match kind {
         HELLO => Some(10),
         HOLDINGS => Some(4),
-        ASK_HOLDINGS | RESERVE | RESERVED => Some(2),
-        ASK_COPIES | RELEASE | RECORDS => Some(1),
+        ASK_HOLDINGS | RESERVE | RESERVED | RELEASE => Some(2),
+        ASK_COPIES | RECORDS => Some(1),
         LEAVING => Some(0),
         _ => None,
     }
@@ -180,7 +181,7 @@ fn read_message(kind: u64, reader: &mut Reader<'_>) -> Decoded<PeerMessage> {
         }),
         RESERVE => PeerMessage::Reserve { lease: reader.uint()?, bytes: ByteCount(reader.uint()?) },
         RESERVED => PeerMessage::Reserved { lease: reader.uint()?, refused: read_or_nil(reader, read_refusal)? },
-        RELEASE => PeerMessage::Release { lease: reader.uint()? },
+        RELEASE => PeerMessage::Release { lease: reader.uint()?, is_kept: reader.bool()? },
         RECORDS => PeerMessage::Records(
             reader.list(RECORDS_MAX, |reader| Ok::<_, PeerDecodeError>(decode_record(reader.bytes()?)?))?.unwrap_or_default(),
         ),
@@ -386,9 +387,9 @@ mod tests {
 
     #[test]
     fn fields_of_newer_peers_are_skipped() {
-        let mut longer = vec![FORMAT, 0x93, RELEASE as u8, 0x07];
+        let mut longer = vec![FORMAT, 0x94, RELEASE as u8, 0x07, 0xc3];
         longer.extend([0x81, 0xa1, 0x61, 0x90]);
-        assert_eq!(decode(&longer), Ok(Some(PeerMessage::Release { lease: 7 })));
+        assert_eq!(decode(&longer), Ok(Some(PeerMessage::Release { lease: 7, is_kept: true })));
     }
 
     #[test]

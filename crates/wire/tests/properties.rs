@@ -135,7 +135,7 @@ fn a_message() -> impl Strategy<Value = PeerMessage> {
         holdings,
         any::<[u64; 2]>().prop_map(|[lease, bytes]| PeerMessage::Reserve { lease, bytes: ByteCount(bytes) }),
         (any::<u64>(), option::of(refusal)).prop_map(|(lease, refused)| PeerMessage::Reserved { lease, refused }),
-        any::<u64>().prop_map(|lease| PeerMessage::Release { lease }),
+        any::<(u64, bool)>().prop_map(|(lease, is_kept)| PeerMessage::Release { lease, is_kept }),
         vec(a_record(), 0..4).prop_map(PeerMessage::Records),
         Just(PeerMessage::Leaving),
     ]

@@ -37,6 +37,7 @@ impl From<BlockError> for Trouble {
         let status = match error {
             BlockError::NotLocal { .. } => StatusCode::PRECONDITION_FAILED,
             BlockError::NotFound { .. } => StatusCode::GATEWAY_TIMEOUT,
+            BlockError::OutOfReach { .. } => StatusCode::SERVICE_UNAVAILABLE,
             BlockError::Corrupt { .. } | BlockError::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Trouble::new(status, &error.to_string())

@@ -55,8 +55,12 @@ pub(super) async fn answer(
     let is_part = part != (0..size) || matches!(range::wanted(&asked.headers, size, &etag), Wanted::Part(_));
     let media = match media::by_name(&name) {
         Some(media) => media,
-        // The beginning tells, also when another part is asked for.
-        None => media::media_type(&name, &start(*cid, block.clone(), &fetcher).await?),
+        // The beginning tells, also when another part is asked for; that part is given even when the beginning is out of reach.
+        None => match start(*cid, block.clone(), &fetcher).await {
+            Ok(start) => media::media_type(&name, &start),
+            Err(_) if part.start > 0 => media::media_type(&name, &[]),
+            Err(trouble) => return Err(trouble),
+        },
     };
     let mut response = with_type(if is_part { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK }, media, Bytes::new());
     answer::mark(&mut response, asked, found, &etag, answer::IMMUTABLE);

@@ -3,6 +3,7 @@
 //! The shared state is sorted by CID. Up to [`SCAN_MAX`] pins are looked through, so that the newest come first and filters see
 //! them all; of larger states the page says that it shows a part.
 
+use crate::rest::pins::is_part;
 use cluster::CopyRow;
 use peer::Cluster;
 use std::cmp::Reverse;
@@ -85,7 +86,7 @@ impl Listing {
 }
 
 fn matching(cluster: &dyn Cluster, pins: Vec<Pin>, wanted: &Wanted) -> Vec<Pin> {
-    let pins: Vec<Pin> = pins.into_iter().filter(|pin| wanted.lets(pin)).collect();
+    let pins: Vec<Pin> = pins.into_iter().filter(|pin| !is_part(pin) && wanted.lets(pin)).collect();
     if !wanted.only_unfinished || pins.is_empty() {
         return pins;
     }

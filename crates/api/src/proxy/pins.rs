@@ -159,9 +159,10 @@ impl Listing {
         }
         let mut page = String::new();
         for pin in &pins {
-            let kind = if pin.depth == Depth::DIRECT { "direct" } else { "recursive" };
-            // Meta pins and the like are the cluster's own bookkeeping.
-            if pin.kind == PinKind::Data && self.kinds.contains(&kind) {
+            let is_direct = pin.depth == Depth::DIRECT && pin.kind == PinKind::Data;
+            let kind = if is_direct { "direct" } else { "recursive" };
+            // Shards and the like are the cluster's own bookkeeping.
+            if matches!(pin.kind, PinKind::Data | PinKind::Meta) && self.kinds.contains(&kind) {
                 self.push(&mut page, pin, kind);
             }
         }

@@ -20,6 +20,8 @@ pub(super) struct StatusPages {
     reader: Box<dyn PinReader>,
     filter: Filter,
     is_local: bool,
+    /// Shards of roots that were added here are parts of those, and shown only when asked for.
+    shows_shards: bool,
     lines: LineWriter,
     pins: Vec<Pin>,
     rows: Vec<ShortRow>,
@@ -29,12 +31,13 @@ pub(super) struct StatusPages {
 }
 
 impl StatusPages {
-    pub fn new(cluster: Arc<dyn Cluster>, filter: Filter, is_local: bool) -> StatusPages {
+    pub fn new(cluster: Arc<dyn Cluster>, filter: Filter, is_local: bool, shows_shards: bool) -> StatusPages {
         StatusPages {
             reader: cluster.read_pins(Moment::Passing),
             cluster,
             filter,
             is_local,
+            shows_shards,
             lines: LineWriter::default(),
             pins: Vec::new(),
             rows: Vec::new(),
@@ -49,7 +52,12 @@ impl Pages for StatusPages {
         self.pins.clear();
         self.rows.clear();
         let read = &mut self.pins;
-        let count = self.reader.next(self.page, &mut |pin| read.push(pin.clone()))?;
+        let shows_shards = self.shows_shards;
+        let count = self.reader.next(self.page, &mut |pin| {
+            if shows_shards || !pins::is_part(pin) {
+                read.push(pin.clone());
+            }
+        })?;
         self.page = pins::PAGE;
         if count == 0 {
             return Ok(None);

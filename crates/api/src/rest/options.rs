@@ -35,9 +35,6 @@ pub(super) struct AddOptions {
 pub(super) fn add(query: &Query, wall: UnixMillis) -> Result<AddOptions, Failure> {
     let params = add_params(query, wall)?;
     check_end(&params.options, wall)?;
-    if params.shard {
-        return Err(Failure::bad("sharding is not supported by this peer: add without shard=true"));
-    }
     if params.no_copy {
         return Err(Failure::bad("nocopy is not supported by this peer: blocks are always copied into its store"));
     }
@@ -69,7 +66,8 @@ mod tests {
     #[test]
     fn what_is_not_offered_is_refused() {
         assert!(add(&Query::parse("wait=2"), NOW).is_ok_and(|options| options.wait == 2));
-        for query in ["shard=true&shard-size=1000", "nocopy=true", "wait=-1", "layout=x", "expire-at=2001-01-01T00:00:00Z"] {
+        assert!(add(&Query::parse("shard=true&shard-size=1000"), NOW).is_ok_and(|options| options.params.options.shard_size == 1000));
+        for query in ["nocopy=true", "wait=-1", "layout=x", "expire-at=2001-01-01T00:00:00Z"] {
             assert!(add(&Query::parse(query), NOW).is_err(), "{query}");
         }
     }

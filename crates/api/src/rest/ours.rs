@@ -5,7 +5,7 @@ use crate::gateway::content::{self, Wanted};
 use crate::message::{Request, Response, bare};
 use crate::page;
 use crate::query::go_duration;
-use ::cluster::{CopyRow, Explanation, PeerRow};
+use ::cluster::{CopyRow, Explanation, PeerRow, PieceRow};
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -144,6 +144,19 @@ fn explanation_value(explanation: &Explanation) -> Value {
         "summary": explanation.summary,
         "peers": peers,
         "next": next,
+        "shards": explanation.pieces.iter().map(piece_value).collect::<Vec<_>>(),
+    })
+}
+
+fn piece_value(piece: &PieceRow) -> Value {
+    json!({
+        "name": piece.name,
+        "cid": piece.cid.to_string(),
+        "bytes": piece.bytes.get(),
+        "holders": piece.holders.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "confirmed": piece.confirmed,
+        "least": piece.least,
+        "trouble": piece.trouble,
     })
 }
 

@@ -4,6 +4,7 @@ use super::copies::StatusPages;
 use super::stream::{self, Pages};
 use super::{Answer, Failure, Rest, json, options, parse_cid, wall};
 use crate::message::{Request, no_content};
+use ::cluster::shards;
 use peer::{Cluster, Moment, PinReader};
 use std::sync::Arc;
 use types::{Cid, Depth, Pin, PinKind, PinOptions};
@@ -52,7 +53,8 @@ impl Rest {
             return stream::answer(pages, request.trailer).await;
         }
         let filter = Filter::parse(query.get("filter")).ok_or_else(|| Failure::bad("invalid filter value"))?;
-        stream::answer(StatusPages::new(self.cluster.clone(), filter, only_own), request.trailer).await
+        let shows_shards = query.bool("shards")?.unwrap_or(false);
+        stream::answer(StatusPages::new(self.cluster.clone(), filter, only_own, shows_shards), request.trailer).await
     }
 
     pub(super) async fn recover(&self, cid: &str, query: &Query) -> Answer {
@@ -87,18 +89,27 @@ impl Rest {
             // All that Go knows: then what nobody knows is shown too.
             kinds.push(PinKind::Bad);
         }
-        stream::answer(PinPages::new(self.cluster.read_pins(Moment::Passing), kinds), request.trailer).await
+        let shows_shards = !query.get("filter").is_empty() || query.bool("shards")?.unwrap_or(false);
+        let pages = PinPages { shows_shards, ..PinPages::new(self.cluster.read_pins(Moment::Passing), kinds) };
+        stream::answer(pages, request.trailer).await
     }
 }
 
 /// The options of an update: those of the pin it replaces, with a new name and end where given.
 pub(crate) fn updated(cluster: &dyn Cluster, from: Cid, wanted: PinOptions) -> Result<(PinOptions, Depth), Failure> {
     let old = cluster.pin_of(&from).ok_or_else(Failure::not_pinned)?;
-    if old.kind != PinKind::Data {
+    if !matches!(old.kind, PinKind::Data | PinKind::Meta) {
         return Err(Failure::internal("this pin type cannot be updated"));
     }
     let name = if wanted.name.is_empty() { old.options.name.clone() } else { wanted.name };
     let expires = wanted.expires.or(old.options.expires);
+    if old.kind == PinKind::Meta {
+        // Its shards are no start for another DAG: what is alike is found by its blocks.
+        let mut metadata = old.options.metadata;
+        metadata.remove(shards::COUNT);
+        metadata.remove(shards::SIZE);
+        return Ok((PinOptions { update: None, name, expires, metadata, shard_size: 0, ..old.options }, Depth::Recursive));
+    }
     Ok((PinOptions { update: Some(from), name, expires, ..old.options }, old.depth))
 }
 
@@ -120,6 +131,8 @@ fn is_local(query: &Query) -> bool {
 pub(super) struct PinPages {
     reader: Box<dyn PinReader>,
     kinds: Vec<PinKind>,
+    /// Shards of roots that were added here are parts of those, and shown only when asked for.
+    shows_shards: bool,
     lines: LineWriter,
     page: usize,
     /// Bytes of the last page.
@@ -128,16 +141,17 @@ pub(super) struct PinPages {
 
 impl PinPages {
     pub(super) fn new(reader: Box<dyn PinReader>, kinds: Vec<PinKind>) -> PinPages {
-        PinPages { reader, kinds, lines: LineWriter::default(), page: FIRST_PAGE, size: 0 }
+        PinPages { reader, kinds, shows_shards: true, lines: LineWriter::default(), page: FIRST_PAGE, size: 0 }
     }
 }
 
 impl Pages for PinPages {
     fn next(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+        let shows_shards = self.shows_shards;
         let PinPages { reader, kinds, lines, .. } = self;
         let mut page = Vec::with_capacity(self.size + self.size / 8);
         let count = reader.next(self.page, &mut |pin| {
-            if kinds.contains(&pin.kind) {
+            if kinds.contains(&pin.kind) && (shows_shards || !is_part(pin)) {
                 lines.push_pin(&mut page, pin);
             }
         })?;
@@ -145,6 +159,11 @@ impl Pages for PinPages {
         self.page = PAGE;
         Ok((count > 0).then_some(page))
     }
+}
+
+/// Whether a pin is a shard of another one.
+pub(crate) fn is_part(pin: &Pin) -> bool {
+    !shards::owners(pin).is_empty()
 }
 
 /// The next page of the shared state.

@@ -211,6 +211,7 @@ impl Cluster for Twin {
         let pin = self.pin_of(cid)?;
         let peers = self.rows(cid, Some(&pin)).into_iter().map(|row| (row, "most free space".to_owned())).collect();
         Some(Explanation {
+            pieces: Vec::new(),
             cid: *cid,
             class: "default: 2 copies".into(),
             wished: Some((2, 2)),

@@ -32,9 +32,19 @@ impl Parts {
             Command::Replace { lease, broken } => {
                 self.with_desk(ctx, |adding, desk, ctx| adding.replace(request, lease, broken, desk, ctx));
             }
-            Command::Release { lease } => {
-                self.adding.end(lease, &mut self.space, ctx);
+            Command::Release { lease, is_kept } => {
+                self.adding.end_as(lease, is_kept, &mut self.space, ctx);
                 answer(request, Answer::Done, ctx);
+            }
+            Command::PinUnit { lease, add, unit } => self.pin_unit(request, lease, &add, &unit, ctx),
+            Command::PinRoot(asked) => self.pin_root(request, *asked, ctx),
+            Command::DropUnits { add, units } => self.drop_units(request, &add, units, ctx),
+            Command::RenewUnits { units } => self.renew_units(request, units, ctx),
+            Command::Recover { cid: Some(cid) } if self.pieces.has(&cid) => {
+                let units: Vec<Cid> = self.pieces.of(&cid).map(|piece| piece.cid).collect();
+                let recovered = units.into_iter().flat_map(|unit| self.tracker.recover(Some(unit), ctx)).collect::<Vec<_>>();
+                let recovered = if recovered.is_empty() { recovered } else { vec![cid] };
+                answer(request, Answer::Recovered(recovered), ctx);
             }
             Command::Recover { cid } => {
                 let recovered = self.tracker.recover(cid, ctx);
@@ -56,6 +66,13 @@ impl Parts {
 
     fn answer_or_submit(&mut self, request: RequestId, asked: Asked, ctx: &mut Context) {
         let lease = asked.lease;
+        if let Some(root) = self.root_of(&asked, ctx) {
+            // The shards stay; blocks that came with this add are garbage.
+            if let Some(lease) = lease {
+                self.adding.end(lease, &mut self.space, ctx);
+            }
+            return self.repin_root(request, root, asked.options, ctx);
+        }
         match self.pin_of(asked, ctx) {
             Ok(pin) => {
                 let done = Answer::Pinned(Box::new(pin.clone()));
@@ -63,6 +80,12 @@ impl Parts {
             }
             Err(refusal) => answer(request, *refusal, ctx),
         }
+    }
+
+    /// The pin there, when a root with shards is pinned again, or added again without being cut.
+    fn root_of(&self, asked: &Asked, ctx: &Context) -> Option<Pin> {
+        let is_again = self.leaving.is_none() && asked.depth == Depth::Recursive && self.pieces.has(&asked.cid);
+        ctx.shared.pin(&asked.cid).map(|(pin, _)| pin).filter(|pin| is_again && pin.kind == PinKind::Meta)
     }
 
     /// The pin as it will be written, or why not.
@@ -100,7 +123,7 @@ impl Parts {
         })
     }
 
-    fn choose(
+    pub(super) fn choose(
         &mut self,
         cid: &Cid,
         options: &PinOptions,
@@ -164,6 +187,10 @@ impl Parts {
         };
         match refusal {
             Some(text) => answer(request, bad_wish(text.to_owned()), ctx),
+            None if pin.kind == PinKind::Meta => match self.removal_of_root(&cid, ctx) {
+                Some(changes) => self.write_all(request, changes, Answer::Unpinned(Box::new(pin)), ctx),
+                None => answer(request, Answer::Refused(Missing::Busy), ctx),
+            },
             None => self.write(request, Change::Remove(cid), Answer::Unpinned(Box::new(pin)), None, ctx),
         }
     }

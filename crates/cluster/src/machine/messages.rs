@@ -28,7 +28,12 @@ impl Parts {
             PeerMessage::Reserved { lease, refused } => {
                 self.with_desk(ctx, |adding, desk, ctx| adding.reserved(peer, lease, refused, desk, ctx));
             }
-            PeerMessage::Release { lease } => self.space.release(peer, lease),
+            PeerMessage::Release { lease, is_kept } => {
+                self.space.release(peer, lease);
+                if is_kept {
+                    ctx.effects.push(Effect::LaneEnded { peer, lease });
+                }
+            }
             PeerMessage::Records(records) => self.heard_records(peer, records, ctx),
             PeerMessage::Leaving => {
                 self.health.left(&peer);

@@ -13,6 +13,9 @@ impl Machine {
     /// The copies of a pin on every member, the own peer first; without a pin every member is `unpinned`, except where an
     /// own removal is still under way.
     pub fn status_of(&self, pin: Option<(&Pin, u64)>, cid: &Cid, now: Now) -> Vec<CopyRow> {
+        if pin.is_some_and(|(pin, _)| pin.kind == PinKind::Meta) && self.parts.pieces.has(cid) {
+            return self.rows_of_root(cid, now);
+        }
         let own = self.own_row(pin.map(|(pin, _)| pin), cid, now);
         let others = self.parts.others.iter().map(|peer| self.other_row(peer, pin.map(|(pin, _)| pin), cid, now));
         std::iter::once(own).chain(others).collect()
@@ -23,6 +26,17 @@ impl Machine {
     pub fn short_rows(&self, pins: &[Pin], now: Now, is_ours: &dyn Fn(&Cid) -> bool, rows: &mut Vec<ShortRow>) {
         let trusts_ledger = self.parts.tracker.trusts_ledger();
         for pin in pins {
+            if pin.kind == PinKind::Meta && self.parts.pieces.has(&pin.cid) {
+                let of_root = self.rows_of_root(&pin.cid, now).into_iter();
+                rows.extend(of_root.map(|row| ShortRow {
+                    peer: row.peer,
+                    state: row.state,
+                    because: row.because,
+                    tries: row.tries,
+                    since: row.since,
+                }));
+                continue;
+            }
             let mut own = self.own_short(Some(pin), &pin.cid, now).0;
             if trusts_ledger && own.because == Some(Because::Unconfirmed) && is_ours(&pin.cid) {
                 own = settled(&self.options.me, Some(pin), now);
@@ -74,6 +88,9 @@ impl Machine {
     /// Why a pin is where it is, and what happens next.
     pub fn explain(&self, pin: &Pin, version: u64, now: Now) -> Explanation {
         let rows = self.status_of(Some((pin, version)), &pin.cid, now);
+        if pin.kind == PinKind::Meta && self.parts.pieces.has(&pin.cid) {
+            return self.explain_root(pin, rows, now);
+        }
         explain::explain(pin, rows, self.look(now), &self.parts.repair)
     }
 
@@ -94,6 +111,9 @@ impl Machine {
 
     /// Confirmed copies of a pin on peers that are heard of now.
     pub fn confirmed_copies(&self, pin: &Pin, now: Now) -> u32 {
+        if pin.kind == PinKind::Meta && self.parts.pieces.has(&pin.cid) {
+            return self.confirmed_of_root(&pin.cid, now);
+        }
         self.look(now).confirmed_live(pin)
     }
 
@@ -117,7 +137,7 @@ impl Machine {
         self.parts.tracker.unsettled(now).collect()
     }
 
-    fn look(&self, now: Now) -> Look<'_> {
+    pub(super) fn look(&self, now: Now) -> Look<'_> {
         struct At<'a> {
             options: &'a crate::Options,
             now: Now,
@@ -126,7 +146,7 @@ impl Machine {
         look!(self.parts, at)
     }
 
-    fn own_row(&self, pin: Option<&Pin>, cid: &Cid, now: Now) -> CopyRow {
+    pub(super) fn own_row(&self, pin: Option<&Pin>, cid: &Cid, now: Now) -> CopyRow {
         let me = self.options.me;
         let (short, next_try, progress) = self.own_short(pin, cid, now);
         CopyRow {
@@ -144,7 +164,7 @@ impl Machine {
         }
     }
 
-    fn other_row(&self, peer: &PeerId, pin: Option<&Pin>, cid: &Cid, now: Now) -> CopyRow {
+    pub(super) fn other_row(&self, peer: &PeerId, pin: Option<&Pin>, cid: &Cid, now: Now) -> CopyRow {
         let standing = self.parts.health.of(peer);
         let is_live = self.parts.health.is_live(peer) || self.options.planted == Some(PlantedBug::ShowsSilentAsLive);
         let (short, next_try) = self.other_short(peer, pin, cid, now);

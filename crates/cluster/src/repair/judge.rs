@@ -4,7 +4,7 @@ use crate::look::Look;
 use crate::options::PlantedBug;
 use crate::placement::{self, Rules, filter, pull};
 use crate::report::PeerHealth;
-use types::{Because, PeerId, Pin};
+use types::{Because, PeerId, Pin, PinKind};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +46,21 @@ pub(crate) fn judge(pin: &Pin, look: Look) -> Verdict {
         return Verdict::Expired;
     }
     let Some((least, most)) = look.wished(pin) else { return Verdict::Fine };
+    if pin.kind == PinKind::Shard && !has_source(pin, look) {
+        // Shards exist nowhere but here: nobody could fetch it, and with the placement the knowledge of who has it would go.
+        return Verdict::Hopeless(Because::NoProvider { missing: 0 });
+    }
     let holders = sort_holders(pin, look);
     let is_short = (holders.good.len() as u32) < least;
     if is_short || !holders.must_go.is_empty() {
         return replace(pin, holders, least, look);
     }
     surplus(pin, &holders.good, most, look)
+}
+
+/// Whether a peer that is heard of has it, or had it and has not let go yet.
+fn has_source(pin: &Pin, look: Look) -> bool {
+    pin.placement.iter().any(|peer| look.is_live(peer)) || look.holdings.leaving_holders(&pin.cid).any(|peer| look.is_live(&peer))
 }
 
 struct Holders {

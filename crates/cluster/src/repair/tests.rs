@@ -10,11 +10,15 @@ use crate::space::Space;
 use crate::testing::{Shelf, cid, hello, peer, pin_on};
 use crate::tracker::Tracker;
 use std::num::NonZeroU32;
-use types::{Because, CopyState, HoldingReport, Millis, Now, PeerId, PinOptions, PinState, Replicas, UnixMillis};
+use types::{Because, CopyState, HoldingReport, Millis, Now, PeerId, Pin, PinKind, PinOptions, PinState, Replicas, UnixMillis};
 
 /// Six peers; peer 0 looks. Letters say how each is: `u` up, `s` silent within grace, `x` silent beyond it, `d` draining,
 /// `g` gone, `f` up without room for the copy.
 fn check(peers: &str, placed: &[u8], least: u32, most: u32, expected: &str) {
+    check_kind(PinKind::Data, peers, placed, least, most, expected);
+}
+
+fn check_kind(kind: PinKind, peers: &str, placed: &[u8], least: u32, most: u32, expected: &str) {
     let options = Options {
         members: (1..peers.len() as u8).map(peer).collect(),
         repair: RepairLimits { pulls: false, ..RepairLimits::default() },
@@ -28,7 +32,7 @@ fn check(peers: &str, placed: &[u8], least: u32, most: u32, expected: &str) {
     let placement: Vec<PeerId> = placed.iter().map(|number| peer(*number)).collect();
     let number = |count| NonZeroU32::new(count).expect("not zero");
     let wish = PinOptions { replicas: Replicas::Between { least: number(least), most: number(most) }, ..PinOptions::default() };
-    let pin = pin_on(cid(1), &placement, wish);
+    let pin = Pin { kind, ..pin_on(cid(1), &placement, wish) };
     for (index, how) in peers.bytes().enumerate().skip(1) {
         let other = peer(index as u8);
         health.hello(&other, &hello(1 << 40, 0, how == b'd'), &options, at(0));
@@ -103,4 +107,13 @@ fn without_enough_others_the_silent_stay_listed_and_count_when_they_return() {
     check("uxuxxx", &[1, 2], 2, 3, "keep 2 lose 1 gain 1"); // the own peer takes it
     check("uxxxxx", &[0, 1], 2, 3, "hopeless");
     check("uxxxuu", &[1, 2, 3], 5, 5, "keep 12 lose 3 gain 3");
+}
+
+#[test]
+fn a_shard_that_nobody_can_give_keeps_its_placement() {
+    check_kind(PinKind::Data, "uxuuuu", &[1], 1, 1, "keep  lose 1 gain 1");
+    check_kind(PinKind::Shard, "uxuuuu", &[1], 1, 1, "hopeless");
+    check_kind(PinKind::Shard, "uxxuuu", &[1, 2], 2, 3, "hopeless");
+    check_kind(PinKind::Shard, "uxuuuu", &[1, 2], 2, 3, "keep 2 lose 1 gain 1");
+    check_kind(PinKind::Shard, "uduuuu", &[1], 1, 1, "keep  lose 1 gain 1");
 }

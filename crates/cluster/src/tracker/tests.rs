@@ -153,7 +153,7 @@ fn a_confirmation_is_void_once_its_peer_fell_silent() {
     confirms(&mut table, 1);
     table.pass(Millis::seconds(20));
     // Peer 1 fell silent and is heard again, by another word; peer 2 confirms.
-    table.handle(Event::Message(peer(1), PeerMessage::Release { lease: 1 }));
+    table.handle(Event::Message(peer(1), PeerMessage::Release { lease: 1, is_kept: false }));
     confirms(&mut table, 2);
     table.pass(Millis::seconds(1));
     assert!(table.holds(&cid(1)), "peer 1 may have let it go meanwhile");
@@ -179,7 +179,7 @@ fn a_peer_that_comes_back_is_asked_soon_for_what_was_missing() {
     table.handle(Event::Node(op, NodeOutcome::Failed(crate::NodeFailure::Missing { missing: 1, first: None })));
     table.pass(Millis::seconds(20));
     assert!(table.open.is_empty(), "the next try is minutes away");
-    table.handle(Event::Message(peer(1), PeerMessage::Release { lease: 1 }));
+    table.handle(Event::Message(peer(1), PeerMessage::Release { lease: 1, is_kept: false }));
     table.pass(Millis::seconds(5));
     assert_eq!(table.open.len(), 1);
 }

@@ -3,7 +3,7 @@
 use crate::cli::{AddArgs, InputFormat, Wish};
 use crate::client::{Client, escape};
 use crate::output;
-use crate::units::parse_duration;
+use crate::units::{parse_bytes, parse_duration};
 use crate::upload::{self, Skipped, Upload, Walk};
 use anyhow::{Context, bail};
 use hyper::Method;
@@ -94,6 +94,9 @@ pub async fn run(args: AddArgs) -> anyhow::Result<()> {
     }
     if args.no_pin {
         query.push_str("&no-pin=true");
+    }
+    if let Some(size) = &args.shard_size {
+        query.push_str(&format!("&shard-size={}", parse_bytes(size).context("--shard-size")?.get()));
     }
     query.push_str(&wish_query(&wish)?);
     query.push_str(&total.map(expected_size).unwrap_or_default());

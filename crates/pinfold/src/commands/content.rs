@@ -44,13 +44,26 @@ async fn copy(client: &Client, path: &str, out: &mut (impl AsyncWriteExt + Unpin
     let mut body = response.into_body();
     let mut total = 0;
     while let Some(frame) = body.frame().await {
-        let frame = frame.context("the content broke off: some block could not be read (`pinfold why` names the holders)")?;
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => return Err(anyhow::Error::new(error).context(broken_off(client, path, total).await)),
+        };
         if let Ok(data) = frame.into_data() {
             total += data.len() as u64;
             out.write_all(&data).await.context("writing")?;
         }
     }
     Ok(total)
+}
+
+/// Why the content broke off, as far as the peer knows: which shard is out of reach, and of whom.
+async fn broken_off(client: &Client, path: &str, after: u64) -> String {
+    let root = path.split('/').next().unwrap_or_default();
+    let why = client.json(Method::GET, &format!("/pinfold/v1/why/{root}")).await.ok().flatten().unwrap_or_default();
+    let shards = why["shards"].as_array().cloned().unwrap_or_default();
+    let troubles: Vec<&str> = shards.iter().filter_map(|shard| shard["trouble"].as_str()).take(3).collect();
+    let reason = if troubles.is_empty() { "`pinfold why` names the holders".to_owned() } else { troubles.join("; ") };
+    format!("the content broke off after {after} bytes: some block could not be read ({reason})")
 }
 
 /// The entries below a path: objects with `name`, `type` (`file`, `directory`, `symlink`), `cid`, `size`, `target`.

@@ -41,7 +41,7 @@ pub async fn run(command: PinCommand) -> anyhow::Result<()> {
                 println!("unpinned {cid}");
             }
         }
-        PinCommand::Ls { target, cid: Some(cid) } => {
+        PinCommand::Ls { target, cid: Some(cid), .. } => {
             let pin = Client::new(&target.api)?.json(Method::GET, &format!("/allocations/{}", escape(&cid))).await?.unwrap_or_default();
             if target.json {
                 output::json_line(&pin);
@@ -49,11 +49,11 @@ pub async fn run(command: PinCommand) -> anyhow::Result<()> {
                 output::table(&HEADING, &[row(&pin)]);
             }
         }
-        PinCommand::Ls { target, cid: None } => {
+        PinCommand::Ls { target, cid: None, shards } => {
             let client = Client::new(&target.api)?;
             let mut rows = Vec::new();
             client
-                .lines(Method::GET, "/allocations", client::empty(), &[], |pin| {
+                .lines(Method::GET, if shards { "/allocations?shards=true" } else { "/allocations" }, client::empty(), &[], |pin| {
                     if target.json {
                         output::json_line(&pin);
                     } else {
@@ -93,6 +93,9 @@ fn row(pin: &Value) -> Vec<String> {
 }
 
 fn holders(pin: &Value) -> String {
+    if let Some(shards) = pin["metadata"]["shards"].as_str().filter(|_| pin["type"] == "meta-pin") {
+        return format!("{shards} shards");
+    }
     match pin["allocations"].as_array() {
         Some(peers) if !peers.is_empty() => format!("{} holders", peers.len()),
         _ => "on every peer".to_owned(),

@@ -9,7 +9,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 /// `pinfold status`
-pub async fn status(target: &Target, cid: Option<String>, filter: Option<String>) -> anyhow::Result<()> {
+pub async fn status(target: &Target, cid: Option<String>, filter: Option<String>, shards: bool) -> anyhow::Result<()> {
     let client = Client::new(&target.api)?;
     if let Some(cid) = cid {
         let pin = client.json(Method::GET, &format!("/pins/{}", escape(&cid))).await?.unwrap_or_default();
@@ -18,13 +18,18 @@ pub async fn status(target: &Target, cid: Option<String>, filter: Option<String>
         } else {
             println!("{} {}", output::text(&pin["cid"]), output::text(&pin["name"]));
             output::table(&["PEER", "STATE", "REASON"], &copies(&pin));
+            if shards {
+                let why = client.json(Method::GET, &format!("/pinfold/v1/why/{}", escape(&cid))).await?.unwrap_or_default();
+                output::table(&SHARD_HEADING, &shard_rows(&why, false));
+            }
         }
         return Ok(());
     }
     if !target.json && filter.is_none() {
         summary(&client).await?;
     }
-    let query = filter.map(|filter| format!("?filter={}", escape(&filter))).unwrap_or_default();
+    let mut query = format!("?shards={shards}");
+    query.push_str(&filter.map(|filter| format!("&filter={}", escape(&filter))).unwrap_or_default());
     let mut rows = Vec::new();
     client
         .lines(Method::GET, &format!("/pins{query}"), client::empty(), &[], |pin| {
@@ -64,6 +69,25 @@ fn copies(pin: &Value) -> Vec<Vec<String>> {
     peers.iter().map(row).collect()
 }
 
+const SHARD_HEADING: [&str; 5] = ["SHARD", "CID", "BYTES", "COPIES", "TROUBLE"];
+
+/// The shards of a root, or those with troubles.
+fn shard_rows(why: &Value, only_troubled: bool) -> Vec<Vec<String>> {
+    let shards = why["shards"].as_array().into_iter().flatten();
+    let shown = shards.filter(|shard| !only_troubled || shard["trouble"].is_string());
+    let row = |shard: &Value| {
+        let copies = format!("{} of {}", shard["confirmed"], shard["least"]);
+        vec![
+            output::text(&shard["name"]),
+            output::short(&output::text(&shard["cid"])),
+            output::size(&shard["bytes"]),
+            copies,
+            output::text(&shard["trouble"]),
+        ]
+    };
+    shown.map(row).collect()
+}
+
 /// `pinfold why`
 pub async fn why(target: &Target, cid: &str) -> anyhow::Result<()> {
     let why = Client::new(&target.api)?.json(Method::GET, &format!("/pinfold/v1/why/{}", escape(cid))).await?.unwrap_or_default();
@@ -83,6 +107,10 @@ pub async fn why(target: &Target, cid: &str) -> anyhow::Result<()> {
         })
         .collect();
     output::table(&["PEER", "PLACED", "STATE", "REASON"], &rows);
+    let troubled = shard_rows(&why, true);
+    if !troubled.is_empty() {
+        output::table(&SHARD_HEADING, &troubled);
+    }
     for step in why["next"].as_array().into_iter().flatten() {
         println!("next: {}{}", output::text(&step["what"]), step["at"].as_str().map(|at| format!(" at {at}")).unwrap_or_default());
     }

@@ -97,7 +97,7 @@ impl Watch {
         let seen = &mut self.peers[place];
         match message {
             PeerMessage::Reserve { lease, bytes } => drop(seen.asked.insert((from, *lease), *bytes)),
-            PeerMessage::Release { lease } => drop(seen.promised.remove(&(from, *lease))),
+            PeerMessage::Release { lease, .. } => drop(seen.promised.remove(&(from, *lease))),
             PeerMessage::Hello { incarnation, .. } => {
                 let known = seen.lives.entry(from).or_insert(*incarnation);
                 if *incarnation > *known {
