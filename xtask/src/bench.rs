@@ -29,6 +29,8 @@ pub struct Options {
     pub seconds: u64,
     /// Only this part of a benchmark.
     pub only: Option<String>,
+    /// Seconds that are waited for all copies to be held.
+    pub settle: u64,
     /// Where the JSON goes.
     pub out: Option<PathBuf>,
     /// Folder of the Go binaries.
@@ -57,8 +59,18 @@ pub fn run(root: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
 
 fn parse(arguments: &[&str]) -> anyhow::Result<Options> {
     let go = std::env::var_os("PINFOLD_PEERS").map(PathBuf::from);
-    let mut options =
-        Options { anyway: false, repeat: 2, mib: 1024, files: 10_000, pins: 1_000_000, seconds: 10, only: None, out: None, go };
+    let mut options = Options {
+        anyway: false,
+        repeat: 2,
+        mib: 1024,
+        files: 10_000,
+        pins: 1_000_000,
+        settle: 1200,
+        seconds: 10,
+        only: None,
+        out: None,
+        go,
+    };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut value = || rest.next().with_context(|| format!("{argument} needs a value"));
@@ -70,6 +82,7 @@ fn parse(arguments: &[&str]) -> anyhow::Result<Options> {
             "--pins" => options.pins = value()?.parse().context("--pins")?,
             "--seconds" => options.seconds = value()?.parse().context("--seconds")?,
             "--only" => options.only = Some(value()?.to_string()),
+            "--settle" => options.settle = value()?.parse().context("--settle")?,
             "--out" => options.out = Some(PathBuf::from(value()?)),
             other => bail!("unknown option {other:?}"),
         }

@@ -24,7 +24,7 @@ cargo xtask bench slice      adds on one peer and on three, beside Kubo and Go w
                              [--anyway] [--repeat N] [--mib N] [--files N] [--out FILE]
 cargo xtask bench car        a CAR of one large file imported, beside Kubo and Go likewise [the options of slice]
 cargo xtask bench million    a million pins on one peer and on three: load, memory, disk, restart, lists; Go's import and export beside it
-                             [--anyway] [--pins N] [--out FILE]
+                             [--anyway] [--pins N] [--settle SECONDS] [--out FILE]
 cargo xtask bench pins       pins accepted and durable, bursts, calls while a peer is stopped; beside Go where PINFOLD_PEERS names its folder
                              [--anyway] [--repeat N] [--seconds N] [--only rates|rates1|rates3|burst|stopped] [--out FILE]
                              (PINFOLD_BIN names a binary that is built already)";

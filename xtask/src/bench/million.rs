@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// A tracker may need long for a million pins; the lists are measured after it or when this is over.
-const SETTLE: Duration = Duration::from_secs(1200);
+/// How long the other peers may take to have every pin.
+const SPREAD: Duration = Duration::from_secs(1200);
 /// Go takes three minutes for a million.
 const GO_PINS_MAX: usize = 100_000;
 
@@ -37,8 +37,10 @@ fn measure(root: &Path, options: &Options, load_before: f64, binary: &Path, fold
     let pins = options.pins;
     let file = folder.join("pins.ndjson");
     write_pins(&file, pins)?;
-    let mut figures = one_peer(binary, folder, &file, pins)?;
-    figures.extend(three_peers(binary, folder, &file, pins)?);
+    // A tracker may need long for a million pins; the lists are measured after it or when this is over.
+    let limit = Duration::from_secs(options.settle);
+    let mut figures = one_peer(binary, folder, &file, pins, limit)?;
+    figures.extend(three_peers(binary, folder, &file, pins, limit)?);
     match &options.go {
         Some(bin) => figures.extend(go(bin, folder, pins.min(GO_PINS_MAX))?),
         None => println!("skipped: Go needs PINFOLD_PEERS (the folder of ipfs-cluster-service)"),
@@ -67,7 +69,7 @@ fn timed<T>(peers: &[&Peer], work: impl FnOnce() -> anyhow::Result<T>) -> anyhow
     Ok((done, round(begun.elapsed().as_secs_f64()), round(cpu() - before), round(cpu_of_ended_children() - clients)))
 }
 
-fn one_peer(binary: &Path, folder: &Path, file: &Path, pins: usize) -> anyhow::Result<Vec<Value>> {
+fn one_peer(binary: &Path, folder: &Path, file: &Path, pins: usize, limit: Duration) -> anyhow::Result<Vec<Value>> {
     let subject = "pinfold, 1 peer";
     let mut figures = Vec::new();
     let place = folder.join("one");
@@ -83,7 +85,7 @@ fn one_peer(binary: &Path, folder: &Path, file: &Path, pins: usize) -> anyhow::R
     ));
 
     let watch = peer.watch();
-    let (left, seconds, cpu, _) = timed(&[&peer], || settle(&peer, pins))?;
+    let (left, seconds, cpu, _) = timed(&[&peer], || settle(&peer, pins, limit))?;
     let peak = watch.peak();
     std::thread::sleep(Duration::from_secs(3));
     figures.push(said(
@@ -127,7 +129,7 @@ fn one_peer(binary: &Path, folder: &Path, file: &Path, pins: usize) -> anyhow::R
     Ok(figures)
 }
 
-fn three_peers(binary: &Path, folder: &Path, file: &Path, pins: usize) -> anyhow::Result<Vec<Value>> {
+fn three_peers(binary: &Path, folder: &Path, file: &Path, pins: usize, limit: Duration) -> anyhow::Result<Vec<Value>> {
     let subject = "pinfold, 3 peers";
     let mut figures = Vec::new();
     let place = folder.join("three");
@@ -142,7 +144,7 @@ fn three_peers(binary: &Path, folder: &Path, file: &Path, pins: usize) -> anyhow
     let (_, seconds, cpu, client_cpu) = timed(&all, || import(binary, &peers[0], file, pins))?;
     figures.push(said(subject, "state import", json!({ "seconds": seconds, "cpu_s": cpu, "client_cpu_s": client_cpu })));
     let (_, seconds, cpu, _) = timed(&all, || {
-        wait("the others have every pin", SETTLE, || {
+        wait("the others have every pin", SPREAD, || {
             let count = |peer: &Peer| peer.ask("/pinfold/v1/status").ok()?["pins"].as_u64();
             peers.iter().all(|peer| count(peer) == Some(pins as u64)).then_some(())
         })
@@ -153,7 +155,7 @@ fn three_peers(binary: &Path, folder: &Path, file: &Path, pins: usize) -> anyhow
         "until all three have it",
         json!({ "seconds": seconds, "cpu_s": cpu, "replica_anon_mib_peak": replica_peak }),
     ));
-    let (left, seconds, cpu, _) = timed(&all, || settle(&peers[0], pins))?;
+    let (left, seconds, cpu, _) = timed(&all, || settle(&peers[0], pins, limit))?;
     std::thread::sleep(Duration::from_secs(3));
     let anon: Vec<f64> = peers.iter().map(Peer::anon).collect();
     let bytes: Vec<u64> = peers.iter().map(|peer| Ok(peer.state_bytes()? / pins as u64)).collect::<anyhow::Result<_>>()?;
@@ -191,12 +193,12 @@ fn export(binary: &Path, subject: &str, peer: &Peer, folder: &Path, pins: usize)
 }
 
 /// Waits until nothing waits any more; how many copies still do at the end of the time.
-fn settle(peer: &Peer, pins: usize) -> anyhow::Result<u64> {
+fn settle(peer: &Peer, pins: usize, limit: Duration) -> anyhow::Result<u64> {
     let begun = Instant::now();
     loop {
         let status = peer.ask("/pinfold/v1/status")?;
         let waiting = status["waiting"].as_u64().unwrap_or(u64::MAX);
-        if (waiting == 0 && status["pins"] == pins as u64) || begun.elapsed() > SETTLE {
+        if (waiting == 0 && status["pins"] == pins as u64) || begun.elapsed() > limit {
             return Ok(waiting);
         }
         std::thread::sleep(Duration::from_millis(500));

@@ -136,7 +136,7 @@ impl Watch {
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
         }
-        self.peak.load(Ordering::Relaxed) as f64 / 1024.0
+        (self.peak.load(Ordering::Relaxed) as f64 / 1024.0 * 10.0).round() / 10.0
     }
 }
 
