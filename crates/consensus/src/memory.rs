@@ -159,6 +159,20 @@ impl CrdtNetwork for MemoryLink {
         Ok(())
     }
 
+    fn push(&self, peers: &[PeerId], block: Bytes) {
+        let reached = self.network.reached(self.me);
+        for peer in peers.iter().filter(|peer| reached.contains(peer)).copied() {
+            let Some(delay) = self.network.way() else { continue };
+            let (network, me, block) = (self.network.clone(), self.me, block.clone());
+            tokio::spawn(async move {
+                pause(delay).await;
+                if let Some(crdt) = network.peer(peer) {
+                    crdt.block_pushed(me, block);
+                }
+            });
+        }
+    }
+
     async fn fetch(&self, cid: &Cid, likely: Option<PeerId>) -> Result<Bytes, String> {
         self.network.state.lock().fetches += 1;
         let others = self.network.reached(self.me).into_iter().filter(|peer| Some(*peer) != likely);

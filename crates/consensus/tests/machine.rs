@@ -109,6 +109,53 @@ fn the_first_write_after_a_pause_is_told_at_once_and_the_next_ones_together() {
     assert_eq!(told(&peer.at(500, put(5, "a"))).len(), 1);
 }
 
+fn pushed(effects: &[Effect]) -> Vec<(Vec<PeerId>, Cid)> {
+    let push = |effect: &Effect| match effect {
+        Effect::Push { peers, bytes } => Some((peers.clone(), wire::delta::block_cid(bytes))),
+        _ => None,
+    };
+    effects.iter().filter_map(push).collect()
+}
+
+#[test]
+fn own_blocks_are_handed_to_pinfold_peers_and_a_burst_is_told_once() {
+    let mut peer = Peer::new();
+    peer.at(0, vec![Event::Connected { peer: someone(1), is_pinfold: true }, Event::Heads { from: someone(1), heads: Vec::new() }]);
+    let (mut handed, mut heads) = (Vec::new(), Vec::new());
+    for (step, number) in (0..20).enumerate() {
+        let effects = peer.at(2_000 + 10 * step as u64, put(number, "a"));
+        let pushed = pushed(&effects);
+        assert_eq!(
+            pushed.iter().map(|(peers, cid)| (&peers[..], *cid)).collect::<Vec<_>>(),
+            [(&[someone(1)][..], peer.machine.heads()[0])]
+        );
+        handed.extend(pushed);
+        heads.extend(told(&effects));
+    }
+    assert_eq!((handed.len(), heads.len()), (20, 1), "told once in a tenth of a second");
+    assert_eq!(told(&peer.at(2_300, Vec::new())), peer.machine.heads());
+    assert_eq!(peer.wake, Some(Millis(5_300)));
+    assert_eq!(told(&peer.at(5_300, Vec::new())), peer.machine.heads(), "and when the burst has settled");
+}
+
+#[test]
+fn a_block_that_is_handed_over_needs_no_fetch_and_what_lies_below_it_is_fetched() {
+    let (below, lost) = (block(&[], 1, 1, "a"), block(&[], 1, 2, "b"));
+    let top = block(&[below.0, lost.0], 2, 3, "c");
+    let handed = |(_, bytes): &(Cid, Vec<u8>)| Event::Pushed { from: someone(9), bytes: bytes.clone().into() };
+    let mut peer = Peer::new();
+    assert!(fetched(&peer.at(0, vec![handed(&below)])).is_empty());
+    assert_eq!(peer.value(1).as_deref(), Some(&b"a"[..]));
+    assert_eq!(fetched(&peer.at(1, vec![handed(&top), handed(&top), handed(&below)])), [lost.0]);
+    assert_eq!(peer.value(3).as_deref(), Some(&b"c"[..]));
+    peer.at(2, vec![came(&lost)]);
+    assert_eq!(peer.machine.heads(), [top.0]);
+    // What does not read is refused for good, and takes nothing with it.
+    let effects = peer.at(3, vec![Event::Pushed { from: someone(9), bytes: b"nonsense".to_vec().into() }]);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::BlockRefused { .. })));
+    assert_eq!(peer.machine.heads(), [top.0]);
+}
+
 #[test]
 fn beside_go_peers_blocks_keep_their_distance_and_a_burst_ends_with_the_heads() {
     let mut peer = Peer::new();

@@ -5,10 +5,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use consensus::crdt::{Crdt, CrdtNetwork};
 use net::bitswap::{Bitswap, BlockSource};
-use net::{Host, Incoming, PublishError};
+use net::{Host, Incoming, Messages, PublishError};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use types::{Cid, PeerId};
+use types::{Cid, PeerId, PeerMessage};
 
 /// Protocol by which Pinfold peers ask for heads, instead of waiting for the minutely broadcast.
 pub const HEADS: &str = "/pinfold/heads/1";
@@ -53,13 +53,14 @@ impl BlockSource for DagBlocks {
 pub struct ClusterNetwork {
     host: Host,
     bitswap: Bitswap,
+    messages: Messages,
     topic: String,
 }
 
 impl ClusterNetwork {
     /// Over a host whose gossip has the topic.
-    pub fn new(host: Host, bitswap: Bitswap, topic: String) -> Arc<ClusterNetwork> {
-        Arc::new(ClusterNetwork { host, bitswap, topic })
+    pub fn new(host: Host, bitswap: Bitswap, messages: Messages, topic: String) -> Arc<ClusterNetwork> {
+        Arc::new(ClusterNetwork { host, bitswap, messages, topic })
     }
 }
 
@@ -71,6 +72,15 @@ impl CrdtNetwork for ClusterNetwork {
             // Nobody is there to hear it; whoever comes asks for the heads.
             Err(PublishError::NoPeers) if self.host.connected().is_empty() => Ok(()),
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn push(&self, peers: &[PeerId], block: Bytes) {
+        let message = wire::peer::encode(&PeerMessage::Delta(block.into()));
+        for peer in peers {
+            if let Err(error) = self.messages.send(*peer, message.clone()) {
+                tracing::debug!(%peer, %error, "a block of the shared state was not handed over");
+            }
         }
     }
 
@@ -143,6 +153,10 @@ impl Inbound for CrdtInbound {
         if let Err(error) = self.0.heads_received(from, data) {
             tracing::warn!(peer = %from, %error, "a heads message does not read");
         }
+    }
+
+    fn pushed(&self, from: PeerId, block: Vec<u8>) {
+        self.0.block_pushed(from, block.into());
     }
 
     fn connected(&self, peer: PeerId) {

@@ -105,6 +105,10 @@ impl Inbound for GoInbound {
         }
     }
 
+    fn pushed(&self, from: PeerId, block: Vec<u8>) {
+        self.wish.pushed(from, block);
+    }
+
     fn connected(&self, peer: PeerId) {
         self.wish.connected(peer);
     }

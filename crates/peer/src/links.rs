@@ -258,6 +258,13 @@ impl Links {
             tracing::debug!(%peer, "a message from a peer that is not trusted");
             return;
         }
+        let message = match message {
+            PeerMessage::Delta(block) => {
+                self.inbound.pushed(peer, block);
+                return;
+            }
+            other => other,
+        };
         match &message {
             PeerMessage::Hello { name, node_addresses, .. } => self.heard_hello(peer, name, node_addresses),
             PeerMessage::AskHoldings { heads, .. } if !self.consensus.has_merged(heads) => {

@@ -43,6 +43,8 @@ const ANSWERS_AT_ONCE: usize = 64;
 pub trait Inbound: Send + Sync + 'static {
     /// A gossip message of one of the host's topics.
     fn gossip(&self, topic: &str, from: PeerId, data: Vec<u8>);
+    /// A trusted Pinfold peer handed over a block of the shared state's history.
+    fn pushed(&self, from: PeerId, block: Vec<u8>);
     /// A trusted Pinfold peer connected.
     fn connected(&self, peer: PeerId);
     /// A Go peer connected, trusted or not.
@@ -64,6 +66,13 @@ impl Protocols {
     pub fn register(host: &Host) -> Result<Protocols, OpenError> {
         let (messages, received) = Messages::start(host, MESSAGES, MessageLimits::default())?;
         Ok(Protocols { messages, received, joins: host.accept(&[JOIN])?, books: host.accept(&[BOOK])? })
+    }
+}
+
+impl Protocols {
+    /// The channel of messages, for what is told beside the machine.
+    pub fn messages(&self) -> Messages {
+        self.messages.clone()
     }
 }
 

@@ -76,7 +76,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         Some(invite) => ask_to_join(&host, invite, settings, &records, me).await?,
         None => None,
     };
-    let network = ClusterNetwork::new(host.clone(), cluster_bitswap, topic);
+    let network = ClusterNetwork::new(host.clone(), cluster_bitswap, protocols.messages(), topic);
     let is_alone = records.is_empty() && invite.is_none();
     let signer = peer::records::delta_signer(SigningKey::from_bytes(&keys.cluster), me, cluster_name.clone());
     let options = CrdtOptions { alone: is_alone, signer: Some(signer), ..CrdtOptions::new(me) };

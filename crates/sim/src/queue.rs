@@ -21,6 +21,8 @@ pub enum Packet {
     Words(Rc<PeerMessage>),
     /// A broadcast of CRDT heads.
     Heads(Rc<Vec<Cid>>),
+    /// A block of the CRDT's DAG, handed over unasked.
+    Pushed(Bytes),
     /// "Give me this block of the CRDT's DAG."
     WantBlock(Cid),
     /// Here it is, or not.

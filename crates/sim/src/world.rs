@@ -158,6 +158,7 @@ impl World {
         match packet {
             Packet::Words(message) => self.words(from, to, (*message).clone()),
             Packet::Heads(heads) => self.tell_crdt_heads(from, to, (*heads).clone()),
+            Packet::Pushed(bytes) => self.block_pushed(from, to, bytes),
             Packet::WantHeads => self.heads_wanted(from, to),
             Packet::HeadsAre(heads) => self.heads_are(from, to, heads),
             Packet::WantBlock(cid) => self.block_wanted(from, to, cid),

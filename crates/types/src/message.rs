@@ -97,6 +97,8 @@ pub enum PeerMessage {
     },
     /// Records, newest known values; answered with newer ones if the receiver has them.
     Records(Vec<SignedRecord>),
+    /// A block of the shared state's history that its sender just made; at most 128 KiB.
+    Delta(Vec<u8>),
     /// "I leave: my copies are handed over, remove me."
     Leaving,
 }

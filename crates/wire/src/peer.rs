@@ -35,6 +35,7 @@ const RESERVED: u64 = 6;
 const RELEASE: u64 = 7;
 const RECORDS: u64 = 8;
 const LEAVING: u64 = 9;
+const DELTA: u64 = 10;
 
 /// Why bytes are no message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,6 +125,10 @@ pub fn encode(message: &PeerMessage) -> Vec<u8> {
             put_records(&mut out, records);
         }
         PeerMessage::Leaving => head(&mut out, LEAVING, 0),
+        PeerMessage::Delta(block) => {
+            head(&mut out, DELTA, 1);
+            out.raw(block);
+        }
     }
     out.into_bytes()
 }
@@ -150,8 +155,8 @@ fn fields_of(kind: u64) -> Option<usize> {
     match kind {
         HELLO => Some(10),
         HOLDINGS => Some(4),
-        ASK_HOLDINGS | RESERVE | RESERVED | RELEASE => Some(2),
-        ASK_COPIES | RECORDS => Some(1),
+            ASK_HOLDINGS | RESERVE | RESERVED | RELEASE => Some(2),
+            ASK_COPIES | RECORDS | DELTA => Some(1),
         LEAVING => Some(0),
         _ => None,
     }
@@ -185,6 +190,7 @@ fn read_message(kind: u64, reader: &mut Reader<'_>) -> Decoded<PeerMessage> {
         RECORDS => PeerMessage::Records(
             reader.list(RECORDS_MAX, |reader| Ok::<_, PeerDecodeError>(decode_record(reader.bytes()?)?))?.unwrap_or_default(),
         ),
+        DELTA => PeerMessage::Delta(reader.bytes()?.to_vec()),
         _ => PeerMessage::Leaving,
     })
 }

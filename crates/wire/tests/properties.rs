@@ -132,6 +132,7 @@ fn a_message() -> impl Strategy<Value = PeerMessage> {
         hello,
         (any::<u64>(), vec(a_cid(), 0..4)).prop_map(|(question, heads)| PeerMessage::AskHoldings { question, heads }),
         vec(a_cid(), 0..5).prop_map(PeerMessage::AskCopies),
+        vec(any::<u8>(), 0..50).prop_map(PeerMessage::Delta),
         holdings,
         any::<[u64; 2]>().prop_map(|[lease, bytes]| PeerMessage::Reserve { lease, bytes: ByteCount(bytes) }),
         (any::<u64>(), option::of(refusal)).prop_map(|(lease, refused)| PeerMessage::Reserved { lease, refused }),

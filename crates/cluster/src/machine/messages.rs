@@ -22,6 +22,8 @@ impl Parts {
         match message {
             PeerMessage::Hello { .. } => self.heard_hello(&peer, &message, ctx),
             PeerMessage::AskHoldings { question, .. } => drop(self.questions.insert(peer, question)),
+            // The shell hands it to the consensus.
+            PeerMessage::Delta(_) => {}
             PeerMessage::AskCopies(cids) => self.tell_copies(peer, &cids, ctx),
             PeerMessage::Holdings(report) => self.heard_report(&peer, &report, ctx),
             PeerMessage::Reserve { lease, bytes } => self.reserve(peer, lease, bytes, ctx),

@@ -28,6 +28,9 @@ const EVENT_BYTES_MAX: usize = 8 << 20;
 /// Announcements that may wait; more are dropped, since heads are told again.
 const ANNOUNCEMENTS_MAX: usize = 256;
 
+/// Blocks handed over that may wait, each of at most 128 KiB; more are dropped and fetched later.
+const PUSHES_MAX: usize = 64;
+
 /// Comings and goings of peers that may wait.
 const LINKS_MAX: usize = 4096;
 
@@ -48,6 +51,7 @@ const STOP_TIME: Duration = Duration::from_secs(2);
 pub(super) struct Doors {
     pub(super) queue: SubmitQueue,
     pub(super) announcements: mpsc::Sender<Event>,
+    pub(super) pushes: mpsc::Sender<Event>,
     pub(super) links: mpsc::Sender<Event>,
     pub(super) stopping: watch::Sender<bool>,
 }
@@ -56,6 +60,7 @@ pub(super) struct Doors {
 pub(super) struct Inputs {
     submits: mpsc::Receiver<Submit>,
     announced: mpsc::Receiver<Event>,
+    pushed: mpsc::Receiver<Event>,
     linked: mpsc::Receiver<Event>,
     stop: watch::Receiver<bool>,
 }
@@ -64,9 +69,10 @@ impl Inputs {
     pub(super) fn new() -> (Doors, Inputs) {
         let (queue, submits) = SubmitQueue::new();
         let (announcements, announced) = mpsc::channel(ANNOUNCEMENTS_MAX);
+        let (pushes, pushed) = mpsc::channel(PUSHES_MAX);
         let (links, linked) = mpsc::channel(LINKS_MAX);
         let (stopping, stop) = watch::channel(false);
-        (Doors { queue, announcements, links, stopping }, Inputs { submits, announced, linked, stop })
+        (Doors { queue, announcements, pushes, links, stopping }, Inputs { submits, announced, pushed, linked, stop })
     }
 }
 
@@ -164,6 +170,7 @@ impl Driver {
             () = stopped(&mut inputs.stop) => return None,
             _ = inputs.submits.recv_many(&mut group, EVENTS_MAX) => {}
             Some(event) = inputs.linked.recv() => self.note_link(event, &mut events),
+            Some(event) = inputs.pushed.recv() => events.push(event),
             Some(event) = inputs.announced.recv() => events.push(event),
             Some(ended) = self.tasks.join_next_with_id() => self.note_end(ended, &mut events),
             () = sleep_until(wake) => {}
@@ -186,6 +193,10 @@ impl Driver {
         }
         while let Ok(event) = inputs.linked.try_recv() {
             self.note_link(event, events);
+        }
+        // Before the announcements, which speak of them.
+        while let Ok(event) = inputs.pushed.try_recv() {
+            events.push(event);
         }
         while let Ok(event) = inputs.announced.try_recv() {
             events.push(event);
@@ -261,6 +272,7 @@ impl Driver {
             Effect::Fetch { cid, likely } => self.fetch(cid, likely),
             Effect::FetchStretch { cid, peer, have } => self.fetch_stretch(cid, peer, &have),
             Effect::AskHeads(peer) => self.ask_heads(peer),
+            Effect::Push { peers, bytes } => self.network.push(&peers, bytes),
             Effect::Broadcast(heads) => self.broadcast(encode_heads(&heads)),
             Effect::BlockRefused { cid, why } => tracing::warn!(%cid, %why, "a block of the shared state is refused"),
         }

@@ -76,6 +76,13 @@ pub enum Event {
         /// The blocks.
         blocks: Vec<Bytes>,
     },
+    /// A trusted Pinfold peer made this block and handed it over unasked: the same as telling it as a head and giving it.
+    Pushed {
+        /// Who.
+        from: PeerId,
+        /// Bytes, not checked.
+        bytes: Bytes,
+    },
     /// A link to a peer came.
     Connected {
         /// Who.
@@ -137,6 +144,13 @@ pub enum Effect {
     },
     /// Ask a peer for its heads; answered by [`Event::Heads`] or [`Event::AskFailed`].
     AskHeads(PeerId),
+    /// Hand an own block to these peers, without waiting; it may be lost.
+    Push {
+        /// To whom.
+        peers: Vec<PeerId>,
+        /// The block.
+        bytes: Bytes,
+    },
     /// Tell everybody; answered by [`Event::Broadcast`].
     Broadcast(Vec<Cid>),
     /// A block was refused for good.

@@ -2,7 +2,7 @@
 
 use super::driver::{Doors, Driver, Inputs, Seen};
 use super::event::{Event, MachineOptions, Signer};
-use super::machine::Machine;
+use super::machine::{Machine, PUSH_BYTES_MAX};
 use super::{CrdtError, CrdtNetwork, ancestors};
 use crate::contract::claim;
 use crate::hints::HintSender;
@@ -114,6 +114,13 @@ impl Crdt {
             tracing::debug!(%from, "too many announcements at once, one dropped");
         }
         Ok(())
+    }
+
+    /// A trusted Pinfold peer handed a block of its own over. Too many at once are dropped: they are told again as heads.
+    pub fn block_pushed(&self, from: PeerId, bytes: Bytes) {
+        if bytes.len() > PUSH_BYTES_MAX || self.doors.pushes.try_send(Event::Pushed { from, bytes }).is_err() {
+            tracing::debug!(%from, "a block that was handed over is dropped");
+        }
     }
 
     /// A trusted peer is connected; a Pinfold is asked for its heads.

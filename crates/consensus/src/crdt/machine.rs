@@ -48,6 +48,16 @@ const LAG_SPAN: Millis = Millis(500);
 /// peers were seen to lose the thread in a burst.
 const SETTLED: Millis = Millis(3_000);
 
+/// Own blocks up to this size are handed to connected Pinfold peers at once: they have the news after one way instead of three, and
+/// fetch nothing.
+pub(super) const PUSH_BYTES_MAX: usize = 128 << 10;
+
+/// So many peers are handed a block; the others fetch it, from any of them.
+const PUSHED_MOST: usize = 16;
+
+/// After a push heads are told so late, once for all pushes of that time: to peers that are not linked to this one.
+const PUSHED_TOLD: Millis = Millis(100);
+
 /// A peer that came is told the heads when its subscription has had time to arrive.
 const GREETING: Millis = Millis(1_000);
 
@@ -84,6 +94,10 @@ pub struct Machine {
     rebroadcast_at: Millis,
     /// All heads are told then.
     speak_at: Option<Millis>,
+    /// And once more when the burst has settled.
+    speaks_again: bool,
+    /// Nothing can be told later.
+    is_ending: bool,
     /// Broadcasts in a row that reached nobody.
     unheard: u32,
     block_size: usize,
@@ -133,6 +147,8 @@ impl Machine {
             heard: BTreeSet::new(),
             rebroadcast_at: now,
             speak_at: None,
+            speaks_again: false,
+            is_ending: false,
             unheard: 0,
             block_size: 4096,
             random: options.seed | 1,
@@ -186,8 +202,12 @@ impl Machine {
         self.height
     }
 
-    /// The next block is made without waiting for its spacing.
+    /// The last blocks are made, and told, without waiting.
     pub fn hurry(&mut self) {
+        self.is_ending = true;
+        if self.speaks_again {
+            self.speak_at = Some(Millis(0));
+        }
         self.tell_after = Millis(0);
     }
 
@@ -223,6 +243,7 @@ impl Machine {
                     self.wants.failed(&id, round.now, jitter);
                 }
             }
+            Event::Pushed { from, bytes } => return self.pushed(from, bytes, round),
             Event::Stretch { cid, from, blocks } => return self.stretch_came(&cid, from, blocks, round),
             Event::Connected { peer, is_pinfold } => self.connected(peer, is_pinfold, round),
             Event::Disconnected { peer } => {
@@ -290,6 +311,17 @@ impl Machine {
             return Ok(());
         }
         self.merge(id, bytes, block, round)
+    }
+
+    /// A head is told and given at once; what lies below it and is not here is wanted as ever.
+    fn pushed(&mut self, from: PeerId, bytes: Bytes, round: &mut Round) -> Result<(), CrdtError> {
+        let cid = wire::delta::block_cid(&bytes);
+        let Some(id) = BlockId::of_cid(&cid) else { return Ok(()) };
+        if mark(&round.draft, &id)?.is_some() {
+            return Ok(());
+        }
+        self.wants.announced(id, Some(from), round.now);
+        self.block_came(&cid, bytes, round)
     }
 
     /// Takes of a stretch what is wanted; each block says by its links what is wanted next.
@@ -380,10 +412,22 @@ impl Machine {
         let links = self.heads.keys().take(HEADS_TOLD_MAX).copied().collect();
         let (cid, bytes, block) = told.into_block(links, (self.height + 1).min(PRIORITY_MAX), self.options.signer.as_ref());
         let id = BlockId::of_cid(&cid).expect("blocks of the DAG are dag-pb hashed by sha2-256");
-        self.merge(id, bytes, block, round)?;
-        round.effects.push(Effect::Broadcast(vec![cid]));
+        self.merge(id, bytes.clone(), block, round)?;
+        let pinfolds = self.peers.iter().filter(|(_, is_pinfold)| **is_pinfold).map(|(peer, _)| *peer);
+        let pinfolds: Vec<PeerId> = pinfolds.take(PUSHED_MOST).collect();
+        let is_pushed = !pinfolds.is_empty() && bytes.len() <= PUSH_BYTES_MAX;
+        if is_pushed {
+            round.effects.push(Effect::Push { peers: pinfolds, bytes });
+        }
         let spacing = if self.has_others() { self.options.spacing_with_others } else { self.options.spacing };
         self.tell_after = Millis(round.now.0 + spacing.0);
+        if is_pushed && !self.has_others() && !self.is_ending {
+            let soon = Millis(round.now.0 + PUSHED_TOLD.0);
+            self.speak_at = Some(self.speak_at.map_or(soon, |at| at.min(soon)));
+            self.speaks_again = true;
+            return Ok(());
+        }
+        round.effects.push(Effect::Broadcast(vec![cid]));
         if !self.peers.is_empty() {
             self.speak_at = Some(Millis(round.now.0 + SETTLED.0));
         }
@@ -399,7 +443,7 @@ impl Machine {
     fn speak(&mut self, round: &mut Round) {
         let mut told = Vec::new();
         if self.speak_at.is_some_and(|at| at <= round.now) {
-            self.speak_at = None;
+            self.speak_at = std::mem::take(&mut self.speaks_again).then_some(Millis(round.now.0 + SETTLED.0));
             told = self.heads();
         }
         if self.rebroadcast_at <= round.now {

@@ -12,6 +12,12 @@ pub trait CrdtNetwork: Send + Sync + 'static {
     /// Tells all peers of the cluster. An error says that it reached nobody (no peer has subscribed yet): it is repeated.
     async fn broadcast(&self, message: Vec<u8>) -> Result<(), String>;
 
+    /// Hands a block to these Pinfold peers, which take it by [`Crdt::block_pushed`](super::Crdt::block_pushed). Does not wait; what is lost is
+    /// told later by `broadcast`, so a network that offers no such thing may leave it out.
+    fn push(&self, peers: &[PeerId], block: Bytes) {
+        let _ = (peers, block);
+    }
+
     /// Brings a block of the DAG whose bytes were checked against its CID, from `likely` or anybody else.
     async fn fetch(&self, cid: &Cid, likely: Option<PeerId>) -> Result<Bytes, String>;
 

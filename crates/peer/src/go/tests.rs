@@ -243,6 +243,8 @@ impl Inbound for Wish {
         self.0.lock().push(topic.to_owned());
     }
 
+    fn pushed(&self, _: PeerId, _: Vec<u8>) {}
+
     fn connected(&self, _: PeerId) {}
 
     fn go_connected(&self, peer: PeerId) {

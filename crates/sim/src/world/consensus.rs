@@ -9,7 +9,7 @@ use consensus::crdt;
 use rand::Rng;
 use std::rc::Rc;
 use store::{Area, Batch, Durability, Store};
-use types::{Cid, Millis};
+use types::{Cid, Millis, PeerId};
 
 /// A fetch or a question is given up after so long.
 const ANSWER_WITHIN: u64 = 3_000;
@@ -107,6 +107,7 @@ impl World {
                 }
                 crdt::Effect::FetchStretch { cid, peer, have } => self.fetch_stretch(place, cid, self.places.get(&peer).copied(), have),
                 crdt::Effect::AskHeads(peer) => self.ask_heads(place, self.places.get(&peer).copied()),
+                crdt::Effect::Push { peers, bytes } => self.push(place, &peers, &bytes),
                 crdt::Effect::Broadcast(heads) => self.broadcast(place, heads),
                 crdt::Effect::BlockRefused { cid, why } => panic!("peer {place} refuses the honest block {cid}: {why:?}"),
             }
@@ -160,6 +161,19 @@ impl World {
             self.send(place, *other, &packet);
         }
         self.tell_crdt(place, crdt::Event::Broadcast { is_sent: !linked.is_empty() });
+    }
+
+    fn push(&mut self, place: Place, peers: &[PeerId], bytes: &Bytes) {
+        let linked: Vec<Place> = self.peers[place].running.iter().flat_map(|running| running.linked.iter().copied()).collect();
+        let others: Vec<Place> = peers.iter().filter_map(|peer| self.places.get(peer).copied()).collect();
+        for other in others.into_iter().filter(|other| linked.contains(other)) {
+            self.send(place, other, &Packet::Pushed(bytes.clone()));
+        }
+    }
+
+    pub(super) fn block_pushed(&mut self, from: Place, to: Place, bytes: Bytes) {
+        let from = self.peers[from].id;
+        self.tell_crdt(to, crdt::Event::Pushed { from, bytes });
     }
 
     pub(super) fn tell_crdt_heads(&mut self, from: Place, to: Place, heads: Vec<Cid>) {
