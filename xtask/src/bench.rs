@@ -1,5 +1,6 @@
 //! Benchmarks with real peers: figures on an idle machine, beside Kubo and Go ipfs-cluster where `PINFOLD_PEERS` names their folder.
 
+mod bandwidth;
 mod car;
 mod go;
 mod load;
@@ -53,7 +54,8 @@ pub fn run(root: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
         "million" => million::run(root, &options, load),
         "car" => car::run(root, &options, load),
         "pins" => pins::run(root, &options, load),
-        other => bail!("there is no benchmark {other:?}: slice, car, million, pins"),
+        "bandwidth" => bandwidth::run(root, &options, load),
+        other => bail!("there is no benchmark {other:?}: slice, car, million, pins, bandwidth"),
     }
 }
 

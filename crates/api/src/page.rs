@@ -39,6 +39,7 @@ pub(crate) async fn index(rest: &Rest, query: &Query) -> Response {
         identity: &identity,
         health: &Health::of(&peers, &totals),
         peers: &peers,
+        forecasts: &rest.cluster.forecasts(),
         totals: &totals,
         listing: &listed,
         notices: &rest.recent.newest(),

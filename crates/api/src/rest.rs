@@ -8,6 +8,7 @@ pub(crate) mod add;
 mod copies;
 mod events;
 mod json;
+mod limits;
 mod options;
 mod ours;
 mod peers;
@@ -15,6 +16,7 @@ pub(crate) mod pins;
 mod resolve;
 mod state;
 pub(crate) mod stream;
+mod upkeep;
 
 pub(crate) use self::resolve::resolve;
 use crate::message::{Request, Response, bare, error_json, no_content};

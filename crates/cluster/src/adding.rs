@@ -121,7 +121,10 @@ impl Adding {
         }
         match refused {
             None => add.granted.push(peer),
-            Some(refusal) => refuse(add, peer, in_words(&refusal)),
+            Some(refusal) => {
+                let words = in_words(&refusal, add.bytes);
+                refuse(add, peer, words);
+            }
         }
         self.fill(lease, desk, ctx);
     }
@@ -271,7 +274,8 @@ fn ask(add: &mut Add, lease: u64, peer: PeerId, desk: &mut Desk, ctx: &mut Conte
         match desk.space.reserve(peer, lease, add.bytes, ctx.now) {
             Ok(()) => add.granted.push(peer),
             Err(free) => {
-                refuse(add, peer, in_words(&Refusal::NoRoom { free }));
+                let words = in_words(&Refusal::NoRoom { free }, add.bytes);
+                refuse(add, peer, words);
                 desk.space.release(peer, lease);
             }
         }
@@ -305,9 +309,9 @@ fn refuse_unknown(request: RequestId, ctx: &mut Context) {
     ctx.effects.push(Effect::Answer(request, Answer::Refused(missing)));
 }
 
-fn in_words(refusal: &Refusal) -> String {
+fn in_words(refusal: &Refusal, needed: ByteCount) -> String {
     match refusal {
-        Refusal::NoRoom { free } => format!("has no room (free {free})"),
+        Refusal::NoRoom { free } => format!("has no room (needs {needed}, free {free})"),
         Refusal::Draining => "is draining".to_owned(),
     }
 }

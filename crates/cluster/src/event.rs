@@ -33,7 +33,11 @@ pub enum Event {
         limit: ByteCount,
         /// Used.
         used: ByteCount,
+        /// Kept free by the node for its own upkeep: reserved, as others see it.
+        upkeep: ByteCount,
     },
+    /// Blocks of this kept pin turned out to be lost or damaged on the own node: it is no longer whole.
+    Lost(Cid),
     /// What this peer says about itself in its hello changed (addresses, gateway, API); its space comes by `Space`.
     Facts {
         /// Multiaddrs of its node, with `/p2p/`.
@@ -431,6 +435,11 @@ pub enum Notice {
         cid: Cid,
         /// Why, in words.
         why: String,
+    },
+    /// Blocks of a copy on the own node are lost or damaged.
+    CopyDamaged {
+        /// Which pin.
+        cid: Cid,
     },
     /// Too many removals at once: waiting for approval.
     RemovalsBraked {

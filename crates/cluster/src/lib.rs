@@ -13,6 +13,7 @@
 //! `placement`, `health`, `repair`, `space`, `membership`.
 
 pub mod event;
+pub mod forecast;
 pub mod options;
 pub mod report;
 pub mod view;

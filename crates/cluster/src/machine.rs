@@ -173,7 +173,8 @@ impl Parts {
             Event::Shared(change) => self.shared(change, ctx),
             Event::Submitted(id, result) => self.submitted(id, result, ctx),
             Event::Node(op, outcome) => self.tracker.node(op, outcome, &mut self.space, ctx),
-            Event::Space { limit, used } => self.space.measured(limit, used),
+            Event::Space { limit, used, upkeep } => self.space.measured(limit, used, upkeep),
+            Event::Lost(cid) => self.tracker.lost(cid, ctx),
             Event::Facts { node_addresses, gateway, api } => {
                 self.facts = Facts { node_addresses, gateway, api };
                 self.next_hello = ctx.now.mono;

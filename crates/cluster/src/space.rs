@@ -17,6 +17,7 @@ const SIZES_MOST: usize = 30_000;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Space {
     measured: Option<(ByteCount, ByteCount)>,
+    upkeep: ByteCount,
     leases: BTreeMap<(PeerId, u64), (ByteCount, Millis)>,
     pins: BTreeMap<Cid, ByteCount>,
     sizes: BTreeMap<Cid, ByteCount>,
@@ -25,8 +26,9 @@ pub(crate) struct Space {
 
 impl Space {
     /// A measurement came.
-    pub fn measured(&mut self, limit: ByteCount, used: ByteCount) {
+    pub fn measured(&mut self, limit: ByteCount, used: ByteCount, upkeep: ByteCount) {
         self.measured = Some((limit, used));
+        self.upkeep = upkeep;
     }
 
     /// Limit and used; zero before the first measurement.
@@ -34,9 +36,9 @@ impl Space {
         self.measured.unwrap_or_default()
     }
 
-    /// What is reserved.
+    /// What is reserved: for adds, for pins on their way, and by the node for itself.
     pub fn reserved(&self) -> ByteCount {
-        let leases = self.leases.values().fold(ByteCount::ZERO, |sum, (bytes, _)| sum + *bytes);
+        let leases = self.leases.values().fold(self.upkeep, |sum, (bytes, _)| sum + *bytes);
         self.pins.values().fold(leases, |sum, bytes| sum + *bytes)
     }
 
@@ -129,7 +131,7 @@ mod tests {
 
     fn with_free(free: u64) -> Space {
         let mut space = Space::default();
-        space.measured(ByteCount(1000), ByteCount(1000 - free));
+        space.measured(ByteCount(1100), ByteCount(1000 - free), ByteCount(100));
         space
     }
 

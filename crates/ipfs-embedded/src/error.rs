@@ -61,7 +61,9 @@ pub(crate) fn check(cid: &Cid, data: &[u8]) -> Result<(), PutError> {
 
 pub(crate) fn pin_error(root: &Cid, error: HeldError) -> PinError {
     match error {
-        HeldError::Store(StoreError::DiskFull { needed, free }) => PinError::NoRoom { cid: *root, needed, free },
+        HeldError::Store(StoreError::DiskFull { needed, free } | StoreError::LimitReached { needed, free, .. }) => {
+            PinError::NoRoom { cid: *root, needed, free }
+        }
         other => PinError::Storage(chain(&other)),
     }
 }

@@ -12,13 +12,14 @@
 //! Everything acknowledged is on disk. Disk work runs on blocking threads; memory does not grow with the number of blocks, except
 //! while a pin or a collection walks (`safety`, `collect`, [`ipfs::walk`] say by how much).
 //!
-//! Reading order: [`EmbeddedNode`], `shared`, `safety`, `pinning`, `collect`, `network`, `receive`.
+//! Reading order: [`EmbeddedNode`], `shared`, `safety`, `pinning`, `collect`, `check`, `network`, `receive`.
 //!
 //! Deliberately absent: clusters, policies, names, finding providers in a DHT.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop at anything unexpected"))]
 
 mod bloom;
+mod check;
 mod collect;
 mod error;
 mod network;

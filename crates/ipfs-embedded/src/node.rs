@@ -11,7 +11,10 @@ use crate::shared::{Shared, on_disk, verified};
 use async_trait::async_trait;
 use bytes::Bytes;
 use ipfs::held::HeldPins;
-use ipfs::{Block, BlockError, Blocks, HeldPin, NodeInfo, PinError, PinTask, Pinned, Pins, Progress, PutError, Source, Space};
+use ipfs::{
+    Block, BlockError, Blocks, BrokenPin, CheckedBlocks, CheckedPins, HeldPin, NodeInfo, PinError, PinTask, Pinned, Pins, Progress,
+    PutError, Source, Space,
+};
 use net::bitswap::{Bitswap, BitswapLimits};
 use net::blockstream::ABANDONED;
 use net::{Admission, Host, LaneGate, LaneHeader};
@@ -232,6 +235,25 @@ impl Blocks for EmbeddedNode {
         on_disk(move || shared.has(&cids)).await.map_err(|error| BlockError::Storage(chain(&error)))
     }
 
+    async fn check_blocks(&self, after: Option<Bytes>, budget: ByteCount) -> Result<CheckedBlocks, BlockError> {
+        let shared = self.shared.clone();
+        on_disk(move || shared.check_blocks(after.as_deref(), budget)).await.map_err(BlockError::Storage)
+    }
+
+    async fn restore(&self, cid: &Cid, source: &Source) -> Result<(), BlockError> {
+        let data = self.get(cid, source).await?;
+        let shared = self.shared.clone();
+        let block = Block { cid: *cid, data };
+        on_disk(move || shared.append(&[block], false).and_then(|()| shared.sync()))
+            .await
+            .map_err(|error| BlockError::Storage(chain(&error)))
+    }
+
+    fn has_lost_blocks(&self) -> bool {
+        let recovered = self.shared.packs.recovered();
+        recovered.segments_lost > 0 || recovered.bytes_damaged > 0 || recovered.blocks_lost > 0
+    }
+
     /// When a pinned block turns out to be missing or damaged, it is fetched again first: without it nobody knows what it keeps.
     async fn collect_garbage(&self) -> Result<ByteCount, BlockError> {
         let _turn = self.collections.lock().await;
@@ -251,6 +273,16 @@ impl Blocks for EmbeddedNode {
 
 #[async_trait]
 impl Pins for EmbeddedNode {
+    async fn check_pins(&self, after: Option<Cid>, budget: ByteCount) -> Result<CheckedPins, PinError> {
+        let shared = self.shared.clone();
+        on_disk(move || shared.check_pins(after, budget)).await.map_err(PinError::Storage)
+    }
+
+    async fn broken(&self, limit: usize) -> Result<Vec<BrokenPin>, PinError> {
+        let held = self.shared.held.clone();
+        on_disk(move || held.broken.list(limit)).await.map_err(|error| PinError::Storage(chain(&error)))
+    }
+
     async fn pin(&self, task: PinTask, progress: Progress) -> Result<Pinned, PinError> {
         let bounds = PinBounds { window: self.options.pin_window.max(1), stall: self.options.pin_stall };
         let network = self.network.clone().filter(|_| !task.source.local_only);
@@ -291,7 +323,8 @@ impl NodeInfo for EmbeddedNode {
     async fn space(&self) -> Result<Space, BlockError> {
         let shared = self.shared.clone();
         let stats = on_disk(move || shared.packs.stats()).await.map_err(|error| BlockError::Storage(chain(&error)))?;
-        Ok(Space { limit: stats.limit, used: stats.bytes_disk, blocks: stats.blocks, is_exact: true })
+        let upkeep = stats.limit - stats.bytes_disk - stats.free;
+        Ok(Space { limit: stats.limit, used: stats.bytes_disk, upkeep, blocks: stats.blocks, is_exact: true })
     }
 
     async fn connect(&self, addresses: &[String]) {

@@ -358,7 +358,7 @@ impl NodeInfo for KuboNode {
         }
         let stat = self.inner.stat().await.map_err(|error| BlockError::Storage(error.to_string()))?;
         let limit = self.inner.options.limit.map_or(stat.limit, |limit| limit.min(stat.limit));
-        let space = Space { limit, used: stat.used, blocks: 0, is_exact: false };
+        let space = Space { limit, used: stat.used, upkeep: ByteCount::ZERO, blocks: 0, is_exact: false };
         *self.inner.space.lock() = Some((Instant::now(), space));
         Ok(space)
     }

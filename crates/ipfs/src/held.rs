@@ -6,8 +6,9 @@
 //!
 //! Everything here blocks its thread.
 
+use crate::broken::Broken;
 use crate::walk::covers;
-use crate::{HeldPin, Pinned};
+use crate::{BrokenPin, HeldPin, Pinned};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use store::{Area, Batch, Durability, Store, StoreError};
@@ -41,6 +42,8 @@ pub enum HeldError {
 /// The table.
 pub struct HeldPins {
     store: Arc<dyn Store>,
+    /// Notes about pins that are not whole.
+    pub broken: Broken,
     stripes: [Mutex<()>; STRIPES],
 }
 
@@ -65,7 +68,7 @@ type Before = Option<(Depth, UnixMillis)>;
 impl HeldPins {
     /// The table in `store`.
     pub fn new(store: Arc<dyn Store>) -> HeldPins {
-        HeldPins { store, stripes: std::array::from_fn(|_| Mutex::new(())) }
+        HeldPins { broken: Broken::new(store.clone()), store, stripes: std::array::from_fn(|_| Mutex::new(())) }
     }
 
     /// The entry of one CID.
@@ -89,6 +92,9 @@ impl HeldPins {
     fn join(&self, pin: &NewPin) -> Result<Option<(Pinned, Before)>, HeldError> {
         let _turn = self.turn(&pin.cid);
         let Some(mut held) = self.get(&pin.cid)? else { return Ok(None) };
+        if self.broken.get(&pin.cid)?.is_some() {
+            return Ok(None);
+        }
         if !held.deepest().is_some_and(|deepest| covers(deepest, pin.depth) && covers(pin.depth, deepest)) {
             return Ok(None);
         }
@@ -112,6 +118,7 @@ impl HeldPins {
         let before = self.get(&pin.cid)?.and_then(|held| wish_of(&held, &pin.owner));
         let held = self.with_wish(pin)?;
         self.write(&held)?;
+        self.is_whole_again(&pin.cid)?;
         Ok(before)
     }
 
@@ -123,7 +130,15 @@ impl HeldPins {
             let held = self.with_wish(pin)?;
             batch.put_bytes(Area::HeldPins, held.cid.to_bytes().into(), encode(&held)?.into());
         }
-        Ok(self.store.commit(batch, Durability::Synced)?)
+        self.store.commit(batch, Durability::Synced)?;
+        pins.iter().try_for_each(|pin| self.is_whole_again(&pin.cid))
+    }
+
+    fn is_whole_again(&self, cid: &Cid) -> Result<(), HeldError> {
+        if self.broken.clear(cid)? {
+            tracing::info!(%cid, "a pin that was not whole is whole again");
+        }
+        Ok(())
     }
 
     /// The entry as it is when the wish is added.
@@ -142,6 +157,16 @@ impl HeldPins {
         stripes.into_iter().map(|stripe| self.stripes[stripe].lock()).collect()
     }
 
+    /// Notes that a pin is not whole, if it is still kept; whether it is.
+    pub fn note_broken(&self, broken: &BrokenPin) -> Result<bool, HeldError> {
+        let _turn = self.turn(&broken.cid);
+        if self.get(&broken.cid)?.is_none() {
+            return Ok(false);
+        }
+        self.broken.note(broken)?;
+        Ok(true)
+    }
+
     fn undo(&self, pin: &NewPin, before: Before) -> Result<(), HeldError> {
         let _turn = self.turn(&pin.cid);
         let Some(mut held) = self.get(&pin.cid)? else { return Ok(()) };
@@ -156,6 +181,7 @@ impl HeldPins {
         let mut batch = Batch::new();
         let key = held.cid.to_bytes();
         if held.owners.is_empty() {
+            self.broken.clear(&held.cid)?;
             batch.delete(Area::HeldPins, key);
         } else {
             batch.put(Area::HeldPins, key, encode(held)?);

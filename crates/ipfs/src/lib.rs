@@ -61,6 +61,60 @@ pub trait Blocks: Send + Sync {
 
     /// Removes what no owner needs; returns bytes freed.
     async fn collect_garbage(&self) -> Result<ByteCount, BlockError>;
+
+    /// Reads about `budget` bytes of stored blocks behind `after` from the disk and takes damaged ones out of service: they are absent then.
+    /// A node that keeps no bytes of its own has nothing to check.
+    async fn check_blocks(&self, after: Option<Bytes>, budget: ByteCount) -> Result<CheckedBlocks, BlockError> {
+        let _ = (after, budget);
+        Ok(CheckedBlocks::default())
+    }
+
+    /// Fetches a block and stores it, owned by nobody: for one that was damaged.
+    async fn restore(&self, cid: &Cid, source: &Source) -> Result<(), BlockError> {
+        self.get(cid, source).await.map(|_| ())
+    }
+
+    /// Whether opening found that blocks are lost.
+    fn has_lost_blocks(&self) -> bool {
+        false
+    }
+}
+
+/// What one step of checking blocks found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckedBlocks {
+    /// Blocks read.
+    pub blocks: u64,
+    /// Their bytes.
+    pub bytes: ByteCount,
+    /// Those taken out of service, as raw blocks (their codec is not known).
+    pub damaged: Vec<Cid>,
+    /// Where the next step goes on; none at the end.
+    pub next: Option<Bytes>,
+}
+
+/// What one step of checking pins found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckedPins {
+    /// Pins whose DAG was walked.
+    pub pins: u64,
+    /// Bytes read for it.
+    pub bytes: ByteCount,
+    /// Those that are not whole.
+    pub broken: Vec<BrokenPin>,
+    /// Where the next step goes on; none at the end.
+    pub next: Option<Cid>,
+}
+
+/// Something kept whose DAG is not whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokenPin {
+    /// The root.
+    pub cid: Cid,
+    /// Blocks known to be missing.
+    pub missing: u64,
+    /// One of them.
+    pub first: Cid,
 }
 
 /// What to pin.
@@ -161,6 +215,19 @@ pub trait Pins: Send + Sync {
     async fn name_of(&self, _cid: &Cid) -> Option<String> {
         None
     }
+
+    /// Walks the DAGs of what is kept behind `after`, reading about `budget` bytes, and notes which of them are not whole. Such a pin stays
+    /// kept; pinning it again fetches what is missing and clears the note.
+    async fn check_pins(&self, after: Option<Cid>, budget: ByteCount) -> Result<CheckedPins, PinError> {
+        let _ = (after, budget);
+        Ok(CheckedPins::default())
+    }
+
+    /// What is kept and known not to be whole, at most `limit`.
+    async fn broken(&self, limit: usize) -> Result<Vec<BrokenPin>, PinError> {
+        let _ = limit;
+        Ok(Vec::new())
+    }
 }
 
 /// Amounts on this node.
@@ -170,6 +237,8 @@ pub struct Space {
     pub limit: ByteCount,
     /// In use of it, on disk.
     pub used: ByteCount,
+    /// Kept free of blocks, so that the node can keep its books, rewrite and collect.
+    pub upkeep: ByteCount,
     /// Blocks.
     pub blocks: u64,
     /// Whether the numbers are exact or, as with Kubo, estimates.
@@ -301,6 +370,7 @@ pub enum PinError {
 pub type Items<'a, T, E> = BoxStream<'a, Result<T, E>>;
 
 pub mod adding;
+pub mod broken;
 pub mod conformance;
 pub mod held;
 pub mod memory;

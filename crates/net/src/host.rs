@@ -22,6 +22,7 @@ pub use options::HostOptions;
 
 use crate::peer::theirs;
 use crate::streams::{self, Incoming, OpenError, Stream};
+use crate::throttle::Throttle;
 use driver::Command;
 use gossip::Filters;
 use parking_lot::RwLock;
@@ -211,6 +212,7 @@ struct Board {
     streams: Arc<streams::Shared>,
     /// None in a private network.
     side_door: Option<Arc<SideDoor>>,
+    throttle: Throttle,
     gossip_dropped: AtomicU64,
     gossip_filtered: AtomicU64,
 }
@@ -359,6 +361,11 @@ impl Host {
     /// Where connections beside libp2p's come in.
     pub(crate) fn side_door(&self) -> Option<Arc<SideDoor>> {
         self.inner.board.side_door.clone()
+    }
+
+    /// The limits of bandwidth of its connections.
+    pub(crate) fn throttle(&self) -> &Throttle {
+        &self.inner.board.throttle
     }
 
     /// Where bytes are counted.

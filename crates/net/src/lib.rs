@@ -26,6 +26,7 @@ pub mod host;
 pub mod messages;
 mod peer;
 pub mod streams;
+pub mod throttle;
 
 pub use bitswap::{Bitswap, BitswapLimits, BlockSource, FetchError, Session};
 pub use blockstream::{Admission, BlockLane, LaneError, LaneGate, LaneHeader, LaneKind, LaneReceiver, LaneRefusal, LaneSink, serve_lanes};
@@ -34,3 +35,4 @@ pub use host::{
 };
 pub use messages::{MessageLimits, Messages, Received, SendError};
 pub use streams::{Incoming, OpenError, Stream};
+pub use throttle::{BandwidthLimits, IpRange, Throttle, Traffic};

@@ -2,9 +2,12 @@
 //!
 //! Implemented by [`crate::Peer`] (the real one); the tests of doors have an in-memory twin.
 
+use crate::limits::{LimitsAsk, LimitsReport};
+use crate::scrub::{ScrubAsk, ScrubReport};
 use async_trait::async_trait;
 use cluster::{CopyRow, Explanation, Notice, PeerRow, ShortRow};
 use ipfs::{Block, IpfsNode};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast;
@@ -167,6 +170,21 @@ pub trait Cluster: Send + Sync + 'static {
     async fn leave(&self, purge: bool, force: bool) -> Result<u64, CommandError>;
     /// Lets a braked mass removal go on.
     async fn approve_removals(&self) -> Result<(), CommandError>;
+
+    /// When each peer will be full at the rate of the last week, for those of which it can be said.
+    fn forecasts(&self) -> BTreeMap<PeerId, UnixMillis> {
+        BTreeMap::new()
+    }
+    /// Limits of bandwidth of this peer: shows or changes them.
+    async fn limits(&self, ask: LimitsAsk) -> Result<LimitsReport, CommandError> {
+        let _ = ask;
+        Err(CommandError::Bad("this peer has no network of its own".to_owned()))
+    }
+    /// Looks after the blocks of this peer, or says how far that is.
+    async fn scrub(&self, ask: ScrubAsk) -> Result<ScrubReport, CommandError> {
+        let _ = ask;
+        Err(CommandError::Bad("this peer keeps no blocks of its own".to_owned()))
+    }
 
     /// The cluster as one node: reads come from here or from the holders.
     fn node(&self) -> Arc<dyn IpfsNode>;

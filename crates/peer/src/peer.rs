@@ -2,11 +2,14 @@
 
 use crate::bulk;
 use crate::core::Core;
+use crate::fill::Fill;
 use crate::handle::{AddSession, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Totals};
 use crate::join::{JOIN, Joining};
+use crate::limits::{Limits, LimitsAsk, LimitsOptions, LimitsReport};
 use crate::links::{BOOK, Links, MESSAGES, OwnFacts};
 use crate::looker::Looker;
 use crate::node::ClusterNode;
+use crate::scrub::{Scrub, ScrubAsk, ScrubOptions, ScrubReport};
 use crate::sharded::ShardedAdd;
 use crate::submitter::Submitter;
 use crate::trust::Trust;
@@ -18,6 +21,7 @@ use ed25519_dalek::SigningKey;
 use ipfs::IpfsNode;
 use net::{Host, HostEvent, HostEvents, Incoming, MessageLimits, Messages, OpenError};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::{Area, Store};
@@ -110,6 +114,10 @@ pub struct Parts {
     pub protocols: Protocols,
     /// Members named by a welcome, when this start is a join.
     pub welcome: Vec<Known>,
+    /// How the stored blocks are looked after.
+    pub scrub: ScrubOptions,
+    /// Limits of bandwidth.
+    pub limits: LimitsOptions,
 }
 
 /// Why and how a peer was asked to end.
@@ -136,6 +144,9 @@ pub struct Peer {
     /// How many pins there are, and until when that is taken for true.
     counted: Mutex<Option<(Instant, u64)>>,
     ending: watch::Sender<Ending>,
+    scrub: Arc<Scrub>,
+    fill: Arc<Fill>,
+    limits: Arc<Limits>,
 }
 
 impl Peer {
@@ -157,6 +168,9 @@ impl Peer {
             tasks: Mutex::new(Vec::new()),
             counted: Mutex::new(None),
             ending: watch::Sender::new(Ending::Running),
+            scrub: Scrub::new(core.clone(), parts.scrub),
+            fill: Fill::new(core.clone()),
+            limits: Limits::new(core.clone(), parts.limits),
         });
         links.set_node_addresses(core.node.addresses().await);
         peer.measure_space().await;
@@ -169,6 +183,9 @@ impl Peer {
             tokio::spawn(take_host_events(links.clone(), parts.inbound, parts.host_events)),
             tokio::spawn(take_messages(links.clone(), received)),
             tokio::spawn(collect_garbage(core.clone())),
+            tokio::spawn(peer.scrub.clone().run()),
+            tokio::spawn(peer.fill.clone().run()),
+            tokio::spawn(peer.limits.clone().run()),
             tokio::spawn(answer_joins(joining.clone(), joins)),
             tokio::spawn(answer_books(links.clone(), books)),
             tokio::spawn(crate::adopt::run(core.clone(), parts.adopt, me, name)),
@@ -219,7 +236,7 @@ impl Peer {
 
     async fn measure_space(&self) {
         match self.core.node.space().await {
-            Ok(space) => self.core.feed(Event::Space { limit: space.limit, used: space.used }),
+            Ok(space) => self.core.feed(Event::Space { limit: space.limit, used: space.used, upkeep: space.upkeep }),
             Err(error) => tracing::warn!(%error, "measuring the node's space"),
         }
         self.links.set_node_addresses(self.core.node.addresses().await);
@@ -534,6 +551,18 @@ impl Cluster for Peer {
             Some(_) => Ok(()),
             None => Err(CommandError::Stopping),
         }
+    }
+
+    fn forecasts(&self) -> BTreeMap<PeerId, UnixMillis> {
+        self.fill.forecasts()
+    }
+
+    async fn limits(&self, ask: LimitsAsk) -> Result<LimitsReport, CommandError> {
+        self.limits.ask(ask).map_err(CommandError::Failed)
+    }
+
+    async fn scrub(&self, ask: ScrubAsk) -> Result<ScrubReport, CommandError> {
+        Ok(self.scrub.ask(ask).await)
     }
 
     fn node(&self) -> Arc<dyn IpfsNode> {

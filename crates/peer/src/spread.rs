@@ -290,6 +290,10 @@ fn release_when_pinned(core: Arc<Core>, lease: u64, root: Cid) {
             if held.is_some_and(|held| held.owners.iter().any(|(owner, _, _)| *owner == core.owner)) {
                 break;
             }
+            // Taken back before it was pinned: nobody will pin it, and its blocks must not be kept from the collection.
+            if matches!(core.consensus.view().get(store::Area::Pins, &root.to_bytes()), Ok(None)) {
+                break;
+            }
             tokio::time::sleep(STEP).await;
         }
         core.node.release(&Owner::Adding(lease)).await.ok();
@@ -309,6 +313,7 @@ impl Drop for Spread {
             runtime.spawn(async move {
                 core.command(Command::Release { lease, is_kept: false }).await;
                 core.node.release(&Owner::Adding(lease)).await.ok();
+                core.mark_garbage();
             });
         }
     }

@@ -73,12 +73,12 @@ fn told(outcomes: Outcomes) -> Vec<Event> {
 async fn write(consensus: &dyn Consensus, mut group: Vec<Submit>) -> Outcomes {
     if let [(id, writes)] = &mut group[..] {
         let outcome = consensus.submit(std::mem::take(writes)).await;
-        return vec![(*id, outcome.map(|_| ()).map_err(|error| error.to_string()))];
+        return vec![(*id, outcome.map(|_| ()).map_err(|error| crate::words::chain(&error)))];
     }
     let all: Vec<Write> = group.iter().flat_map(|(_, writes)| writes.iter().cloned()).collect();
     let outcome = match consensus.submit(all).await {
         Ok(_) => Ok(()),
-        Err(error @ (SubmitError::Store(_) | SubmitError::Damaged(_) | SubmitError::Stopped)) => Err(error.to_string()),
+        Err(error @ (SubmitError::Store(_) | SubmitError::Damaged(_) | SubmitError::Stopped)) => Err(crate::words::chain(&error)),
         Err(_) => return write_each(consensus, group).await,
     };
     group.into_iter().map(|(id, _)| (id, outcome.clone())).collect()
@@ -88,7 +88,7 @@ async fn write_each(consensus: &dyn Consensus, group: Vec<Submit>) -> Outcomes {
     let mut outcomes = Vec::with_capacity(group.len());
     for (id, writes) in group {
         let outcome = consensus.submit(writes).await;
-        outcomes.push((id, outcome.map(|_| ()).map_err(|error| error.to_string())));
+        outcomes.push((id, outcome.map(|_| ()).map_err(|error| crate::words::chain(&error))));
     }
     outcomes
 }

@@ -14,6 +14,7 @@ pub fn notice(notice: &Notice, name: &dyn Fn(&PeerId) -> String) -> String {
         Notice::Repairing { cid, lost, gained } => format!("{cid} lost its copies on {}: new ones on {}", names(lost), names(gained)),
         Notice::Repaired { cid } => format!("{cid} has enough copies again"),
         Notice::PinFailed { cid, why } => format!("{cid} could not be copied: {why}"),
+        Notice::CopyDamaged { cid } => format!("blocks of the own copy of {cid} are lost or damaged: they are fetched again"),
         Notice::RemovalsBraked { removals, held } => {
             format!("{removals} of {held} held pins would go at once: held back until `pinfold removals approve`")
         }
@@ -21,4 +22,15 @@ pub fn notice(notice: &Notice, name: &dyn Fn(&PeerId) -> String) -> String {
         Notice::Membership { peer, by, trusted: false } => format!("{} expelled {}", name(by), name(peer)),
         Notice::RecordRefused { key, why } => format!("a record of {} was refused: {why}", name(&key.author)),
     }
+}
+
+/// An error with its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

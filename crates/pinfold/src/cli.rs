@@ -148,6 +148,16 @@ pub enum Command {
     /// A mass removal that was held back for you to look at.
     #[command(subcommand, after_help = "Examples:\n  pinfold removals approve")]
     Removals(RemovalsCommand),
+    /// Limits of bandwidth of a peer: up and down, local net and beyond, by day and hour.
+    #[command(
+        after_help = "Examples:\n  pinfold limits\n  pinfold limits set --wan-up 5MB/s\n  pinfold limits set --at \"mon-fri 08:00-18:00 wan_up=1MB/s\"\n  pinfold limits clear"
+    )]
+    Limits(crate::commands::limits::LimitsArgs),
+    /// Read the blocks of a peer again from its disk and fetch damaged ones from others; shows how far that is.
+    #[command(
+        after_help = "Examples:\n  pinfold scrub                          how far it is, and what is not whole\n  pinfold scrub --start --rate 50MB/s    a round now\n  pinfold scrub --start --wait           for scripts: exit 1 when something is lost\n  pinfold scrub --stop"
+    )]
+    Scrub(crate::commands::scrub::ScrubArgs),
     /// Leave the cluster: hand the copies over first, then stop.
     #[command(
         after_help = "Examples:\n  pinfold leave\n  pinfold leave --purge      also free the disk\n  pinfold leave --force      leave although some copies can go nowhere"

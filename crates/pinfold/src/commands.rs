@@ -2,6 +2,8 @@
 
 pub mod add;
 pub mod content;
+pub mod limits;
 pub mod pins;
 pub mod pinset;
+pub mod scrub;
 pub mod state;

@@ -5,7 +5,7 @@
 
 use crate::cli::UpArgs;
 use crate::go_peers::GoPeers;
-use crate::units::{parse_bytes, parse_duration};
+use crate::units::{parse_bytes, parse_duration, parse_rate};
 use anyhow::{Context, bail};
 use ed25519_dalek::SigningKey;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ pub struct Settings {
     pub cluster: Vec<String>,
     /// Node listen addresses.
     pub swarm: Vec<String>,
-    /// Hard limit of the data directory's blocks; none is the disk's.
+    /// Hard limit of the whole data directory; none is the disk's.
     pub space: Option<ByteCount>,
     /// Copies of a pin that says nothing: least, wanted, most; zeros are everywhere.
     pub copies: (u32, u32, u32),
@@ -42,6 +42,10 @@ pub struct Settings {
     pub node: NodeKind,
     /// Whether what the node's user keeps there becomes the cluster's too.
     pub adopt: peer::Adopt,
+    /// How the stored blocks are looked after.
+    pub scrub: peer::ScrubOptions,
+    /// Limits of bandwidth.
+    pub bandwidth: Bandwidth,
     /// Go peers of the same cluster.
     pub trusted_peers: GoPeers,
 }
@@ -64,9 +68,48 @@ struct File {
     node: Option<String>,
     adopt: Option<String>,
     trusted_peers: Option<Vec<String>>,
+    scrub_rate: Option<String>,
+    scrub_every: Option<String>,
+    bandwidth: Option<BandwidthTable>,
 }
 
-const KEYS: [&str; 15] = [
+/// The table `[bandwidth]`.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BandwidthTable {
+    lan_up: Option<String>,
+    lan_down: Option<String>,
+    wan_up: Option<String>,
+    wan_down: Option<String>,
+    /// Lines as `mon-fri 08:00-18:00 wan_up=1MB/s`.
+    #[serde(default)]
+    schedule: Vec<String>,
+    /// What counts as the local net.
+    #[serde(default)]
+    lan: Vec<String>,
+}
+
+/// Limits of bandwidth as configured.
+#[derive(Debug, Clone, Default)]
+pub struct Bandwidth {
+    /// When which limit holds.
+    pub rules: Vec<peer::Rule>,
+    /// What counts as the local net; empty for the usual ranges.
+    pub lan: Vec<net::IpRange>,
+}
+
+impl Bandwidth {
+    fn of(table: BandwidthTable) -> anyhow::Result<Bandwidth> {
+        let named = [("lan_up", table.lan_up), ("lan_down", table.lan_down), ("wan_up", table.wan_up), ("wan_down", table.wan_down)];
+        let words: Vec<String> = named.into_iter().filter_map(|(key, rate)| rate.map(|rate| format!("{key}={rate}"))).collect();
+        let always = (!words.is_empty()).then(|| format!("always {}", words.join(" ")));
+        let rules = always.iter().chain(&table.schedule).map(|line| line.parse()).collect::<Result<_, _>>()?;
+        let lan = table.lan.iter().map(|range| range.parse()).collect::<Result<_, _>>()?;
+        Ok(Bandwidth { rules, lan })
+    }
+}
+
+const KEYS: [&str; 18] = [
     "name",
     "cluster_name",
     "api",
@@ -82,6 +125,9 @@ const KEYS: [&str; 15] = [
     "node",
     "adopt",
     "trusted_peers",
+    "scrub_rate",
+    "scrub_every",
+    "bandwidth",
 ];
 
 const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFOLD_* variables win over this file; a line with # is the default.
@@ -94,15 +140,25 @@ const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFOLD_*
 # proxy = "127.0.0.1:9095"                 # IPFS API proxy
 # cluster = ["/ip4/0.0.0.0/tcp/9096"]      # where other peers reach this one
 # swarm = ["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]   # where IPFS nodes reach it
-# space = "500GB"                          # most bytes for blocks; default: what the disk has
+# space = "500GB"                          # most bytes for the whole data directory; default: what the disk has
 # copies_least = 2                         # copies of a pin that says nothing: fewer than this is repaired
 # copies_wanted = 2
 # copies_most = 3
 # grace = "10m"                            # before the copies of a silent peer are replaced
 # node = "embedded"                        # or a Kubo daemon: "kubo=http://127.0.0.1:5001" (user:password@ or bearer:TOKEN@ before the host)
 # adopt = "off"                            # pins, pins+mfs: what the node's own user keeps there is kept by the cluster too
+# scrub_rate = "10MB/s"                    # how gently stored blocks are read again and checked
+# scrub_every = "14d"                      # from one such round to the next; "off": only by `pinfold scrub --start`
 # trusted_peers = []                       # Go ipfs-cluster peers that may write: ids, multiaddrs with /p2p/<id>, or "*" for all with the
 #                                          # secret. With any of them pins that say nothing go everywhere and nothing is repaired, as in Go.
+
+# [bandwidth]                              # changed while it runs by `pinfold limits set`
+# lan_up = "none"                          # to peers on the local net; none: no limit
+# lan_down = "none"
+# wan_up = "none"                          # to all others, for example "5MB/s"
+# wan_down = "none"
+# schedule = []                            # other rates at some hours: ["mon-fri 08:00-18:00 wan_up=1MB/s", "sat,sun wan_up=none"]
+# lan = []                                 # what the local net is, as ["10.0.0.0/8"]; default: private, link-local and loopback addresses
 "#;
 
 impl Settings {
@@ -153,6 +209,9 @@ impl Settings {
             grace: parse_duration(&grace).context("reading the grace")?,
             node: NodeKind::parse(flags.node.as_deref().or(file.node.as_deref()).unwrap_or("embedded"))?,
             adopt: parse_adopt(flags.adopt.as_deref().or(file.adopt.as_deref()).unwrap_or("off"))?,
+            scrub: scrub(file.scrub_rate.as_deref(), file.scrub_every.as_deref())?,
+            bandwidth: Bandwidth::of(file.bandwidth.unwrap_or_default())
+                .with_context(|| format!("reading [bandwidth] in {}", path.display()))?,
             trusted_peers,
             dir,
         })
@@ -185,6 +244,17 @@ fn parse_adopt(text: &str) -> anyhow::Result<peer::Adopt> {
         "pins+mfs" => Ok(peer::Adopt::PinsAndFiles),
         _ => bail!("{text:?} cannot be adopted: write off, pins or pins+mfs"),
     }
+}
+
+fn scrub(rate: Option<&str>, every: Option<&str>) -> anyhow::Result<peer::ScrubOptions> {
+    let default = peer::ScrubOptions::default();
+    let every = match every {
+        None => default.every,
+        Some("off") => None,
+        Some(text) => Some(types::Millis(parse_duration(text).context("reading scrub_every")?.as_millis() as u64)),
+    };
+    let rate = rate.map(parse_rate).transpose().context("reading scrub_rate")?.unwrap_or(default.rate);
+    Ok(peer::ScrubOptions { rate, every })
 }
 
 fn parse(text: &str) -> anyhow::Result<File> {
@@ -321,9 +391,12 @@ mod tests {
     #[test]
     fn the_commented_file_is_all_defaults() {
         assert!(parse(COMMENTED).expect("it reads").name.is_none());
-        let uncommented = COMMENTED.lines().filter(|line| line.contains(" = ")).map(|line| line.trim_start_matches("# "));
+        let is_setting = |line: &&str| line.contains(" = ") || line.starts_with("# [");
+        let uncommented = COMMENTED.lines().filter(is_setting).map(|line| line.trim_start_matches("# "));
         let file = parse(&uncommented.collect::<Vec<_>>().join("\n")).expect("every default reads");
         assert_eq!(file.api.as_deref(), Some("127.0.0.1:9094"));
+        let bandwidth = Bandwidth::of(file.bandwidth.expect("a table")).expect("it reads");
+        assert_eq!(bandwidth.rules, ["always lan_up=none lan_down=none wan_up=none wan_down=none".parse().expect("a rule")]);
     }
 
     #[test]

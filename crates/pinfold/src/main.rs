@@ -72,6 +72,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Peers { target } => commands::state::peers(&target).await,
         Command::Recover { target, cid } => commands::state::recover(&target, cid).await,
         Command::Removals(cli::RemovalsCommand::Approve { target }) => commands::state::approve(&target).await,
+        Command::Limits(args) => commands::limits::run(args).await,
+        Command::Scrub(args) => commands::scrub::run(args).await,
         Command::Leave { target, force, purge } => commands::state::leave(&target, purge, force).await,
     }
 }

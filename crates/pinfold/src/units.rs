@@ -4,6 +4,13 @@ use anyhow::{Context, bail};
 use std::time::Duration;
 use types::ByteCount;
 
+/// Reads `5MB/s` (the `/s` may be left out): bytes in a second, at least one.
+pub fn parse_rate(text: &str) -> anyhow::Result<ByteCount> {
+    let rate = parse_bytes(text.trim().strip_suffix("/s").unwrap_or(text.trim()))?;
+    anyhow::ensure!(rate > ByteCount::ZERO, "{text}: a rate is more than nothing");
+    Ok(rate)
+}
+
 /// Reads `500GB`, `1GiB`, `1.5 TB`, `1000000`: decimal units by thousands, `iB` units by 1024.
 pub fn parse_bytes(text: &str) -> anyhow::Result<ByteCount> {
     let trimmed = text.trim();
@@ -51,6 +58,35 @@ pub fn parse_duration(text: &str) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+/// Minutes by which the clock of this machine is ahead of UTC, as `date` says (the rules of time zones are many, and the system knows them);
+/// asked again each hour. Zero where nobody says it.
+pub fn utc_offset() -> i32 {
+    static KNOWN: std::sync::Mutex<Option<(std::time::Instant, i32)>> = std::sync::Mutex::new(None);
+    const FRESH: Duration = Duration::from_secs(3600);
+    let Ok(mut known) = KNOWN.lock() else { return 0 };
+    match &*known {
+        Some((at, offset)) if at.elapsed() < FRESH => *offset,
+        _ => {
+            let said = std::process::Command::new("date").arg("+%z").output();
+            let offset = said.ok().and_then(|said| parse_offset(String::from_utf8_lossy(&said.stdout).trim())).unwrap_or(0);
+            *known = Some((std::time::Instant::now(), offset));
+            offset
+        }
+    }
+}
+
+/// Reads `+0530` as minutes.
+fn parse_offset(text: &str) -> Option<i32> {
+    let (sign, digits) = text.split_at_checked(1)?;
+    let (hours, minutes) = digits.split_at_checked(2)?;
+    let minutes = hours.parse::<i32>().ok()? * 60 + minutes.parse::<i32>().ok()?;
+    match sign {
+        "+" => Some(minutes),
+        "-" => Some(-minutes),
+        _ => None,
+    }
+}
+
 /// `90 s`, `12 min`, `3 h`, for people.
 pub fn show_duration(span: Duration) -> String {
     let seconds = span.as_secs();
@@ -65,6 +101,13 @@ pub fn show_duration(span: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn offsets_read_as_date_prints_them() {
+        for (text, minutes) in [("+0000", Some(0)), ("+0530", Some(330)), ("-0800", Some(-480)), ("", None), ("0530", None), ("+x", None)] {
+            assert_eq!(parse_offset(text), minutes, "{text:?}");
+        }
+    }
 
     #[test]
     fn sizes_as_people_write_them() {

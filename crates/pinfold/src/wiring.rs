@@ -8,13 +8,13 @@ use ed25519_dalek::SigningKey;
 use ipfs::{IpfsNode, PinProgress, PinTask, Source};
 use ipfs_embedded::{EmbeddedNode, EmbeddedOptions};
 use ipfs_kubo::{KuboNode, KuboOptions};
-use net::{Admission, Bitswap, BitswapLimits, GossipOptions, Host, HostOptions};
+use net::{Admission, Bitswap, BitswapLimits, GossipOptions, Host, HostOptions, Throttle};
 use peer::crdt_network::{self, ClusterNetwork, CrdtInbound, DagBlocks};
 use peer::go::{GoInbound, GoOptions, GoSide, GoStreams};
 use peer::links::OwnFacts;
-use peer::{Parts, Peer, Protocols, Trust};
+use peer::{LimitsOptions, Parts, Peer, Protocols, Trust};
 use std::sync::Arc;
-use store::{Area, Batch, DiskOptions, DiskStore, Durability, PackOptions, PackStore, Store};
+use store::{Area, Batch, DiskOptions, DiskStore, Durability, PackOptions, PackStore, Quota, Store};
 use types::{ByteCount, Depth, Millis, Owner, PeerId, UnixMillis};
 use wire::join::{Invite, Known};
 
@@ -42,7 +42,8 @@ pub struct Running {
 pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Option<&Invite>) -> anyhow::Result<Running> {
     let me = PeerId::from_ed25519(&SigningKey::from_bytes(&keys.cluster).verifying_key().to_bytes());
     let cluster_name = invite.map_or_else(|| settings.cluster_name.clone(), |invite| invite.cluster.clone());
-    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&settings.dir.join("state"), DiskOptions::default())?);
+    let quota = space_quota(settings)?;
+    let store: Arc<dyn Store> = Arc::new(DiskStore::open(&settings.dir.join("state"), DiskOptions::with_quota(quota.clone()))?);
     let cluster_name = settled_name(store.as_ref(), cluster_name, invite.is_some())?;
     let incarnation = count_start(store.as_ref())?;
     let records = peer::records::load(store.as_ref()).context("reading the records of members")?;
@@ -50,7 +51,9 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
 
     // The cluster host: private network, gossip, the shared wish.
     let topic = wire::topic::crdt_topic(&cluster_name);
+    let throttle = Throttle::new(settings.bandwidth.lan.clone());
     let (host, host_events) = Host::start(HostOptions {
+        throttle: throttle.before_others(),
         listen: settings.cluster.clone(),
         gossip: Some(GossipOptions::new([topic.clone()])),
         agent: AGENT.to_owned(),
@@ -85,6 +88,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
 
     // The node host: blocks.
     let (node_host, _node_events) = Host::start(HostOptions {
+        throttle: throttle.clone(),
         listen: settings.swarm.clone(),
         agent: AGENT.to_owned(),
         connections: connections(bound),
@@ -93,7 +97,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     .await
     .map_err(|error| in_words(error, "--swarm"))
     .context("starting the IPFS node's network (--swarm)")?;
-    let node = open_node(settings, &store, &node_host, &trust).await?;
+    let node = open_node(settings, quota, &store, &node_host, &trust).await?;
 
     let machine = cluster::Options {
         records,
@@ -134,6 +138,8 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         host_events,
         protocols,
         welcome: welcome.unwrap_or_default(),
+        scrub: settings.scrub,
+        limits: LimitsOptions { throttle, rules: settings.bandwidth.rules.clone(), utc_offset: Arc::new(crate::units::utc_offset) },
     })
     .await
     .map_err(|error| anyhow!("starting the peer: {error}"))?;
@@ -147,7 +153,13 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
 }
 
 /// The node that stores the blocks; its host takes the blocks of members' adds and serves them.
-async fn open_node(settings: &Settings, store: &Arc<dyn Store>, host: &Host, trust: &Trust) -> anyhow::Result<Arc<dyn IpfsNode>> {
+async fn open_node(
+    settings: &Settings,
+    quota: Arc<Quota>,
+    store: &Arc<dyn Store>,
+    host: &Host,
+    trust: &Trust,
+) -> anyhow::Result<Arc<dyn IpfsNode>> {
     let members = trust.clone();
     // The stream proves the sender's node; what it claims to be in the cluster must be the member that named this node.
     let lanes: net::LaneGate = Arc::new(move |node, header| match members.member_of_node(node) {
@@ -158,8 +170,8 @@ async fn open_node(settings: &Settings, store: &Arc<dyn Store>, host: &Host, tru
     });
     match &settings.node {
         NodeKind::Embedded => {
-            let packs = PackOptions::with_limit(space_limit(settings)?);
-            let packs = PackStore::open(&settings.dir.join("blocks"), store.clone(), packs).context("opening the block store")?;
+            let packs = PackStore::open(&settings.dir.join("blocks"), store.clone(), PackOptions::with_quota(quota))
+                .context("opening the block store")?;
             let options = EmbeddedOptions { lanes: Some(lanes), ..EmbeddedOptions::default() };
             Ok(EmbeddedNode::open(store.clone(), Arc::new(packs), Some(host.clone()), options).context("opening the IPFS node")?)
         }
@@ -337,20 +349,30 @@ fn now() -> UnixMillis {
     peer::clock::wall()
 }
 
-/// The limit that was asked for, or what the disk has free now less a reserve of 5% (at least 1 GiB when there is so much).
-fn space_limit(settings: &Settings) -> anyhow::Result<ByteCount> {
+/// The limit that was asked for, or what the disk has free now less a reserve of 5% (at least 1 GiB when there is so much). It holds for the
+/// whole data directory.
+fn space_quota(settings: &Settings) -> anyhow::Result<Arc<Quota>> {
+    let counted = folder_size(&settings.dir.join("blocks")) + folder_size(&settings.dir.join("state"));
+    let whole = folder_size(&settings.dir);
+    let other = ByteCount(whole.saturating_sub(counted));
     if let Some(space) = settings.space {
-        return Ok(space);
+        return Ok(Quota::new(space, other));
     }
     let disk = rustix::fs::statvfs(&settings.dir).with_context(|| format!("asking for the free space of {}", settings.dir.display()))?;
     let free = ByteCount(disk.f_bavail.saturating_mul(disk.f_frsize));
-    let own = ByteCount(folder_size(&settings.dir.join("blocks")));
-    let whole = free + own;
-    let reserve = ByteCount((whole.0 / 20).max(ByteCount::GIB.0).min(whole.0 / 2));
-    Ok(whole - reserve)
+    let room = free + ByteCount(whole);
+    let reserve = ByteCount((room.0 / 20).max(ByteCount::GIB.0).min(room.0 / 2));
+    Ok(Quota::new(room - reserve, other))
 }
 
+/// What a folder takes on disk with all that is below it.
 fn folder_size(folder: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let own = std::fs::metadata(folder).map_or(0, |metadata| metadata.blocks() * 512);
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).filter(|metadata| metadata.is_file()).map(|metadata| metadata.len()).sum()
+    let sizes = entries.filter_map(|entry| {
+        let metadata = entry.metadata().ok()?;
+        Some(if metadata.is_dir() { folder_size(&entry.path()) } else { metadata.blocks() * 512 })
+    });
+    own + sizes.sum::<u64>()
 }

@@ -8,38 +8,42 @@
 //! ```
 //!
 //! Memory is bounded by the options: one cache and one memtable for each area that is written. The time to open is bounded by
-//! fjall's journal, which is kept at its least size of 64 MiB.
+//! fjall's journal, which is cut at 64 MiB at the latest; under a small limit ([`Quota`]) earlier.
+//!
+//! A full disk or a reached limit is refused before fjall is touched. Where fjall fails all the same it is opened again by the next write.
 
+mod engine;
 mod format;
 mod group;
 mod packing;
 
-use crate::lock::{DirLock, lock_dir, sync_dir};
-use crate::{Area, Batch, Durability, Snapshot, Store, StoreError};
+use crate::lock::{DirLock, lock_dir};
+use crate::{Area, Batch, Durability, Op, Quota, Snapshot, Store, StoreError};
 use bytes::Bytes;
-use fjall::config::{BlockSizePolicy, BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry};
-use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
+use engine::{Engine, cut_journal};
+use fjall::{PersistMode, Readable};
 use group::Group;
+use parking_lot::RwLock;
 use std::collections::HashSet;
-use std::fs::File;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use types::ByteCount;
 
-/// fjall's least limit for its journal; replaying it bounds the time to open.
-const JOURNAL: u64 = 64 << 20;
 /// Longest key that fjall takes.
 const KEY_LONGEST: usize = u16::MAX as usize;
-/// Bytes of a data block before compression; the values are small, and most reads are lists.
-const BLOCK: u32 = 8 << 10;
 /// How long closing may take to write tables.
 const CLOSE: Duration = Duration::from_secs(3);
-/// Marks a directory in which the store is being created.
-const CREATING: &str = "creating";
-/// A full disk takes deletions while it has this much left: fjall must be able to write its tables, or it stops for good.
-const RESERVE_FOR_DELETES: ByteCount = ByteCount(4 << 20);
+/// A full disk takes what serves to let go while it has this much left: fjall must be able to write its tables, or it stops for good.
+const RESERVE_FOR_UPKEEP: ByteCount = ByteCount(4 << 20);
+/// The files are measured again after so many written bytes at the latest.
+const MEASURED_EACH: u64 = 4 << 20;
+/// What one written byte may take on disk before the next measurement: in the journal, and for a while in a table beside it.
+const WEIGHT: u64 = 2;
+/// fjall is opened again only when nobody uses it; whoever wants that waits so long for readers to end, then tries at the next write.
+const TURN: Duration = Duration::from_millis(50);
 
 /// How much memory and disk a [`DiskStore`] may take for itself.
 #[derive(Clone, Debug)]
@@ -48,61 +52,82 @@ pub struct DiskOptions {
     pub cache: ByteCount,
     /// Fresh writes of one area kept in memory before they go to a table. Taken when the store is created: fjall keeps it with the area.
     pub memtable: ByteCount,
+    /// The journal is cut when it has so much; fjall itself does so at 64 MiB.
+    pub journal: ByteCount,
     /// Space that writes leave free on the disk: fjall needs it to write tables, and stops for good when it cannot.
     pub reserve: ByteCount,
+    /// A limit that holds for this store and others together.
+    pub quota: Option<Arc<Quota>>,
 }
 
 impl Default for DiskOptions {
     fn default() -> DiskOptions {
-        DiskOptions { cache: ByteCount(16 << 20), memtable: ByteCount(8 << 20), reserve: ByteCount(48 << 20) }
+        DiskOptions {
+            cache: ByteCount(16 << 20),
+            memtable: ByteCount(8 << 20),
+            journal: ByteCount(64 << 20),
+            reserve: ByteCount(48 << 20),
+            quota: None,
+        }
+    }
+}
+
+impl DiskOptions {
+    /// Under a limit: journal and memtables at most a 64th of it, together with what else it covers.
+    pub fn with_quota(quota: Arc<Quota>) -> DiskOptions {
+        let default = DiskOptions::default();
+        let share = ByteCount((quota.limit().get() / 64).max(1 << 20));
+        DiskOptions { memtable: default.memtable.min(share), journal: default.journal.min(share), quota: Some(quota), ..default }
     }
 }
 
 /// A [`Store`] in a directory. Dropping it syncs what was only buffered and lets the directory go.
 pub struct DiskStore {
     group: Group,
-    areas: Areas,
-    database: Database,
+    /// None after fjall could not be opened again; the next call tries once more.
+    engine: RwLock<Option<Arc<Engine>>>,
     dir: PathBuf,
-    reserve: ByteCount,
+    options: DiskOptions,
+    /// Bytes written since the files were measured.
+    unmeasured: AtomicU64,
+    /// What the journal took when last measured.
+    journal: AtomicU64,
+    /// fjall takes no more writes until it is opened again.
+    is_stopped: AtomicBool,
     _lock: DirLock,
 }
 
-type Areas = Arc<[Keyspace; Area::ALL.len()]>;
-
 struct DiskSnapshot {
     snapshot: fjall::Snapshot,
-    areas: Areas,
+    // After the snapshot, which belongs to it.
+    engine: Arc<Engine>,
 }
+
+/// Stands for a snapshot while the database is closed.
+struct NoSnapshot;
 
 impl DiskStore {
     /// Opens the store in `dir`, creating it if there is none; refuses a directory that another process has open.
     pub fn open(dir: &Path, options: DiskOptions) -> Result<DiskStore, StoreError> {
         let lock = lock_dir(dir)?;
         format::prepare(dir)?;
-        let keys = dir.join("keys");
-        let creation = Creation::begin(dir, &keys).map_err(StoreError::failed("creating the store"))?;
-        let database = Database::builder(&keys)
-            .cache_size(options.cache.get())
-            .max_journaling_size(JOURNAL)
-            .worker_threads(2)
-            .open()
-            .map_err(failed("opening the store"))?;
-        let mut areas = Vec::with_capacity(Area::ALL.len());
-        for area in Area::ALL {
-            let keyspace = database.keyspace(area.name(), || keyspace_options(area, &options));
-            areas.push(keyspace.map_err(failed("opening an area of the store"))?);
-        }
-        let Ok(areas) = <[Keyspace; Area::ALL.len()]>::try_from(areas) else { unreachable!("one keyspace for each area") };
-        creation.end(dir, &keys).map_err(StoreError::failed("creating the store"))?;
-        Ok(DiskStore {
+        let engine = Engine::open(dir, &options)?;
+        let store = DiskStore {
             group: Group::default(),
-            areas: Arc::new(areas),
-            database,
+            engine: RwLock::new(Some(Arc::new(engine))),
             dir: dir.to_owned(),
-            reserve: options.reserve,
+            options,
+            unmeasured: AtomicU64::default(),
+            journal: AtomicU64::default(),
+            is_stopped: AtomicBool::default(),
             _lock: lock,
-        })
+        };
+        if let Some(quota) = &store.options.quota {
+            quota.tell();
+        }
+        store.measure()?;
+        store.cut_long_journal();
+        Ok(store)
     }
 
     /// The directory it lives in.
@@ -110,18 +135,137 @@ impl DiskStore {
         &self.dir
     }
 
-    fn write(&self, batch: Batch, mode: PersistMode) -> Result<(), StoreError> {
-        self.check_room(&batch)?;
+    fn write(&self, batch: &Batch, mode: PersistMode) -> Result<(), StoreError> {
+        self.check_room(batch)?;
+        self.reopen_if_stopped();
+        let mut written = self.with_engine(|engine| engine.write(batch, mode));
+        if matches!(written, Err(StoreError::Poisoned)) {
+            // It stopped in the background, and took nothing of this batch.
+            self.is_stopped.store(true, Ordering::Relaxed);
+            self.reopen_if_stopped();
+            written = self.with_engine(|engine| engine.write(batch, mode));
+        }
+        if matches!(written, Err(StoreError::Poisoned | StoreError::Failed { .. })) {
+            self.is_stopped.store(true, Ordering::Relaxed);
+        }
+        self.count(batch.size().get());
+        written
+    }
+
+    /// Counts written bytes; now and then the files are measured and a long journal is cut.
+    fn count(&self, bytes: u64) {
+        let each = self.options.quota.as_ref().map_or(MEASURED_EACH, |quota| (quota.limit().get() / 1024).clamp(64 << 10, MEASURED_EACH));
+        if let Some(quota) = &self.options.quota {
+            quota.add_state(bytes * WEIGHT);
+        }
+        if self.unmeasured.fetch_add(bytes, Ordering::Relaxed) + bytes < each {
+            return;
+        }
+        if let Err(error) = self.measure() {
+            tracing::warn!(%error, "measuring the store");
+        }
+        self.cut_long_journal();
+    }
+
+    fn measure(&self) -> Result<ByteCount, StoreError> {
+        self.unmeasured.store(0, Ordering::Relaxed);
+        let measured = engine::measure(&self.dir).map_err(StoreError::failed("measuring the store"))?;
+        self.journal.store(measured.journal, Ordering::Relaxed);
+        if let Some(quota) = &self.options.quota {
+            let tables = measured.all - measured.journal;
+            // A small tree is rewritten as a whole, a large one in parts.
+            let rewrite = tables.min((128 << 20).max(tables / 4));
+            let journal = self.options.journal.get();
+            let growth = (journal + journal / 4).saturating_sub(measured.journal) + 2 * self.options.memtable.get();
+            quota.set_state(measured.all, rewrite, growth);
+        }
+        Ok(ByteCount(measured.all))
+    }
+
+    /// Where the journal may not become as long as fjall lets it.
+    fn cut_long_journal(&self) {
+        let journal = self.options.journal;
+        if journal >= DiskOptions::default().journal || self.journal.load(Ordering::Relaxed) < journal.get() {
+            return;
+        }
+        if let Err(error) = self.open_again(true) {
+            tracing::warn!(%error, dir = %self.dir.display(), "cutting the journal of the store");
+        }
+        self.measure().ok();
+    }
+
+    /// After a write failed fjall takes no more; it is opened anew, which reads what the journal has.
+    fn reopen_if_stopped(&self) {
+        if !self.is_stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        match self.open_again(false) {
+            Ok(true) => {
+                self.is_stopped.store(false, Ordering::Relaxed);
+                tracing::info!(dir = %self.dir.display(), "the store takes writes again");
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, dir = %self.dir.display(), "opening the store again"),
+        }
+    }
+
+    /// Closes and opens the database, if nobody reads from it; false when somebody does.
+    fn open_again(&self, is_cut: bool) -> Result<bool, StoreError> {
+        let Some(mut place) = self.engine.try_write_for(TURN) else { return Ok(false) };
+        if let Some(engine) = place.take() {
+            let engine = match Arc::try_unwrap(engine) {
+                Ok(engine) => engine,
+                Err(shared) => {
+                    *place = Some(shared);
+                    return Ok(false);
+                }
+            };
+            if is_cut && !engine.settle()? {
+                *place = Some(Arc::new(engine));
+                return Ok(false);
+            }
+            drop(engine);
+            if is_cut {
+                cut_journal(&self.dir).map_err(StoreError::failed("cutting the journal of the store"))?;
+            }
+        }
+        *place = Some(Arc::new(Engine::open(&self.dir, &self.options)?));
+        Ok(true)
+    }
+
+    fn with_engine<T>(&self, work: impl FnOnce(&Engine) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match &*self.engine.read() {
+            Some(engine) => work(engine),
+            None => Err(StoreError::Poisoned),
+        }
+    }
+
+    /// Refuses what would fill the disk before fjall touches it: once a write inside fjall fails, it takes no more.
+    fn check_room(&self, batch: &Batch) -> Result<(), StoreError> {
+        let free = free_space(&self.dir)?;
+        let reserve = if batch.keeps_more() { self.options.reserve } else { RESERVE_FOR_UPKEEP.min(self.options.reserve) };
+        let needed = batch.size() + reserve;
+        if free < needed {
+            return Err(StoreError::DiskFull { needed, free });
+        }
+        let Some(quota) = &self.options.quota else { return Ok(()) };
+        let (needed, free) = (ByteCount(batch.size().get() * WEIGHT), quota.free_for_state(!batch.keeps_more()));
+        if free < needed { Err(StoreError::LimitReached { needed, free, limit: quota.limit() }) } else { Ok(()) }
+    }
+}
+
+impl Engine {
+    fn write(&self, batch: &Batch, mode: PersistMode) -> Result<(), StoreError> {
         if batch.is_empty() {
             return self.database.persist(mode).map_err(failed("syncing the store"));
         }
         let mut write = self.database.batch().durability(Some(mode));
         for op in last_of_each_key(batch) {
             let keyspace = &self.areas[op.area as usize];
-            match op.value {
-                Some(value) => match packed(op.area, &value) {
+            match &op.value {
+                Some(value) => match packed(op.area, value) {
                     Some(packed) => write.insert(keyspace, &*op.key, packed),
-                    None => write.insert(keyspace, &*op.key, &*value),
+                    None => write.insert(keyspace, &*op.key, &**value),
                 },
                 None => write.remove(keyspace, &*op.key),
             }
@@ -142,56 +286,66 @@ impl DiskStore {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
-
-    /// Refuses what would fill the disk before fjall touches it: once a write inside fjall fails, it takes no more.
-    fn check_room(&self, batch: &Batch) -> Result<(), StoreError> {
-        let free = free_space(&self.dir)?;
-        let reserve = if batch.only_deletes() { RESERVE_FOR_DELETES.min(self.reserve) } else { self.reserve };
-        let needed = batch.size() + reserve;
-        if free < needed { Err(StoreError::DiskFull { needed, free }) } else { Ok(()) }
-    }
 }
 
 impl Store for DiskStore {
     fn snapshot(&self) -> Arc<dyn Snapshot> {
-        Arc::new(DiskSnapshot { snapshot: self.database.snapshot(), areas: self.areas.clone() })
+        match &*self.engine.read() {
+            Some(engine) => Arc::new(DiskSnapshot { snapshot: engine.database.snapshot(), engine: engine.clone() }),
+            None => Arc::new(NoSnapshot),
+        }
     }
 
     fn commit(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
         check_keys(&batch)?;
         match durability {
             Durability::Buffered if batch.is_empty() => Ok(()),
-            Durability::Buffered => self.write(batch, PersistMode::Buffer),
-            Durability::Synced => self.group.commit(batch, |together| self.write(together, PersistMode::SyncData)),
+            Durability::Buffered => self.write(&batch, PersistMode::Buffer),
+            Durability::Synced => self.group.commit(batch, |together| self.write(&together, PersistMode::SyncData)),
         }
     }
 
     fn get(&self, area: Area, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let value = self.areas[area as usize].get(key).map_err(failed("reading from the store"))?;
+        let value = self.with_engine(|engine| engine.areas[area as usize].get(key).map_err(failed("reading from the store")))?;
         value.map(|value| unpacked(area, &value)).transpose()
     }
 
     fn disk_bytes(&self) -> Result<ByteCount, StoreError> {
-        allocated(&self.dir).map(ByteCount).map_err(StoreError::failed("measuring the store"))
+        self.measure()
     }
 }
 
 impl Drop for DiskStore {
     fn drop(&mut self) {
-        if let Err(error) = self.database.persist(PersistMode::SyncData) {
+        let Some(engine) = self.engine.get_mut() else { return };
+        if let Err(error) = engine.database.persist(PersistMode::SyncData).map_err(failed("syncing the store")) {
             tracing::warn!(%error, dir = %self.dir.display(), "the store could not be synced while closing");
             return;
         }
         // The next open then finds nothing to replay. Everything is safe in the journal without it, so it may fail or be cut short.
-        if free_space(&self.dir).is_ok_and(|free| free >= self.reserve) {
-            self.write_tables();
+        if free_space(&self.dir).is_ok_and(|free| free >= self.options.reserve) {
+            engine.write_tables();
         }
+    }
+}
+
+impl Snapshot for NoSnapshot {
+    fn get(&self, _area: Area, _key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Err(StoreError::Poisoned)
+    }
+
+    fn scan(&self, _area: Area, _after: Option<&[u8]>, _prefix: &[u8], _limit: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
+        Err(StoreError::Poisoned)
+    }
+
+    fn count(&self, _area: Area) -> Result<u64, StoreError> {
+        Err(StoreError::Poisoned)
     }
 }
 
 impl Snapshot for DiskSnapshot {
     fn get(&self, area: Area, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let value = self.snapshot.get(&self.areas[area as usize], key).map_err(failed("reading from the store"))?;
+        let value = self.snapshot.get(&self.engine.areas[area as usize], key).map_err(failed("reading from the store"))?;
         value.map(|value| unpacked(area, &value)).transpose()
     }
 
@@ -218,7 +372,7 @@ impl Snapshot for DiskSnapshot {
         if limit == 0 {
             return Ok(count);
         }
-        for entry in self.snapshot.range::<&[u8], _>(&self.areas[area as usize], (from, Bound::Unbounded)) {
+        for entry in self.snapshot.range::<&[u8], _>(&self.engine.areas[area as usize], (from, Bound::Unbounded)) {
             let (key, value) = entry.into_inner().map_err(failed("scanning the store"))?;
             if !key.starts_with(prefix) {
                 break;
@@ -236,7 +390,7 @@ impl Snapshot for DiskSnapshot {
     }
 
     fn count(&self, area: Area) -> Result<u64, StoreError> {
-        self.snapshot.len(&self.areas[area as usize]).map(|count| count as u64).map_err(failed("counting the keys of the store"))
+        self.snapshot.len(&self.engine.areas[area as usize]).map(|count| count as u64).map_err(failed("counting the keys of the store"))
     }
 }
 
@@ -258,92 +412,21 @@ pub(crate) fn check_keys(batch: &Batch) -> Result<(), StoreError> {
     bad.map_or(Ok(()), |length| Err(StoreError::BadKey { length }))
 }
 
-fn keyspace_options(area: Area, options: &DiskOptions) -> KeyspaceCreateOptions {
-    // Ten bits a key at every level: a look-up of an absent key (each put of a block) touches the disk in one case of a hundred.
-    let filter = FilterPolicy::all(FilterPolicyEntry::Bloom(BloomConstructionPolicy::BitsPerKey(10.0)));
-    let keyspace = KeyspaceCreateOptions::default().max_memtable_size(options.memtable.get()).filter_policy(filter);
-    match area {
-        // Hashes do not compress.
-        Area::BlockIndex => keyspace.data_block_compression_policy(CompressionPolicy::disabled()),
-        // On all levels: keys that are written in order are never written anew on their way down.
-        _ => keyspace
-            .data_block_compression_policy(CompressionPolicy::all(CompressionType::Lz4))
-            .data_block_size_policy(BlockSizePolicy::all(BLOCK)),
-    }
-}
-
-/// The first opening, which fjall alone does not carry over a power cut: it stumbles over its own half-made files, and it never syncs the
-/// directory of its trees, so that whole areas would be gone (seen in `compat/powercut`).
-struct Creation {
-    is_first: bool,
-}
-
-impl Creation {
-    /// Clears what a creation cut short has left (nothing was acknowledged before its end) and marks that one is going on.
-    fn begin(dir: &Path, keys: &Path) -> std::io::Result<Creation> {
-        let mark = dir.join(CREATING);
-        let is_first = mark.exists() || !keys.exists();
-        if is_first {
-            File::create(&mark)?.sync_all()?;
-            sync_dir(dir)?;
-            if keys.exists() {
-                std::fs::remove_dir_all(keys)?;
-            }
-            std::fs::create_dir(keys)?;
-            sync_dir(dir)?;
-        }
-        Ok(Creation { is_first })
-    }
-
-    /// Makes the areas survive a power cut, then removes the mark.
-    fn end(self, dir: &Path, keys: &Path) -> std::io::Result<()> {
-        sync_dir(&keys.join("keyspaces"))?;
-        sync_dir(keys)?;
-        if self.is_first {
-            std::fs::remove_file(dir.join(CREATING))?;
-            sync_dir(dir)?;
-        }
-        Ok(())
-    }
-}
-
 /// fjall numbers a batch once, so two changes of one key inside it would have no order.
-fn last_of_each_key(batch: Batch) -> Vec<crate::Op> {
-    let is_distinct = batch.is_distinct();
-    let mut ops = batch.into_ops();
-    if ops.len() < 2 || is_distinct {
-        return ops;
+fn last_of_each_key(batch: &Batch) -> Vec<&Op> {
+    let ops = batch.ops();
+    if ops.len() < 2 || batch.is_distinct() {
+        return ops.iter().collect();
     }
     let mut seen = HashSet::with_capacity(ops.len());
-    let mut last = vec![false; ops.len()];
-    for (index, op) in ops.iter().enumerate().rev() {
-        last[index] = seen.insert((op.area, &op.key[..]));
-    }
-    drop(seen);
-    let mut keep = last.into_iter();
-    ops.retain(|_| keep.next().unwrap_or(true));
-    ops
+    let mut last: Vec<&Op> = ops.iter().rev().filter(|op| seen.insert((op.area, &op.key[..]))).collect();
+    last.reverse();
+    last
 }
 
 pub(crate) fn free_space(dir: &Path) -> Result<ByteCount, StoreError> {
     let stat = rustix::fs::statvfs(dir).map_err(|error| StoreError::failed("asking the disk for its free space")(error.into()))?;
     Ok(ByteCount(stat.f_bavail.saturating_mul(stat.f_frsize)))
-}
-
-/// Bytes that the disk gave to the files below `dir`; holes (fjall's journal is mostly one) do not count.
-fn allocated(dir: &Path) -> std::io::Result<u64> {
-    use std::os::unix::fs::MetadataExt;
-    let mut total = 0;
-    for entry in std::fs::read_dir(dir)? {
-        // fjall removes files while we look.
-        let Ok(entry) = entry else { continue };
-        let Ok(metadata) = entry.metadata() else { continue };
-        total += metadata.blocks() * 512;
-        if metadata.is_dir() {
-            total += allocated(&entry.path()).unwrap_or(0);
-        }
-    }
-    Ok(total)
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(fjall::Error) -> StoreError {

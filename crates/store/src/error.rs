@@ -16,6 +16,16 @@ pub enum StoreError {
         /// What the disk has.
         free: ByteCount,
     },
+    /// The limit of this peer has no room; reading goes on, and letting go, and writing once there is room.
+    #[error("the limit of {limit} is reached: needs {needed}, free {free}; unpin something or raise --space")]
+    LimitReached {
+        /// What the write needs.
+        needed: ByteCount,
+        /// What the limit leaves.
+        free: ByteCount,
+        /// The limit.
+        limit: ByteCount,
+    },
     /// Another process (or another part of this one) has the directory open.
     #[error("{dir} is in use by {}", holder(*pid))]
     Locked {
@@ -65,7 +75,7 @@ pub enum StoreError {
 impl StoreError {
     /// Whether the same call may succeed later without anybody opening the store again.
     pub fn is_transient(&self) -> bool {
-        matches!(self, StoreError::DiskFull { .. } | StoreError::Locked { .. })
+        matches!(self, StoreError::DiskFull { .. } | StoreError::LimitReached { .. } | StoreError::Locked { .. })
     }
 
     pub(crate) fn failed(doing: &'static str) -> impl FnOnce(std::io::Error) -> StoreError {

@@ -152,6 +152,11 @@ impl Batch {
         ByteCount(self.bytes)
     }
 
+    /// Whether it makes this peer keep more (a wish, a pin); all else serves to let go or keeps the books, and is taken while there is any room.
+    pub fn keeps_more(&self) -> bool {
+        self.ops.iter().any(|op| op.value.is_some() && matches!(op.area, Area::Pins | Area::Elements | Area::HeldPins))
+    }
+
     /// Whether every change is a deletion (which a full disk should still take).
     pub fn only_deletes(&self) -> bool {
         self.ops.iter().all(|op| op.value.is_none())

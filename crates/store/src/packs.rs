@@ -45,7 +45,7 @@ use self::put::Writer;
 use self::record::Salt;
 use self::sync::{Dirty, SyncState};
 use crate::lock::{DirLock, create_dir_durably, lock_dir};
-use crate::{Area, Store};
+use crate::{Area, Quota, Store};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{BTreeMap, VecDeque};
@@ -65,21 +65,27 @@ const SEGMENT_LARGEST: u64 = 1 << 30;
 const SEGMENT_SMALLEST: u64 = 64 << 10;
 
 /// How large a [`PackStore`] may become.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PackOptions {
-    /// Covers segments, index and the room that one compaction needs; a put that would pass it is refused.
-    pub limit: ByteCount,
+    /// Covers segments, index (with whatever else lives in its store) and the room that upkeep needs; a put that would pass it is refused.
+    pub quota: Arc<Quota>,
     /// Size at which a segment is closed and the next begun.
     pub segment: ByteCount,
-    /// Space that puts leave free on the disk, whatever the limit; more than the index leaves free, so that it can follow.
+    /// Space that puts leave free on the disk, whatever the limit: more than the index leaves free, so that it can follow, and enough to
+    /// compact a segment.
     pub reserve: ByteCount,
 }
 
 impl PackOptions {
-    /// Segments of at most 256 MiB, and at most a 64th of `limit`, so that the room kept for compaction stays small.
+    /// With a limit of their own.
     pub fn with_limit(limit: ByteCount) -> PackOptions {
-        let segment = (limit.get() / 64).clamp(SEGMENT_SMALLEST, 256 << 20);
-        PackOptions { limit, segment: ByteCount(segment), reserve: ByteCount(64 << 20) }
+        PackOptions::with_quota(Quota::new(limit, ByteCount::ZERO))
+    }
+
+    /// Segments of at most 256 MiB, and at most a 64th of the limit, so that the room kept for compaction stays small.
+    pub fn with_quota(quota: Arc<Quota>) -> PackOptions {
+        let segment = (quota.limit().get() / 64).clamp(SEGMENT_SMALLEST, 256 << 20);
+        PackOptions { quota, segment: ByteCount(segment), reserve: ByteCount((64 << 20) + segment) }
     }
 }
 
@@ -99,7 +105,7 @@ pub struct PackStats {
     pub blocks: u64,
     /// Bytes of their data.
     pub bytes_live: ByteCount,
-    /// Bytes of the segment files, dead ones included, and of the index.
+    /// Bytes of everything under the limit: segment files with their dead bytes, index, other files.
     pub bytes_disk: ByteCount,
     /// Of these, the index (with whatever else lives in its store).
     pub bytes_index: ByteCount,
@@ -139,8 +145,6 @@ struct Shared {
     synced: Condvar,
     signal: Mutex<Signal>,
     signalled: Condvar,
-    /// What the index took on disk when last measured.
-    index_bytes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -260,6 +264,12 @@ impl PackStore {
         Ok(self.shared.stats())
     }
 
+    /// Takes those of `multihashes` out of service that still cannot be read as they were written; they are then absent, and may be put
+    /// again. Which they were.
+    pub fn quarantine(&self, multihashes: &[&[u8]]) -> Result<Vec<Bytes>, PackError> {
+        self.shared.quarantine(multihashes)
+    }
+
     /// Reads about `budget` bytes of blocks behind `cursor` and checks them.
     pub fn scrub(&self, cursor: Option<&[u8]>, budget: ByteCount) -> Result<Scrubbed, PackError> {
         self.shared.scrub(cursor, budget.get())
@@ -291,35 +301,30 @@ impl Shared {
     fn stats(&self) -> PackStats {
         let pending = self.pending.read();
         let table = self.table.read();
-        let index = self.index_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        let quota = &self.options.quota;
         let (mut blocks, mut data) = (pending.blocks.len() as u64, pending.data);
         for entry in table.segments.values() {
             blocks += entry.tally.blocks;
             data += entry.tally.data;
         }
-        let segments = table.length;
         PackStats {
             blocks,
             bytes_live: ByteCount(data),
-            bytes_disk: ByteCount(segments + index),
-            bytes_index: ByteCount(index),
-            free: ByteCount(self.free(segments)),
-            limit: self.options.limit,
+            bytes_disk: quota.used(),
+            bytes_index: quota.state(),
+            free: quota.free_for_blocks(self.options.segment),
+            limit: quota.limit(),
             segments: table.segments.len() as u64,
         }
     }
 
-    /// What puts may add beside segments of `segments` bytes: the limit without what is used and what a compaction needs, of a segment
-    /// and of the index.
-    fn free(&self, segments: u64) -> u64 {
-        let index = self.index_bytes.load(std::sync::atomic::Ordering::Relaxed);
-        self.options.limit.get().saturating_sub(segments + index + index / 4 + self.options.segment.get())
+    fn measure_index(&self) -> Result<(), PackError> {
+        measure_index(self.index.as_ref(), &self.options)
     }
 
-    fn measure_index(&self) -> Result<(), PackError> {
-        let bytes = self.index.disk_bytes()?;
-        self.index_bytes.store(bytes.get(), std::sync::atomic::Ordering::Relaxed);
-        Ok(())
+    /// Tells the quota what the segments take.
+    fn count_segments(&self, table: &Table) {
+        self.options.quota.set_segments(table.bytes_disk());
     }
 
     fn locate(&self, multihash: &[u8]) -> Result<Option<Location>, PackError> {
@@ -338,7 +343,22 @@ impl Shared {
     }
 }
 
+/// A store that does not tell the quota itself (one in memory) is asked.
+fn measure_index(index: &dyn Store, options: &PackOptions) -> Result<(), PackError> {
+    let bytes = index.disk_bytes()?.get();
+    if !options.quota.is_told() {
+        options.quota.set_state(bytes, bytes / 4, 0);
+    }
+    Ok(())
+}
+
 impl Table {
+    /// What the files take: the system gives whole pages.
+    fn bytes_disk(&self) -> u64 {
+        const PAGE: u64 = 4096;
+        self.length + self.segments.len() as u64 * PAGE
+    }
+
     fn add(&mut self, segment: u32, entry: Entry) {
         self.length += entry.length;
         self.segments.insert(segment, entry);

@@ -1,6 +1,6 @@
 //! What became of a wish on one peer, and why it waits.
 
-use crate::{ByteCount, PeerId, UnixMillis};
+use crate::{ByteCount, Cid, PeerId, UnixMillis};
 use std::fmt;
 
 /// The state of one pin on one peer. Texts are the reference's status strings.
@@ -93,6 +93,8 @@ pub enum Because {
     NoProvider {
         /// How many blocks are known to be missing.
         missing: u64,
+        /// One of them.
+        first: Option<Cid>,
     },
     /// The node that holds the blocks does not answer.
     NodeDown {
@@ -152,7 +154,10 @@ impl fmt::Display for Because {
         match self {
             Because::Queue { before } => write!(f, "queued, {before} before it"),
             Because::NoRoom { needed, free } => write!(f, "no room: needs {needed}, free {free}"),
-            Because::NoProvider { missing } => write!(f, "no reachable peer has the missing blocks ({missing} known)"),
+            Because::NoProvider { missing, first: None } => write!(f, "no reachable peer has the missing blocks ({missing} known)"),
+            Because::NoProvider { missing, first: Some(first) } => {
+                write!(f, "no reachable peer has the missing blocks ({missing} known, one is {first})")
+            }
             Because::NodeDown { error } => write!(f, "the node does not answer: {error}"),
             Because::Throttled => f.write_str("held back by the limit for repairs"),
             Because::HandOver { confirmed, needed } => {

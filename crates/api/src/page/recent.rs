@@ -58,7 +58,7 @@ pub(crate) fn notice_kind(notice: &Notice) -> &'static str {
     match notice {
         Notice::PeerBack(_) | Notice::Repaired { .. } => "good",
         Notice::PeerSuspect(_) | Notice::RecordRefused { .. } => "warn",
-        Notice::PeerDown(_) | Notice::PinFailed { .. } | Notice::RemovalsBraked { .. } => "bad",
+        Notice::PeerDown(_) | Notice::PinFailed { .. } | Notice::CopyDamaged { .. } | Notice::RemovalsBraked { .. } => "bad",
         Notice::Repairing { .. } | Notice::Membership { .. } => "info",
     }
 }

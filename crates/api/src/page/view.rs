@@ -7,7 +7,8 @@ use crate::query::encode_segment;
 use cluster::{CopyRow, PeerHealth, PeerRow};
 use maud::{DOCTYPE, Markup, html};
 use peer::{Identity, Totals};
-use types::{Pin, PinState, Replicas, UnixMillis};
+use std::collections::BTreeMap;
+use types::{PeerId, Pin, PinState, Replicas, UnixMillis};
 use wire::gotime::GoTime;
 
 /// Reasons shown of one pin; the rest is told by `why`.
@@ -18,6 +19,7 @@ pub(super) struct State<'a> {
     pub identity: &'a Identity,
     pub health: &'a Health,
     pub peers: &'a [PeerRow],
+    pub forecasts: &'a BTreeMap<PeerId, UnixMillis>,
     pub totals: &'a Totals,
     pub listing: &'a Listing,
     pub notices: &'a [Shown],
@@ -85,14 +87,14 @@ fn peers(state: &State<'_>) -> Markup {
             div.scroll tabindex="0" role="region" aria-labelledby="peers-title" {
                 table.stacking {
                     thead { tr { th scope="col" { "Name" } th scope="col" { "Health" } th scope="col" { "Space" } th scope="col" { "Last heard" } th scope="col" .number { "Not as wished" } } }
-                    tbody { @for row in state.peers { (peer(row, state.now)) } }
+                    tbody { @for row in state.peers { (peer(row, state.forecasts.get(&row.peer).copied(), state.now)) } }
                 }
             }
         }
     }
 }
 
-fn peer(row: &PeerRow, now: UnixMillis) -> Markup {
+fn peer(row: &PeerRow, full_at: Option<UnixMillis>, now: UnixMillis) -> Markup {
     let level = match row.health {
         PeerHealth::Up => "good",
         PeerHealth::Suspect | PeerHealth::Draining => "warn",
@@ -103,7 +105,7 @@ fn peer(row: &PeerRow, now: UnixMillis) -> Markup {
         tr {
             th scope="row" data-label="Name" { span.name { (name(row)) } @if row.is_self { " " span.tag { "this peer" } } br; code.id title=(row.peer) { "…" (row.peer.short()) } }
             td data-label="Health" { span.state data-level=(level) { (row.health.as_str()) } }
-            td data-label="Space" { (space(row)) }
+            td data-label="Space" { (space(row)) @if let Some(at) = full_at { br; span.quiet { (::cluster::forecast::in_words(at, now)) } } }
             td data-label="Last heard" { @if row.is_self { "now" } @else { (when(row.heard, now)) } }
             td.number data-label="Not as wished" { (grouped(row.exceptions)) }
         }
@@ -117,7 +119,7 @@ fn space(row: &PeerRow) -> Markup {
     let label = format!("{percent} % of {} used or reserved", row.space_limit);
     html! {
         meter min="0" max="100" low="75" high="90" optimum="0" value=(percent.min(100)) aria-label=(label) title=(label) { (percent) " %" }
-        span.quiet { (row.space_used) " of " (row.space_limit) }
+        span.quiet { (row.space_used) " of " (row.space_limit) ", " (row.space_reserved) " reserved" }
     }
 }
 

@@ -24,7 +24,13 @@ impl Rest {
         let (get, post) = (method == Method::GET, method == Method::POST);
         match path {
             ["why", cid] if get => self.why(cid),
-            ["peers"] if get => Ok(json::value(&Value::from(self.cluster.peers().iter().map(peer_row).collect::<Vec<_>>()))),
+            ["peers"] if get => {
+                let forecasts = self.cluster.forecasts();
+                let rows = self.cluster.peers();
+                Ok(json::value(&Value::from(rows.iter().map(|row| peer_row(row, forecasts.get(&row.peer).copied())).collect::<Vec<_>>())))
+            }
+            ["limits"] if get || post || method == Method::DELETE => self.limits(&method, query).await,
+            ["scrub"] if get || post || method == Method::DELETE => self.scrub(&method, query).await,
             ["status"] if get => self.totals().await,
             ["wait", cid] if get => self.wait(cid, query).await,
             ["cat", ..] if get => Ok(self.content(Wanted::Bytes, &request).await),
@@ -51,7 +57,7 @@ impl Rest {
             ["icon.svg"] if get => Ok(page::icon()),
             ["why" | "wait", _]
             | ["cat" | "ls" | "stat", _, ..]
-            | ["peers" | "status" | "events" | "state" | "invite" | "leave" | "page.js" | "page.css" | "icon.svg"]
+            | ["peers" | "limits" | "scrub" | "status" | "events" | "state" | "invite" | "leave" | "page.js" | "page.css" | "icon.svg"]
             | ["removals", "approve"] => Ok(bare(StatusCode::METHOD_NOT_ALLOWED)),
             _ => Ok(not_found()),
         }
@@ -115,7 +121,7 @@ fn span(query: &Query, name: &str, default: Duration) -> Result<Duration, Failur
     }
 }
 
-fn peer_row(row: &PeerRow) -> Value {
+fn peer_row(row: &PeerRow, full_at: Option<UnixMillis>) -> Value {
     json!({
         "peer": row.peer.to_string(),
         "name": row.name,
@@ -127,7 +133,13 @@ fn peer_row(row: &PeerRow) -> Value {
         "node_addresses": row.node_addresses,
         "gateway": row.gateway,
         "api": row.api,
-        "space": { "limit": row.space_limit.get(), "used": row.space_used.get(), "reserved": row.space_reserved.get() },
+        "space": {
+            "limit": row.space_limit.get(),
+            "used": row.space_used.get(),
+            "reserved": row.space_reserved.get(),
+            "full_at": full_at.map(json::time),
+            "forecast": full_at.map(|at| ::cluster::forecast::in_words(at, super::wall())),
+        },
         "exceptions": row.exceptions,
     })
 }

@@ -259,7 +259,7 @@ fn what_fails_waits_with_a_reason_and_is_tried_again() {
     table.wish(pin_on(cid(1), &[peer(0)], between(1, 1)));
     let (op, _) = table.open.remove(0);
     table.handle(Event::Node(op, NodeOutcome::Failed(NodeFailure::Missing { missing: 3, first: None })));
-    assert_eq!(own_state(&table, 1), (PinState::PinError, Some(Because::NoProvider { missing: 3 })));
+    assert_eq!(own_state(&table, 1), (PinState::PinError, Some(Because::NoProvider { missing: 3, first: None })));
     table.pass(Millis(700));
     assert!(table.open.is_empty(), "too early");
     table.pass(Millis(600));
@@ -410,11 +410,11 @@ fn an_expired_pin_is_removed_by_the_closest_peer() {
 #[test]
 fn a_full_node_waits_with_the_numbers() {
     let mut table = Table::started(options(1));
-    table.handle(Event::Space { limit: ByteCount(1000), used: ByteCount(1000) });
+    table.handle(Event::Space { limit: ByteCount(1000), used: ByteCount(1000), upkeep: ByteCount(0) });
     table.wish(pin_on(cid(1), &[peer(0)], between(1, 1)));
     assert!(!table.holds(&cid(1)));
     assert!(matches!(own_state(&table, 1), (PinState::PinQueued, Some(Because::NoRoom { free: ByteCount(0), .. }))));
-    table.handle(Event::Space { limit: ByteCount(1000), used: ByteCount(500) });
+    table.handle(Event::Space { limit: ByteCount(1000), used: ByteCount(500), upkeep: ByteCount(0) });
     table.pass(Millis::seconds(31));
     assert!(table.holds(&cid(1)));
 }

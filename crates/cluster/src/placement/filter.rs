@@ -13,8 +13,12 @@ pub enum Unfit {
     Draining,
     /// Too little room.
     NoRoom {
+        /// Needed.
+        needed: ByteCount,
         /// Free there.
         free: ByteCount,
+        /// Its limit.
+        limit: ByteCount,
     },
     /// It lost this copy or failed to make it.
     Avoided,
@@ -25,7 +29,7 @@ impl fmt::Display for Unfit {
         match self {
             Unfit::Silent => f.write_str("is silent"),
             Unfit::Draining => f.write_str("is draining"),
-            Unfit::NoRoom { free } => write!(f, "has no room (free {free})"),
+            Unfit::NoRoom { needed, free, limit } => write!(f, "has no room (needs {needed}, free {free} of {limit})"),
             Unfit::Avoided => f.write_str("could not make this copy"),
         }
     }
@@ -59,7 +63,7 @@ pub fn check(candidate: &Candidate, rules: &Rules) -> Option<Unfit> {
     } else if rules.avoid.contains(&candidate.peer) {
         Some(Unfit::Avoided)
     } else if candidate.free < needed {
-        Some(Unfit::NoRoom { free: candidate.free })
+        Some(Unfit::NoRoom { needed, free: candidate.free, limit: candidate.limit })
     } else {
         None
     }

@@ -57,7 +57,10 @@ fn too_few_is_refused_with_the_reasons() {
     let rules = Rules { size: Some(ByteCount(10)), ..Rules::copies(2, 3, 3) };
     let why = place(&cid(1), &candidates, &rules, &[]).expect_err("too few");
     assert_eq!((why.needed, why.wanted, why.candidates), (2, 3, 1));
-    assert_eq!(why.unfit, [(peer(0), Unfit::Silent), (peer(1), Unfit::NoRoom { free: ByteCount(5) })]);
+    assert_eq!(
+        why.unfit,
+        [(peer(0), Unfit::Silent), (peer(1), Unfit::NoRoom { needed: ByteCount(10), free: ByteCount(5), limit: candidates[1].limit })]
+    );
 }
 
 #[test]

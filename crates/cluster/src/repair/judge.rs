@@ -48,7 +48,7 @@ pub(crate) fn judge(pin: &Pin, look: Look) -> Verdict {
     let Some((least, most)) = look.wished(pin) else { return Verdict::Fine };
     if pin.kind == PinKind::Shard && !has_source(pin, look) {
         // Shards exist nowhere but here: nobody could fetch it, and with the placement the knowledge of who has it would go.
-        return Verdict::Hopeless(Because::NoProvider { missing: 0 });
+        return Verdict::Hopeless(Because::NoProvider { missing: 0, first: None });
     }
     let holders = sort_holders(pin, look);
     let is_short = (holders.good.len() as u32) < least;

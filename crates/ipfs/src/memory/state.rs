@@ -108,7 +108,7 @@ impl State {
     }
 
     pub(super) fn space(&self) -> Space {
-        Space { limit: self.limit, used: self.used, blocks: self.blocks.len() as u64, is_exact: true }
+        Space { limit: self.limit, used: self.used, upkeep: ByteCount::ZERO, blocks: self.blocks.len() as u64, is_exact: true }
     }
 
     /// Removes what no pin, no running pin and no open add needs.

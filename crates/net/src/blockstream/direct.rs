@@ -83,6 +83,10 @@ pub(super) struct DirectWriter {
 impl DirectWriter {
     /// Connects to where the peer of a live connection listens; none when there is no way.
     pub(super) async fn open(host: &Host, peer: PeerId, offer: &Offer) -> Option<DirectWriter> {
+        // Only libp2p's connections are throttled.
+        if host.throttle().is_limiting() {
+            return None;
+        }
         for address in candidates(host, peer) {
             match tokio::time::timeout(DIAL, connect(address, offer)).await {
                 Ok(Ok(writer)) => return Some(writer),

@@ -6,6 +6,7 @@ use super::{LaneHeader, LaneRefusal, PROTOCOL};
 use crate::frame;
 use crate::host::{Expected, Host, SideDoor};
 use crate::streams::{Incoming, OpenError, Stream, Traffic};
+use crate::throttle::Throttle;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -58,7 +59,7 @@ pub trait LaneReceiver: Send {
 /// Takes lanes until the host ends, which ends the task. To be called before peers are dialled.
 pub fn serve_lanes(host: &Host, sink: Arc<dyn LaneSink>) -> Result<JoinHandle<()>, OpenError> {
     let incoming = host.accept(&[PROTOCOL])?;
-    let beside = Beside { door: host.side_door(), traffic: host.traffic() };
+    let beside = Beside { door: host.side_door(), traffic: host.traffic(), throttle: host.throttle().clone() };
     Ok(tokio::spawn(accept(incoming, sink, beside)))
 }
 
@@ -68,6 +69,7 @@ struct Beside {
     /// None on a host that takes none.
     door: Option<Arc<SideDoor>>,
     traffic: Arc<Traffic>,
+    throttle: Throttle,
 }
 
 async fn accept(mut incoming: Incoming, sink: Arc<dyn LaneSink>, beside: Beside) {
@@ -122,7 +124,9 @@ async fn lane(from: PeerId, mut stream: Stream, place: Option<Place>, sink: Arc<
         Ok(receiver) => receiver,
         Err(refusal) => return refuse(&mut stream, refusal).await,
     };
-    let expected = beside.door.as_ref().and_then(SideDoor::expect).map(|expected| (expected, rand::random()));
+    // Only libp2p's connections are throttled.
+    let door = beside.door.as_ref().filter(|_| !beside.throttle.is_limiting());
+    let expected = door.and_then(SideDoor::expect).map(|expected| (expected, rand::random()));
     let offer = expected.as_ref().map(|(expected, key)| Offer { ticket: expected.ticket(), key: *key });
     frame::write_frame(&mut stream, &codec::encode_answer(&Answer::Accepted(offer))).await?;
     let (reader, mut writer) = tokio::io::split(stream);

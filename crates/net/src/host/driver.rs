@@ -6,6 +6,7 @@ use super::reconnect::Reconnect;
 use super::{Board, DialError, HostError, HostEvent, HostOptions, Links, PeerInfo, SideDoor, known_kind, listen, transport};
 use crate::peer::{ours, theirs};
 use crate::streams;
+use crate::throttle::Throttle;
 use futures::StreamExt;
 use libp2p::core::transport::ListenerId;
 use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance};
@@ -64,6 +65,9 @@ pub(super) enum Command {
     Shutdown { reply: oneshot::Sender<()> },
 }
 
+/// Silence that is borne under a limit of bandwidth, in ordinary ones.
+const SLOW: u32 = 12;
+
 /// Builds the swarm, binds its listeners, spawns the task.
 pub(super) async fn start(
     options: HostOptions,
@@ -78,7 +82,7 @@ pub(super) async fn start(
     let behaviour = Behaviour::new(&options, &keypair, shared.clone())?;
     // In a private network nobody may say anything before both have shown the key.
     let side_door = options.psk.is_none().then(|| Arc::new(SideDoor::default()));
-    let transport = transport::build(&keypair, options.psk, side_door.as_ref()).map_err(|error| setup(&error))?;
+    let transport = transport::build(&keypair, options.psk, side_door.as_ref(), &options.throttle).map_err(|error| setup(&error))?;
     let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(options.idle);
     let board = Arc::new(Board {
         id: ours(&id).ok_or_else(|| setup(&"the key gives no peer id"))?,
@@ -88,6 +92,7 @@ pub(super) async fn start(
         links: watch::Sender::new(Links::new()),
         streams: shared,
         side_door,
+        throttle: options.throttle.clone(),
         gossip_dropped: AtomicU64::new(0),
         gossip_filtered: AtomicU64::new(0),
     });
@@ -101,6 +106,8 @@ pub(super) async fn start(
         next_probe: Instant::now() + options.ping,
         probe: options.ping,
         silence: options.silence,
+        // In a private network bulk never goes.
+        throttle: options.psk.is_none().then(|| options.throttle.clone()),
         next_lookup: Instant::now(),
         arrivals: 0,
         pending: VecDeque::new(),
@@ -129,6 +136,8 @@ struct Driver {
     next_probe: Instant,
     probe: Duration,
     silence: Duration,
+    /// Under a limit probes stand behind what waits in the buffers of both systems.
+    throttle: Option<Throttle>,
     /// A member that is heard but not connected may be looked for from then on.
     next_lookup: Instant,
     /// Counts peers that connected.
@@ -203,8 +212,10 @@ impl Driver {
             self.heard.values_mut().for_each(|heard| *heard += late);
             return;
         }
+        let is_slow = self.throttle.as_ref().is_some_and(Throttle::is_limiting);
+        let silence = if is_slow { self.silence * SLOW } else { self.silence };
         let silent: Vec<ConnectionId> =
-            self.heard.iter().filter(|(_, heard)| now.saturating_duration_since(**heard) > self.silence).map(|(id, _)| *id).collect();
+            self.heard.iter().filter(|(_, heard)| now.saturating_duration_since(**heard) > silence).map(|(id, _)| *id).collect();
         for connection in silent {
             tracing::info!(%connection, silence = ?self.silence, "closing a connection that went silent");
             self.heard.remove(&connection);

@@ -2,6 +2,7 @@
 
 use super::GossipOptions;
 use crate::streams::StreamLimits;
+use crate::throttle::Throttle;
 use std::fmt;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub struct HostOptions {
     pub connections: u32,
     /// Limits on streams.
     pub streams: StreamLimits,
+    /// Limits of bandwidth, shared with whoever else has them.
+    pub throttle: Throttle,
 }
 
 impl HostOptions {
@@ -58,6 +61,7 @@ impl HostOptions {
             silence: Duration::from_secs(10),
             connections: 1024,
             streams: StreamLimits::default(),
+            throttle: Throttle::default(),
         }
     }
 }

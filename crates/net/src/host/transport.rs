@@ -1,6 +1,7 @@
 //! From a socket to an encrypted connection with many streams.
 //!
-//! TCP: private network (when there is a key), then a look at the first bytes, then TLS or Noise, then yamux. Without a key also QUIC, and
+//! TCP: limits of bandwidth ([`crate::throttle`]), private network (when there is a key), then a look at the first bytes, then TLS or Noise, then yamux.
+//! Without a key also QUIC, and
 //! connections that come in with a ticket are handed over (`side`).
 //!
 //! The look at the first bytes: everybody's first message is multistream's own name. Where it is not, the sides have different
@@ -8,12 +9,15 @@
 //! decrypted byte is taken for a length.
 
 use super::SideDoor;
+use crate::throttle::{Reach, Throttle, Throttled, ThrottledMuxer};
 use futures::future::{BoxFuture, Either};
 use futures::{AsyncRead, AsyncWrite, FutureExt};
+use libp2p::core::ConnectedPoint;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{Boxed, OrTransport};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo, Version};
 use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
 use libp2p::pnet::{PnetConfig, PnetError, PreSharedKey};
 use libp2p::{PeerId, Transport, dns, noise, quic, tcp, tls, yamux};
 use std::error::Error;
@@ -36,17 +40,27 @@ const QUIC_STREAMS_MAX: u32 = 1024;
 const FIRST_BYTES: &[u8] = b"\x13/multistream/1.0.0\n";
 
 /// The whole transport; names in addresses are resolved where the system says how.
-pub(super) fn build(keypair: &Keypair, psk: Option<[u8; 32]>, side: Option<&Arc<SideDoor>>) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
-    match dns::tokio::Transport::system(without_names(keypair, psk, side)?) {
+pub(super) fn build(
+    keypair: &Keypair,
+    psk: Option<[u8; 32]>,
+    side: Option<&Arc<SideDoor>>,
+    throttle: &Throttle,
+) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+    match dns::tokio::Transport::system(without_names(keypair, psk, side, throttle)?) {
         Ok(transport) => Ok(transport.boxed()),
         Err(error) => {
             tracing::warn!(%error, "no name resolution: only numeric addresses can be dialled");
-            without_names(keypair, psk, side)
+            without_names(keypair, psk, side, throttle)
         }
     }
 }
 
-fn without_names(keypair: &Keypair, psk: Option<[u8; 32]>, side: Option<&Arc<SideDoor>>) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+fn without_names(
+    keypair: &Keypair,
+    psk: Option<[u8; 32]>,
+    side: Option<&Arc<SideDoor>>,
+    throttle: &Throttle,
+) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
     let security = Security {
         noise: noise::Config::new(keypair).map_err(io::Error::other)?,
         tls: if psk.is_none() { Some(tls::Config::new(keypair).map_err(io::Error::other)?) } else { None },
@@ -55,15 +69,18 @@ fn without_names(keypair: &Keypair, psk: Option<[u8; 32]>, side: Option<&Arc<Sid
     muxer.set_max_num_streams(STREAMS_MAX);
     let key = psk.map(PreSharedKey::new);
     let side = side.cloned();
+    let limits = throttle.clone();
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
-        .and_then(move |socket, end| {
-            let side = side.clone().filter(|_| end.is_listener());
+        .and_then(move |socket, point| {
+            let side = side.clone().filter(|_| point.is_listener());
+            let limits = limits.clone();
+            let reach = reach(&limits, &point);
             async move {
                 let socket = match side {
                     Some(side) => side.pass(socket).await?,
                     None => socket,
                 };
-                private_network(socket, key).await
+                private_network(Throttled::new(socket, limits, reach), key).await
             }
         })
         .upgrade(Version::V1Lazy)
@@ -77,8 +94,22 @@ fn without_names(keypair: &Keypair, psk: Option<[u8; 32]>, side: Option<&Arc<Sid
     let mut config = quic::Config::new(keypair);
     config.handshake_timeout = HANDSHAKE;
     config.max_concurrent_stream_limit = QUIC_STREAMS_MAX;
-    let quic = quic::tokio::Transport::new(config).map(|(id, muxer), _| (id, StreamMuxerBox::new(muxer)));
+    let limits = throttle.clone();
+    let quic = quic::tokio::Transport::new(config).map(move |(id, muxer), point| {
+        let reach = reach(&limits, &point);
+        (id, StreamMuxerBox::new(ThrottledMuxer::new(StreamMuxerBox::new(muxer), limits.clone(), reach)))
+    });
     Ok(OrTransport::new(tcp, quic).map(|either, _| either.into_inner()).boxed())
+}
+
+/// Which net the other end is on; what has no address of its own goes by the wider one.
+fn reach(throttle: &Throttle, point: &ConnectedPoint) -> Reach {
+    let address = point.get_remote_address().iter().find_map(|part| match part {
+        Protocol::Ip4(address) => Some(address.into()),
+        Protocol::Ip6(address) => Some(address.into()),
+        _ => None,
+    });
+    address.map_or(Reach::Wan, |address| throttle.reach(address))
 }
 
 /// The other side is in another private network, or only one of both sides is in one.

@@ -132,7 +132,9 @@ pub async fn peers(target: &Target) -> anyhow::Result<()> {
             let space = if limit == 0 || limit == u64::MAX {
                 output::size(&peer["space"]["used"])
             } else {
-                format!("{} of {}", output::size(&peer["space"]["used"]), types::ByteCount(limit))
+                let reserved = output::size(&peer["space"]["reserved"]);
+                let forecast = peer["space"]["forecast"].as_str().map(|words| format!(", {words}")).unwrap_or_default();
+                format!("{} of {}, {reserved} reserved{forecast}", output::size(&peer["space"]["used"]), types::ByteCount(limit))
             };
             let own = if peer["self"].as_bool() == Some(true) { " (this one)" } else { "" };
             vec![

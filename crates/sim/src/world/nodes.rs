@@ -188,6 +188,6 @@ impl World {
         if used > limit {
             self.break_rule(Invariant::WithinLimits, format!("peer {place} holds {used} of {limit} bytes"));
         }
-        self.think(place, Event::Space { limit: ByteCount(limit), used: ByteCount(used) });
+        self.think(place, Event::Space { limit: ByteCount(limit), used: ByteCount(used), upkeep: ByteCount::ZERO });
     }
 }

@@ -38,7 +38,7 @@ fn a_second_opening_names_the_process_that_has_it() {
 fn a_creation_cut_short_is_begun_again() {
     let home = TempDir::new().expect("a directory for the test");
     drop(open(home.path()));
-    std::fs::write(home.path().join(CREATING), "").expect("as if the power went before the end");
+    std::fs::write(home.path().join(engine::CREATING), "").expect("as if the power went before the end");
     std::fs::remove_file(home.path().join("keys/version")).expect("fjall had not come far");
     put(&open(home.path()), "a", Durability::Synced);
     assert!(open(home.path()).get(Area::Pins, b"a").expect("reads").is_some(), "the creation has ended this time");
@@ -150,4 +150,69 @@ fn put(store: &DiskStore, key: &str, durability: Durability) {
     let mut batch = Batch::new();
     batch.put(Area::Pins, key, "1");
     store.commit(batch, durability).expect("commits");
+}
+
+/// What every file of the directory takes.
+fn du(dir: &Path) -> u64 {
+    engine::measure(dir).expect("measures").all
+}
+
+#[test]
+fn under_a_small_limit_the_journal_stays_short_and_nothing_is_lost() {
+    let home = TempDir::new().expect("a directory for the test");
+    let quota = Quota::new(ByteCount(64 << 20), ByteCount::ZERO);
+    let options = DiskOptions { reserve: ByteCount::ZERO, ..DiskOptions::with_quota(quota.clone()) };
+    let store = DiskStore::open(home.path(), options.clone()).expect("opens");
+    // 40 MB written into 200 places: fjall alone would keep all of it in its journal.
+    for round in 0..400u32 {
+        let mut batch = Batch::new();
+        batch.put(Area::Ledger, (round % 200).to_be_bytes(), vec![round as u8; 100_000]);
+        batch.put(Area::Meta, "round", round.to_be_bytes());
+        store.commit(batch, if round % 7 == 0 { Durability::Synced } else { Durability::Buffered }).expect("commits");
+        let taken = du(home.path());
+        assert!(taken <= 64 << 20, "round {round}: {taken}");
+    }
+    let journal = engine::measure(home.path()).expect("measures").journal;
+    assert!(journal <= 4 << 20, "{journal}");
+    let check = |store: &DiskStore| {
+        for key in 0..200u32 {
+            let value = store.get(Area::Ledger, &key.to_be_bytes()).expect("reads").expect("there");
+            assert_eq!((value.len(), value[0]), (100_000, (key + 200) as u8), "{key}");
+        }
+        assert_eq!(store.get(Area::Meta, b"round").expect("reads").as_deref(), Some(&399u32.to_be_bytes()[..]));
+    };
+    check(&store);
+    drop(store);
+    check(&DiskStore::open(home.path(), options).expect("opens"));
+}
+
+#[test]
+fn a_reached_limit_refuses_wishes_and_still_lets_go() {
+    let home = TempDir::new().expect("a directory for the test");
+    let quota = Quota::new(ByteCount(32 << 20), ByteCount::ZERO);
+    let options = DiskOptions { reserve: ByteCount::ZERO, ..DiskOptions::with_quota(quota.clone()) };
+    let store = DiskStore::open(home.path(), options).expect("opens");
+    let write = |area: Area, key: u32| {
+        let mut batch = Batch::new();
+        batch.put(area, key.to_be_bytes(), vec![7; 50_000]);
+        store.commit(batch, Durability::Buffered)
+    };
+    let mut kept = 0;
+    let error = loop {
+        match write(Area::Pins, kept) {
+            Ok(()) => kept += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, StoreError::LimitReached { needed, free, .. } if needed > free) && error.is_transient(), "{error}");
+    assert!(kept > 100, "{kept} wishes of 50 kB under 32 MiB");
+    write(Area::Tombstones, 0).expect("what serves to let go is taken");
+    for key in 0..kept {
+        let mut batch = Batch::new();
+        batch.delete(Area::Pins, key.to_be_bytes());
+        store.commit(batch, Durability::Synced).expect("deletes");
+        let taken = du(home.path());
+        assert!(taken <= (32 << 20) + (32 << 20) / 100, "{taken}");
+    }
+    assert_eq!(store.snapshot().count(Area::Pins).expect("counts"), 0);
 }

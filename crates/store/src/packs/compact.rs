@@ -4,6 +4,7 @@ use super::index::{Location, Tallies, retired_key, segment_key};
 use super::record::{SEGMENT_HEADER, record_size};
 use super::segment::Scan;
 use super::{Entry, PackError, PutError, Shared};
+use crate::disk::free_space;
 use crate::lock::sync_dir;
 use crate::{Area, Batch, Durability};
 
@@ -14,6 +15,9 @@ const GROUP_BYTES: usize = 16 << 20;
 const GROUP_BLOCKS: usize = 16 * 1024;
 /// Copies are appended in portions of this size, so that puts get their turn.
 const PORTION_BYTES: usize = 1 << 20;
+
+/// A compaction leaves so much of the disk free, or the index could not follow it.
+const LEFT_FREE: u64 = 8 << 20;
 
 /// A block's copy: what it is called, where it was, where it is.
 type Move = (Vec<u8>, Location, Location);
@@ -26,6 +30,10 @@ impl Shared {
         self.seal_if_mostly_dead()?;
         let (mut rewritten, mut won) = (0, 0);
         for (segment, entry) in self.victims() {
+            // Whoever fills the disk from outside leaves no room for copies: only what needs none, or little, is won then.
+            if entry.tally.records > 0 && free_space(&self.dir)?.get() < entry.tally.records + LEFT_FREE {
+                break;
+            }
             if rewritten > 0 && rewritten + entry.tally.records > budget {
                 break;
             }
@@ -159,7 +167,9 @@ impl Shared {
         batch.put(Area::Meta, retired_key(segment), salt.to_bytes());
         self.index.commit(batch, Durability::Synced)?;
         self.table.write().remove(segment);
-        self.files.remove(segment).and_then(|()| sync_dir(&self.dir)).map_err(PackError::io("removing a compacted segment"))?;
+        let removed = self.files.remove(segment).and_then(|()| sync_dir(&self.dir));
+        self.count_segments(&self.table.read());
+        removed.map_err(PackError::io("removing a compacted segment"))?;
         let mut batch = Batch::new();
         batch.delete(Area::Meta, retired_key(segment));
         self.index.commit(batch, Durability::Buffered)?;

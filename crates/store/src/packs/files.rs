@@ -50,10 +50,32 @@ impl Files {
         Ok(file)
     }
 
-    /// Removes the file; whoever reads from it right now still can.
+    /// Removes the file; whoever reads from it right now still can. That it is gone already is no error.
     pub(super) fn remove(&self, segment: u32) -> std::io::Result<()> {
         self.open.lock().files.remove(&segment);
-        std::fs::remove_file(self.path(segment))
+        match std::fs::remove_file(self.path(segment)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Whether the directory still has the file that is open here. A file that somebody removed or put in its place is no longer read.
+    pub(super) fn is_in_place(&self, segment: u32) -> std::io::Result<bool> {
+        use std::os::unix::fs::MetadataExt;
+        let opened = match self.get(segment) {
+            Ok(file) => file.metadata()?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        let is_same = match std::fs::metadata(self.path(segment)) {
+            Ok(found) => (found.dev(), found.ino()) == (opened.dev(), opened.ino()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if !is_same {
+            self.open.lock().files.remove(&segment);
+        }
+        Ok(is_same)
     }
 
     /// The segments in the directory with their files' lengths.

@@ -219,6 +219,35 @@ impl Shared {
         Ok(deleted)
     }
 
+    /// Forgets a block if it still lies there; whether it did.
+    pub(super) fn delete_at(&self, multihash: &[u8], location: Location) -> Result<bool, PackError> {
+        let _indexing = self.indexing.lock();
+        {
+            let mut pending = self.pending.write();
+            match pending.blocks.get(multihash) {
+                Some(found) if *found == location => {
+                    pending.blocks.remove(multihash);
+                    pending.data -= u64::from(location.length);
+                    return Ok(true);
+                }
+                Some(_) => return Ok(false),
+                None => {}
+            }
+        }
+        if self.locate_indexed(multihash)? != Some(location) {
+            return Ok(false);
+        }
+        let (mut batch, mut tallies) = (Batch::new(), Tallies::default());
+        if let Some(tally) = tallies.of(self, location.segment) {
+            tally.remove(multihash, location);
+        }
+        batch.delete(Area::BlockIndex, multihash);
+        tallies.write_into(&mut batch);
+        self.index.commit(batch, Durability::Buffered)?;
+        tallies.apply(self);
+        Ok(true)
+    }
+
     /// A block that is not indexed yet is only forgotten; its record in the queue then counts as dead.
     fn forget_pending(&self, multihash: &[u8], deleted: &mut u64) -> bool {
         let mut pending = self.pending.write();

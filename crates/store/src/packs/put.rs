@@ -18,6 +18,8 @@ use types::ByteCount;
 const PENDING_MOST: usize = 32 * 1024;
 /// Bytes that may wait for a sync; beyond, a put syncs first. Bounds what one sync has to write.
 const UNSYNCED_MOST: u64 = 64 << 20;
+/// What a block may take in the index: entry, journal, table.
+const INDEXED_EACH: u64 = 160;
 /// Slices that the system takes in one write (IOV_MAX), two for each block.
 const SLICES_MOST: usize = 1024;
 
@@ -106,9 +108,11 @@ impl Shared {
     fn check_room(&self, blocks: &[Block<'_>]) -> Result<(), PutError> {
         let records: u64 = blocks.iter().map(|(multihash, data)| record_size(multihash.len(), data.len())).sum();
         let needed = records + SEGMENT_HEADER as u64;
-        let free = self.free(self.table.read().length);
-        if needed > free {
-            return Err(PutError::NoRoom { needed: ByteCount(needed), free: ByteCount(free) });
+        let indexed = ByteCount(needed + blocks.len() as u64 * INDEXED_EACH);
+        self.count_segments(&self.table.read());
+        let free = self.options.quota.free_for_blocks(self.options.segment);
+        if indexed > free {
+            return Err(PutError::NoRoom { needed: indexed, free });
         }
         let free = free_space(&self.dir).map_err(PackError::from)?;
         let needed = ByteCount(needed) + self.options.reserve;
@@ -163,7 +167,11 @@ impl Shared {
         }
         let grown = offset - writer.length;
         writer.length = offset;
-        self.table.write().grow(writer.segment, grown);
+        {
+            let mut table = self.table.write();
+            table.grow(writer.segment, grown);
+            self.count_segments(&table);
+        }
         let start = self.appended.load(Ordering::Relaxed);
         self.remember(blocks, &places, start, fate);
         self.appended.store(start + grown, Ordering::Release);

@@ -231,8 +231,9 @@ impl Opening<'_> {
     }
 
     fn finish(mut self, options: PackOptions) -> Result<(Shared, Recovered), PackError> {
-        let writer = self.writer(options)?;
-        let index_bytes = self.index.disk_bytes()?.get();
+        let writer = self.writer(&options)?;
+        super::measure_index(self.index.as_ref(), &options)?;
+        options.quota.set_segments(self.table.bytes_disk());
         let shared = Shared {
             dir: self.dir.to_owned(),
             index: self.index,
@@ -249,13 +250,12 @@ impl Opening<'_> {
             synced: Condvar::new(),
             signal: Mutex::new(Signal::default()),
             signalled: Condvar::new(),
-            index_bytes: AtomicU64::new(index_bytes),
         };
         Ok((shared, self.recovered))
     }
 
     /// Goes on in the last segment, or begins one when it is full or not as it should be.
-    fn writer(&mut self, options: PackOptions) -> Result<Writer, PackError> {
+    fn writer(&mut self, options: &PackOptions) -> Result<Writer, PackError> {
         let last = self.table.segments.last_key_value().map(|(segment, entry)| (*segment, *entry));
         if let Some((segment, entry)) = last {
             let is_sound = entry.length >= entry.tally.indexed_to && self.header(segment)? == Some(Ok(entry.salt));

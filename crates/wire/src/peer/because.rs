@@ -2,7 +2,7 @@
 
 use super::{Decoded, PeerDecodeError, put_text, read_text, read_u32, rest_of_tuple};
 use crate::msgpack::{MsgpackError, Reader, Writer};
-use types::{Because, ByteCount, PeerId, UnixMillis};
+use types::{Because, ByteCount, Cid, PeerId, UnixMillis};
 
 const QUEUE: u64 = 0;
 const NO_ROOM: u64 = 1;
@@ -22,7 +22,13 @@ pub(super) fn put(out: &mut Writer, because: &Because) {
     match because {
         Because::Queue { before } => numbers(out, QUEUE, &[*before]),
         Because::NoRoom { needed, free } => numbers(out, NO_ROOM, &[needed.0, free.0]),
-        Because::NoProvider { missing } => numbers(out, NO_PROVIDER, &[*missing]),
+        Because::NoProvider { missing, first: None } => numbers(out, NO_PROVIDER, &[*missing]),
+        Because::NoProvider { missing, first: Some(first) } => {
+            out.array(3);
+            out.uint(NO_PROVIDER);
+            out.uint(*missing);
+            out.raw(&first.to_bytes());
+        }
         Because::NodeDown { error } => text(out, NODE_DOWN, error),
         Because::Throttled => numbers(out, THROTTLED, &[]),
         Because::HandOver { confirmed, needed } => numbers(out, HAND_OVER, &[(*confirmed).into(), (*needed).into()]),
@@ -62,14 +68,19 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Decoded<Because> {
         NO_ROOM | HAND_OVER | MASS_REMOVAL | GRACE | NOT_ENOUGH_PEERS | PARTITION => 2,
         _ => 0,
     };
-    rest_of_tuple(reader, fields, least, |reader| read_values(code, reader))
+    let has_first = code == NO_PROVIDER && fields > 1;
+    rest_of_tuple(reader, fields, least + usize::from(has_first), |reader| read_values(code, has_first, reader))
 }
 
-fn read_values(code: u64, reader: &mut Reader<'_>) -> Decoded<Because> {
+fn read_values(code: u64, has_first: bool, reader: &mut Reader<'_>) -> Decoded<Because> {
     Ok(match code {
         QUEUE => Because::Queue { before: reader.uint()? },
         NO_ROOM => Because::NoRoom { needed: ByteCount(reader.uint()?), free: ByteCount(reader.uint()?) },
-        NO_PROVIDER => Because::NoProvider { missing: reader.uint()? },
+        NO_PROVIDER => {
+            let missing = reader.uint()?;
+            let first = if has_first { Some(Cid::try_from(reader.bytes()?).map_err(|_| MsgpackError::Invalid("cid"))?) } else { None };
+            Because::NoProvider { missing, first }
+        }
         NODE_DOWN => Because::NodeDown { error: read_text(reader)? },
         THROTTLED => Because::Throttled,
         HAND_OVER => Because::HandOver { confirmed: read_u32(reader)?, needed: read_u32(reader)? },

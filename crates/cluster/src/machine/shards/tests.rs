@@ -15,7 +15,7 @@ fn copies(least: u32, most: u32) -> PinOptions {
 /// Three peers with so much room, all known; the own one has the number 0.
 fn table(room: u64) -> Table {
     let mut table = Table::started(Options { members: (1..3).map(peer).collect(), ..Options::new(peer(0), "zero", "test") });
-    table.handle(Event::Space { limit: ByteCount(room), used: ByteCount(0) });
+    table.handle(Event::Space { limit: ByteCount(room), used: ByteCount(0), upkeep: ByteCount(0) });
     for number in 1..3 {
         table.handle(Event::Link(peer(number), LinkState::Up));
         table.handle(Event::Message(peer(number), hello(room, 0, false)));
