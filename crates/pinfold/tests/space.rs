@@ -113,11 +113,13 @@ fn the_whole_directory_stays_under_the_limit_through_adds_pins_unpins_and_collec
         });
     }
     assert!(refusals >= 2, "{refusals} refusals: the limit was reached again and again");
-    let said = own_space(&peer)["used"].as_u64().expect("a number");
     let most = watch.most();
     assert!(most <= limit + limit / 100, "{most} bytes were used of {limit}");
-    let taken = du(&peer.dir);
-    assert!(said.abs_diff(taken) <= limit / 50, "it says {said}, du says {taken}");
+    // What it says is as old as its last look.
+    until("what it says is what du says", LATER, || {
+        let said = own_space(&peer)["used"].as_u64()?;
+        (said.abs_diff(du(&peer.dir)) <= limit / 50).then_some(())
+    });
     eprintln!("{most} of {limit} used at most; {refusals} refusals");
 }
 
