@@ -3,6 +3,7 @@
 mod bandwidth;
 mod car;
 mod go;
+mod heal;
 mod load;
 mod machine;
 mod million;
@@ -55,8 +56,18 @@ pub fn run(root: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
         "car" => car::run(root, &options, load),
         "pins" => pins::run(root, &options, load),
         "bandwidth" => bandwidth::run(root, &options, load),
-        other => bail!("there is no benchmark {other:?}: slice, car, million, pins, bandwidth"),
+        "heal" => heal::run(root, &options, load),
+        "spread" => pure(root, "spread_stays_even_and_little_moves"),
+        "plan" => pure(root, "a_million_pins_are_planned"),
+        other => bail!("there is no benchmark {other:?}: slice, car, million, pins, bandwidth, heal, spread, plan"),
     }
+}
+
+/// A measurement that is a test of the pure crate too: run optimized, with its figures printed.
+fn pure(root: &Path, test: &str) -> anyhow::Result<()> {
+    let arguments = ["test", "--release", "-p", "cluster", "--lib", test, "--", "--nocapture", "--include-ignored"];
+    let status = std::process::Command::new("cargo").args(arguments).current_dir(root).status().context("starting cargo")?;
+    if status.success() { Ok(()) } else { bail!("{test} failed") }
 }
 
 fn parse(arguments: &[&str]) -> anyhow::Result<Options> {

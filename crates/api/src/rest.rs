@@ -9,6 +9,7 @@ mod copies;
 mod events;
 mod json;
 mod limits;
+mod moving;
 mod options;
 mod ours;
 mod peers;

@@ -1,5 +1,6 @@
 //! What goes into the machine and what comes out.
 
+use crate::decisions::{Balancing, Duty};
 pub use crate::machine::{NewRoot, NewUnit};
 use std::collections::BTreeMap;
 use types::{ByteCount, Cid, Depth, PeerId, PeerMessage, Pin, PinOptions, RecordKey, SignedRecord, UnixMillis};
@@ -285,8 +286,8 @@ pub enum Effect {
     Ledger {
         /// Which pin.
         cid: Cid,
-        /// In or out.
-        ours: bool,
+        /// In, with its size, or out.
+        ours: Option<ByteCount>,
     },
     /// Store and spread a record.
     Record(SignedRecord),
@@ -457,6 +458,22 @@ pub enum Notice {
         /// Trusted, or expelled.
         trusted: bool,
     },
+    /// Somebody decided what a peer is there for.
+    Duty {
+        /// Which peer.
+        peer: PeerId,
+        /// Who decided.
+        by: PeerId,
+        /// What.
+        duty: Duty,
+    },
+    /// Somebody decided how copies are balanced.
+    Balancing {
+        /// Who decided.
+        by: PeerId,
+        /// What.
+        mode: Balancing,
+    },
     /// A record was refused, and why.
     RecordRefused {
         /// Which.
@@ -485,6 +502,8 @@ pub struct PeerFacts {
     pub space_reserved: ByteCount,
     /// Takes no new copies.
     pub is_draining: bool,
+    /// The copies it has.
+    pub load: Option<types::Load>,
     /// Last heard of, wall time of this peer.
     pub heard: UnixMillis,
     /// Free labels (`region`, `site`), for spreads.

@@ -3,6 +3,7 @@
 //! up -> suspect (silent) -> down (silent beyond grace); back on the first word. *Draining* is said by the peer itself,
 //! *gone* is said by it on leaving or by a record.
 
+use crate::decisions::{Decisions, Duty};
 use crate::event::PeerFacts;
 use crate::options::PlantedBug;
 use crate::{Effect, Notice, Options, PeerHealth};
@@ -37,14 +38,16 @@ pub(crate) struct Standing {
     pub facts: Option<PeerFacts>,
     /// How far its wall clock is ahead of the own one, in milliseconds, when it last said hello.
     pub clock_ahead: Option<i64>,
+    /// What people decided about it.
+    pub duty: Duty,
     /// Room promised to it since its last hello, which does not show it yet.
     pub promised: ByteCount,
 }
 
 impl Standing {
-    /// Whether it said that it takes no new copies.
+    /// Whether its copies are handed over: it leaves, or people decided so.
     pub fn is_draining(&self) -> bool {
-        self.facts.as_ref().is_some_and(|facts| facts.is_draining)
+        self.duty == Duty::Draining || self.facts.as_ref().is_some_and(|facts| facts.is_draining)
     }
 }
 
@@ -83,8 +86,16 @@ impl Health {
                 incarnation: 0,
                 facts: None,
                 clock_ahead: None,
+                duty: Duty::InUse,
                 promised: ByteCount::ZERO,
             });
+        }
+    }
+
+    /// Follows what people decided.
+    pub fn set_duties(&mut self, decisions: &Decisions) {
+        for (peer, standing) in &mut self.peers {
+            standing.duty = decisions.duty(peer);
         }
     }
 
@@ -126,6 +137,7 @@ impl Health {
             is_draining,
             incarnation,
             clock,
+            load,
         } = message
         else {
             return false;
@@ -148,6 +160,7 @@ impl Health {
             space_used: *space_used,
             space_reserved: *space_reserved,
             is_draining: *is_draining,
+            load: *load,
             heard: now.wall,
             labels: options.labels.get(peer).cloned().unwrap_or_default(),
         });
@@ -213,7 +226,7 @@ impl Health {
         self.peers.get(peer).is_some_and(|standing| standing.phase == PeerHealth::Up)
     }
 
-    /// Whether it said that it takes no new copies.
+    /// Whether its copies are handed over.
     pub fn is_draining(&self, peer: &PeerId) -> bool {
         self.peers.get(peer).is_some_and(Standing::is_draining)
     }
@@ -256,7 +269,7 @@ impl Health {
                 let silent = now.mono.0.saturating_sub(standing.heard.0);
                 !self.is_domain_missing(peer, options) || silent > options.grace.0.saturating_mul(DOMAIN_GRACES)
             }
-            PeerHealth::Up | PeerHealth::Suspect | PeerHealth::Draining => false,
+            PeerHealth::Up | PeerHealth::Suspect | PeerHealth::Cordoned | PeerHealth::Draining => false,
         }
     }
 
@@ -284,7 +297,8 @@ impl Health {
     pub fn shown(&self, peer: &PeerId) -> PeerHealth {
         match self.peers.get(peer) {
             None => PeerHealth::Gone,
-            Some(standing) if standing.phase == PeerHealth::Up && self.is_draining(peer) => PeerHealth::Draining,
+            Some(standing) if standing.phase == PeerHealth::Up && standing.is_draining() => PeerHealth::Draining,
+            Some(standing) if standing.phase == PeerHealth::Up && standing.duty == Duty::Cordoned => PeerHealth::Cordoned,
             Some(standing) => standing.phase,
         }
     }
@@ -431,23 +445,10 @@ mod tests {
         health.left(&peer(1));
         health.hello(&peer(1), &hello(1, 0, false), &options, at(2));
         assert!(health.is_gone(&peer(1)), "a late hello of the same start");
-        let PeerMessage::Hello { name, node_addresses, gateway, api, space_limit, space_used, space_reserved, is_draining, clock, .. } =
-            hello(1, 0, false)
-        else {
-            return;
-        };
-        let again = PeerMessage::Hello {
-            name,
-            node_addresses,
-            gateway,
-            api,
-            space_limit,
-            space_used,
-            space_reserved,
-            is_draining,
-            incarnation: 2,
-            clock,
-        };
+        let mut again = hello(1, 0, false);
+        if let PeerMessage::Hello { incarnation, .. } = &mut again {
+            *incarnation = 2;
+        }
         assert!(health.hello(&peer(1), &again, &options, at(3)));
         assert!(!health.is_gone(&peer(1)));
     }

@@ -24,6 +24,7 @@ mod machine;
 pub mod tracker;
 
 mod adding;
+pub mod decisions;
 mod explain;
 mod health;
 mod holdings;
@@ -32,6 +33,7 @@ mod look;
 pub mod membership;
 mod outbox;
 pub mod placement;
+pub mod plan;
 mod repair;
 mod space;
 
@@ -43,6 +45,7 @@ pub mod order;
 #[cfg(test)]
 mod testing;
 
+pub use decisions::{Balancing, Duty};
 pub use event::{
     Answer, Change, Command, Effect, Event, LinkState, Missing, NewRoot, NewUnit, NodeFailure, NodeOp, NodeOutcome, Notice, OpId,
     PinChange, RequestId, SharedChange, SubmitId, ViewState,

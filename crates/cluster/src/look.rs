@@ -1,13 +1,15 @@
 //! A look at all parts at once, for decisions that need more than one of them.
 
 use crate::Options;
+use crate::decisions::{Decisions, Duty};
 use crate::health::Health;
 use crate::holdings::Holdings;
 use crate::placement::{Candidate, Rules, filter};
 use crate::report::PeerHealth;
 use crate::space::Space;
 use crate::tracker::Tracker;
-use types::{Because, ByteCount, Cid, Now, PeerId, Pin, PinKind, Replicas};
+use std::collections::BTreeMap;
+use types::{Because, ByteCount, Cid, Load, Now, PeerId, Pin, PinKind, Replicas};
 
 /// Borrowed parts.
 #[derive(Clone, Copy)]
@@ -17,7 +19,10 @@ pub(crate) struct Look<'a> {
     pub holdings: &'a Holdings,
     pub health: &'a Health,
     pub space: &'a Space,
+    /// The own copies are handed over.
     pub is_leaving: bool,
+    /// What people decided.
+    pub decisions: &'a Decisions,
     pub now: Now,
 }
 
@@ -25,12 +30,16 @@ impl Look<'_> {
     /// All members as candidates for copies.
     pub fn candidates(&self) -> Vec<Candidate> {
         let (limit, _) = self.space.numbers();
+        let own = self.tracker.placed_and_foreign();
         let me = Candidate {
             peer: self.options.me,
             is_up: true,
             is_draining: self.is_leaving,
+            is_cordoned: self.decisions.duty(&self.options.me) == Duty::Cordoned,
             limit,
             free: self.space.free(),
+            capacity: limit - own.map(|(_, foreign)| foreign).unwrap_or_default(),
+            placed: own.map(|(placed, _)| placed).unwrap_or_default(),
             domain: self.options.domain(&self.options.me).map(str::to_owned),
         };
         let others = self.health.iter().filter(|(_, standing)| standing.phase != PeerHealth::Gone).map(|(peer, standing)| {
@@ -40,12 +49,17 @@ impl Look<'_> {
                 Some(facts) => (facts.space_limit, facts.space_limit - facts.space_used - facts.space_reserved - standing.promised),
                 None => (ByteCount::ZERO, ByteCount::ZERO),
             };
+            let load = standing.facts.as_ref().and_then(|facts| facts.load);
             Candidate {
                 peer: *peer,
                 is_up: standing.phase == PeerHealth::Up && standing.facts.is_some(),
                 is_draining: standing.is_draining(),
+                is_cordoned: standing.duty == Duty::Cordoned,
                 limit,
                 free,
+                capacity: capacity(limit, load),
+                // What was promised is on its way there.
+                placed: load.map(|load| load.placed).unwrap_or(limit - free) + standing.promised,
                 domain: self.options.domain(peer).map(str::to_owned),
             }
         });
@@ -73,6 +87,12 @@ impl Look<'_> {
             listed.push(format!("and {} more", others.len() - SHOWN));
         }
         format!("Of the others {}.", listed.join(", "))
+    }
+
+    /// What everybody said that it has, the own peer included.
+    pub fn loads(&self) -> BTreeMap<PeerId, Load> {
+        let said = self.health.iter().filter_map(|(peer, standing)| Some((*peer, standing.facts.as_ref()?.load?)));
+        said.chain(self.tracker.load().map(|load| (self.options.me, load))).collect()
     }
 
     /// Whether this peer, the own one included, is known to hold a pin that is placed on it.
@@ -122,4 +142,9 @@ impl Look<'_> {
         };
         matches!(because, Some(Because::NoRoom { .. }))
     }
+}
+
+/// Room for the cluster's copies under a limit.
+fn capacity(limit: ByteCount, load: Option<Load>) -> ByteCount {
+    limit - load.map(|load| load.foreign).unwrap_or_default()
 }

@@ -9,7 +9,8 @@ macro_rules! look {
             holdings: &$parts.holdings,
             health: &$parts.health,
             space: &$parts.space,
-            is_leaving: $parts.leaving.is_some(),
+            is_leaving: $parts.leaving.is_some() || $parts.membership.decisions().duty(&$ctx.options.me) == crate::Duty::Draining,
+            decisions: $parts.membership.decisions(),
             now: $ctx.now,
         }
     };
@@ -97,7 +98,8 @@ impl Machine {
     pub fn new(options: Options, now: Now) -> Machine {
         let membership = Membership::new(&options);
         let others = others(&membership, &options);
-        let health = Health::new(membership.trusted(), &options.me, now);
+        let mut health = Health::new(membership.trusted(), &options.me, now);
+        health.set_duties(membership.decisions());
         let parts = Parts {
             tracker: Tracker::new(),
             holdings: Holdings::default(),
@@ -173,7 +175,10 @@ impl Parts {
             Event::Shared(change) => self.shared(change, ctx),
             Event::Submitted(id, result) => self.submitted(id, result, ctx),
             Event::Node(op, outcome) => self.tracker.node(op, outcome, &mut self.space, ctx),
-            Event::Space { limit, used, upkeep } => self.space.measured(limit, used, upkeep),
+            Event::Space { limit, used, upkeep } => {
+                self.space.measured(limit, used, upkeep);
+                self.tracker.measured(used, ctx.now);
+            }
             Event::Lost(cid) => self.tracker.lost(cid, ctx),
             Event::Facts { node_addresses, gateway, api } => {
                 self.facts = Facts { node_addresses, gateway, api };
@@ -243,6 +248,9 @@ impl Parts {
         if !silent.is_empty() {
             self.tracker.unconfirm(&silent);
             self.repair.look_soon(ctx);
+            if silent.iter().any(|peer| self.health.is_lost(peer, ctx.options, ctx.now)) {
+                self.repair.look_now(ctx);
+            }
         }
         if self.next_hello <= ctx.now.mono && !self.others.is_empty() {
             self.next_hello = ctx.now.after(ctx.options.pace.hello);
@@ -304,6 +312,7 @@ impl Parts {
             is_draining: self.leaving.is_some(),
             incarnation: ctx.options.incarnation,
             clock: ctx.now.wall,
+            load: self.tracker.load(),
         }
     }
 
@@ -315,6 +324,9 @@ impl Parts {
             }
         }
         self.health.set_members(self.membership.trusted(), &ctx.options.me, ctx.now);
+        self.health.set_duties(self.membership.decisions());
+        // What was decided about this peer is seen by others in what it takes and gives; they hear of it at once.
+        self.next_hello = ctx.now.mono;
         self.others = others(&self.membership, ctx.options);
         self.repair.look_soon(ctx);
     }
@@ -324,5 +336,7 @@ fn others(membership: &Membership, options: &Options) -> Vec<PeerId> {
     membership.trusted().iter().filter(|peer| **peer != options.me).copied().collect()
 }
 
+#[cfg(test)]
+mod moving_tests;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! the order of arrival of a chain of invitations does not matter. An expulsion by one trusted author stands until the
 //! same author takes it back.
 
+use crate::decisions::{self, Balancing, Decisions, Duty};
 use crate::{Effect, Notice, Options};
 use std::collections::{BTreeMap, BTreeSet};
 use types::{PeerId, RecordKey, RecordKind, SignedRecord};
@@ -54,6 +55,7 @@ pub(crate) struct Membership {
     records: BTreeMap<RecordKey, SignedRecord>,
     waiting: BTreeMap<RecordKey, SignedRecord>,
     trusted: BTreeSet<PeerId>,
+    decisions: Decisions,
 }
 
 impl Membership {
@@ -62,8 +64,10 @@ impl Membership {
         let mut start: BTreeSet<PeerId> = options.members.iter().copied().collect();
         start.insert(options.me);
         let records = options.records.iter().take(RECORDS_MOST).map(|record| (record.key.clone(), record.clone())).collect();
-        let mut membership = Membership { trusted: start.clone(), start, records, waiting: BTreeMap::new() };
+        let mut membership =
+            Membership { trusted: start.clone(), start, records, waiting: BTreeMap::new(), decisions: Decisions::default() };
         membership.trusted = membership.judge();
+        membership.decisions = Decisions::of(membership.records.values());
         membership
     }
 
@@ -72,7 +76,18 @@ impl Membership {
         &self.trusted
     }
 
-    /// Takes a record; true when trust changed.
+    /// What people decided about the peers.
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
+    }
+
+    /// The version of the next record of a kind about a key, whoever writes it.
+    pub fn next_version(&self, kind: RecordKind, key: &[u8]) -> u64 {
+        let version = |key: &RecordKey| self.records.get(key).map_or(0, |record| record.version);
+        decisions::next_version(self.records.keys(), version, (kind, key))
+    }
+
+    /// Takes a record; true when trust or a decision changed.
     pub fn take(&mut self, record: SignedRecord, options: &Options, effects: &mut Vec<Effect>) -> bool {
         match self.check(&record, options) {
             Ok(true) => {}
@@ -90,8 +105,9 @@ impl Membership {
         let before = self.trusted.clone();
         self.trusted = self.judge();
         self.take_waiting(effects);
+        let decided = std::mem::replace(&mut self.decisions, Decisions::of(self.records.values()));
         if self.trusted == before {
-            return false;
+            return decided != self.decisions;
         }
         effects.push(Effect::Trusted(self.trusted.iter().copied().collect()));
         true
@@ -141,6 +157,12 @@ impl Membership {
         if let Some((peer, document)) = member_of(&record) {
             let trusted = document == MemberDocument::Trusted;
             effects.push(Effect::Note(Notice::Membership { peer, by: record.key.author, trusted }));
+        }
+        let value = record.value.as_deref().unwrap_or_default();
+        match (record.key.kind, Duty::decode(value), Balancing::decode(value), PeerId::from_bytes(&record.key.key)) {
+            (RecordKind::Duty, Some(duty), _, Ok(peer)) => effects.push(Effect::Note(Notice::Duty { peer, by: record.key.author, duty })),
+            (RecordKind::Balance, _, Some(mode), _) => effects.push(Effect::Note(Notice::Balancing { by: record.key.author, mode })),
+            _ => {}
         }
         effects.push(Effect::Record(record.clone()));
         self.records.insert(record.key.clone(), record);

@@ -33,15 +33,18 @@ impl DefaultClass {
     }
 }
 
-/// How fast lost copies are replaced.
+/// How fast lost copies are replaced and others moved. Every peer has these limits for what it proposes itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RepairLimits {
     /// Off: nothing is repaired (Go's default).
     pub is_on: bool,
-    /// Pins re-placed per minute, at most.
+    /// Pins re-placed per minute, at most: what writing them costs. Small pins are cheap to copy, so bytes are the limit that
+    /// people feel.
     pub pins_per_minute: u32,
-    /// Bytes re-placed per minute, at most, where sizes are known.
+    /// Bytes re-placed per minute because copies were lost. Where a size is not known the average counts.
     pub bytes_per_minute: u64,
+    /// Bytes moved per minute while nothing is at risk: draining and balancing.
+    pub move_bytes_per_minute: u64,
     /// How long the second proposer waits for the first, the third for the second.
     pub patience: Millis,
     /// Between two walks over all pins when something is not as wished.
@@ -50,21 +53,22 @@ pub struct RepairLimits {
     pub walk_quiet: Millis,
     /// How long a pin must have too many confirmed copies before one goes.
     pub trim_after: Millis,
-    /// Whether copies move to peers that hold less than their share.
-    pub pulls: bool,
+    /// Whether copies move by themselves to peers that hold less than their share.
+    pub balances: bool,
 }
 
 impl Default for RepairLimits {
     fn default() -> RepairLimits {
         RepairLimits {
             is_on: true,
-            pins_per_minute: 600,
-            bytes_per_minute: 64 << 30,
+            pins_per_minute: 60_000,
+            bytes_per_minute: 60 * (500 << 20),
+            move_bytes_per_minute: 60 * (100 << 20),
             patience: Millis::seconds(2),
             walk_busy: Millis::seconds(30),
             walk_quiet: Millis::minutes(10),
             trim_after: Millis::minutes(10),
-            pulls: false,
+            balances: true,
         }
     }
 }

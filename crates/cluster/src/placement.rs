@@ -3,13 +3,13 @@
 //! The same on every peer: scores are integers made from the CID and the peer's id. Valid holders stay; ranks decide
 //! who is added and who is dropped. Start with [`place`].
 
+pub mod balance;
 pub mod filter;
-pub mod pull;
 pub mod score;
 pub mod spread;
 
-use std::collections::BTreeSet;
-use types::{ByteCount, Cid, PeerId};
+use std::collections::{BTreeMap, BTreeSet};
+use types::{ByteCount, Cid, PeerId, Pin};
 
 pub use filter::Unfit;
 
@@ -20,14 +20,27 @@ pub struct Candidate {
     pub peer: PeerId,
     /// It is heard of now.
     pub is_up: bool,
-    /// It takes no new copies.
+    /// It hands its copies over.
     pub is_draining: bool,
+    /// It takes no new copies and keeps those it has.
+    pub is_cordoned: bool,
     /// Limit of its store.
     pub limit: ByteCount,
     /// Free of it, reservations and promises taken off.
     pub free: ByteCount,
+    /// Bytes that the cluster's copies may take there: the limit without what others use of it.
+    pub capacity: ByteCount,
+    /// Bytes that they take, as far as it said so.
+    pub placed: ByteCount,
     /// Its failure domain, where one is configured.
     pub domain: Option<String>,
+}
+
+impl Candidate {
+    /// Whether it could be given new copies, room aside.
+    pub fn takes_copies(&self) -> bool {
+        self.is_up && !self.is_draining && !self.is_cordoned
+    }
 }
 
 /// What is asked of a placement.
@@ -110,8 +123,32 @@ pub fn place(cid: &Cid, candidates: &[Candidate], rules: &Rules, current: &[Peer
 /// The best `count` peers among `fit` beside `kept`: preferred ones first, then by score, spread over domains.
 pub fn add(cid: &Cid, fit: &[&Candidate], rules: &Rules, kept: &[PeerId], all: &[Candidate], count: usize) -> Vec<PeerId> {
     let copies = (kept.len() + count).max(1) as u64;
-    let scored = score::ranked(cid, fit, &score::weights(all, copies), &rules.prefer);
+    add_weighted(cid, fit, &score::weights(all, copies), rules, kept, all, count)
+}
+
+/// The same with weights that were fitted before.
+pub fn add_weighted(
+    cid: &Cid,
+    fit: &[&Candidate],
+    weights: &BTreeMap<PeerId, u64>,
+    rules: &Rules,
+    kept: &[PeerId],
+    all: &[Candidate],
+    count: usize,
+) -> Vec<PeerId> {
+    let scored = score::ranked(cid, fit, weights, &rules.prefer);
     spread::pick(&scored, rules, kept, all, count)
+}
+
+/// Whether a peer may get the copy of `from`: it has none, has room, and no failure domain gets a second copy by it.
+pub fn may_take(candidate: &Candidate, rules: &Rules, pin: &Pin, from: &PeerId, all: &[Candidate]) -> bool {
+    if pin.placement.contains(&candidate.peer) || filter::check(candidate, rules).is_some() {
+        return false;
+    }
+    let Some(domain) = &candidate.domain else { return true };
+    let stays_there =
+        |other: &Candidate| other.peer != *from && pin.placement.contains(&other.peer) && other.domain.as_ref() == Some(domain);
+    !all.iter().any(stays_there)
 }
 
 #[cfg(test)]

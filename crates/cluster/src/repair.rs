@@ -6,18 +6,23 @@
 
 mod graves;
 pub mod judge;
+mod shipping;
 mod tokens;
+mod turns;
 
 use crate::context::Context;
 use crate::look::Look;
 use crate::options::PlantedBug;
 use crate::order::Distances;
+use crate::placement::{self, Rules};
 use crate::{Change, Effect, Notice, PinChange};
 use graves::Graves;
-use judge::{Verdict, judge};
+use judge::{Verdict, giver, is_whole, judge};
+use shipping::Orders;
 use std::collections::{BTreeMap, BTreeSet};
 use tokens::Tokens;
-use types::{Because, Cid, Millis, PeerId, Pin, UnixMillis};
+use turns::{Kind, Turn, Turns};
+use types::{Because, ByteCount, Cid, Millis, PeerId, Pin, UnixMillis};
 
 /// Pins looked at in one wake.
 const PAGE: usize = 500;
@@ -27,14 +32,16 @@ const PAGE_PAUSE: Millis = Millis(20);
 const WALK_GAP: Millis = Millis::seconds(10);
 /// While this peer leaves, between two walks.
 const WALK_LEAVING: Millis = Millis::seconds(2);
-/// Pins that wait for this peer's turn; more are found by the next walk.
-const NOTICED_MOST: usize = 10_000;
+/// Copies that this peer hands over at a time: a drain that is turned back ends with these.
+const HAND_OVERS_MOST: u64 = 2_000;
+/// The order of copies that are moved for balance: behind all that drain.
+const BALANCE_LAST: u32 = 1_000_000;
 /// Changes in one write.
 const WRITE_MOST: usize = 100;
 /// A write whose result was not seen for so long is tried again.
 const WRITE_AGAIN: Millis = Millis::seconds(30);
 /// Out of tokens: looked at again.
-const THROTTLED: Millis = Millis::seconds(2);
+const THROTTLED: Millis = Millis(500);
 /// Pins remembered as being repaired, to say when they are healed.
 const REPAIRING_MOST: usize = 10_000;
 
@@ -45,6 +52,10 @@ pub(crate) struct Counts {
     pub pins: u64,
     /// With fewer confirmed live copies than their least.
     pub short: u64,
+    /// Placements of those that are not on every peer, and how many these are.
+    pub placements: u64,
+    /// See `placements`.
+    pub spread: u64,
     /// Placed on this peer.
     pub placed_here: u64,
     /// Placed on this peer and confirmed nowhere else.
@@ -58,18 +69,23 @@ pub(crate) struct Counts {
 pub(crate) struct Repair {
     cursor: Option<Cid>,
     next: Millis,
+    /// The next walk does not wait.
+    is_urgent: bool,
     ended: Millis,
     counting: Counts,
     counted: Counts,
     /// Full walks since start.
     pub walks: u64,
-    noticed: BTreeMap<Cid, Millis>,
-    due: BTreeSet<(Millis, Cid)>,
+    turns: Turns,
+    orders: Orders,
     writing: BTreeMap<Cid, Millis>,
     surplus: BTreeMap<Cid, Millis>,
     repairing: BTreeSet<Cid>,
     pins: Tokens,
-    bytes: Tokens,
+    /// Bytes by kind.
+    heals: Tokens,
+    moves: Tokens,
+    throttled: Option<Millis>,
     distances: Distances,
     graves: Graves,
 }
@@ -79,17 +95,20 @@ impl Repair {
         Repair {
             cursor: None,
             next: Millis(0),
+            is_urgent: false,
             ended: Millis(0),
             counting: Counts::default(),
             counted: Counts::default(),
             walks: 0,
-            noticed: BTreeMap::new(),
-            due: BTreeSet::new(),
+            turns: Turns::default(),
+            orders: Orders::default(),
             writing: BTreeMap::new(),
             surplus: BTreeMap::new(),
             repairing: BTreeSet::new(),
             pins: Tokens::new(u64::from(limits.pins_per_minute)),
-            bytes: Tokens::new(limits.bytes_per_minute),
+            heals: Tokens::new(limits.bytes_per_minute),
+            moves: Tokens::new(limits.move_bytes_per_minute),
+            throttled: None,
             distances: Distances::default(),
             graves: Graves::default(),
         }
@@ -102,10 +121,11 @@ impl Repair {
         }
     }
 
-    /// Somebody waits for what the walk finds: the next one begins at once.
+    /// A peer is lost, or somebody waits for what the walk finds: walk at once, and once more from the start if a walk is under way.
     pub fn look_now(&mut self, ctx: &Context) {
+        self.is_urgent = true;
         if self.cursor.is_none() {
-            self.next = ctx.now.mono;
+            self.next = self.next.min(ctx.now.mono);
         }
     }
 
@@ -124,7 +144,7 @@ impl Repair {
         let cid = &change.cid;
         self.writing.remove(cid);
         self.surplus.remove(cid);
-        self.unnotice(cid);
+        self.turns.remove(cid);
         match (&change.before, &change.after) {
             (Some(before), None) => self.graves.bury(before),
             (None, Some((after, _))) if self.graves.is_ghost(after) => self.notice(after, look, true, ctx),
@@ -144,12 +164,13 @@ impl Repair {
 
     /// When this peer may propose for a pin that it noticed.
     pub fn proposes_at(&self, cid: &Cid) -> Option<Millis> {
-        self.noticed.get(cid).copied()
+        self.turns.get(cid).map(|turn| turn.at)
     }
 
     /// When [`Repair::advance`] next has something to do.
     pub fn next_wake(&self) -> Option<Millis> {
-        self.due.first().map(|(at, _)| *at).into_iter().chain([self.next]).min()
+        let ready = self.turns.is_any_ready().then(|| self.throttled.unwrap_or_default());
+        self.turns.next_due().into_iter().chain(ready).chain([self.next]).min()
     }
 
     /// Goes one page on, and proposes what has its turn. The changes are to be submitted.
@@ -157,19 +178,14 @@ impl Repair {
         let mut changes = Vec::new();
         if !ctx.may_repair() {
             self.next = self.next.max(ctx.now.after(Millis::seconds(1)));
-            self.noticed.clear();
-            self.due.clear();
+            self.turns.clear();
             return changes;
         }
         let may_write =
             look.options.repair.is_on && (!look.health.is_split() || look.options.planted == Some(PlantedBug::IgnoresPartition));
-        while changes.len() < WRITE_MOST {
-            let Some((at, cid)) = self.due.first().copied().filter(|(at, _)| *at <= ctx.now.mono) else { break };
-            self.due.remove(&(at, cid));
-            self.noticed.remove(&cid);
-            if let Some((pin, _)) = ctx.shared.pin(&cid) {
-                self.act(&pin, look, may_write, &mut changes, ctx);
-            }
+        self.throttled = None;
+        for kind in [Kind::Heal, Kind::Move] {
+            self.take_turns(kind, may_write, look, &mut changes, ctx);
         }
         if self.next <= ctx.now.mono {
             self.walk(look, may_write, ctx);
@@ -177,8 +193,39 @@ impl Repair {
         changes
     }
 
+    /// Does what has its turn, fewest copies first, until a limit is reached.
+    fn take_turns(&mut self, kind: Kind, may_write: bool, look: Look, changes: &mut Vec<Change>, ctx: &mut Context) {
+        let mut room = match kind {
+            Kind::Heal => u64::MAX,
+            Kind::Move if self.turns.is_any_ready() || self.turns.next_due().is_some() => {
+                HAND_OVERS_MOST.saturating_sub(look.tracker.hand_overs())
+            }
+            Kind::Move => 0,
+        };
+        while changes.len() < WRITE_MOST {
+            let Some((cid, turn)) = self.turns.next(kind, ctx.now) else { return };
+            let pin = ctx.shared.pin(&cid).map(|(pin, _)| pin).filter(|_| may_write);
+            let is_done = match pin {
+                Some(_) if room == 0 => false,
+                Some(pin) => self.act(&pin, turn, look, changes, ctx),
+                None => true,
+            };
+            if !is_done {
+                self.throttled = Some(ctx.now.after(THROTTLED));
+                return;
+            }
+            room -= 1;
+            self.turns.remove(&cid);
+        }
+    }
+
     fn walk(&mut self, look: Look, may_write: bool, ctx: &mut Context) {
         let (shared, cursor) = (ctx.shared, self.cursor);
+        if cursor.is_none() {
+            self.is_urgent = false;
+            self.turns.drop_shipments();
+            self.orders.begin(self.copies().unwrap_or(1000), look);
+        }
         let mut last = None;
         let seen = shared.each_pin_after(cursor.as_ref(), PAGE, &mut |pin, _| {
             self.count(pin, look, ctx);
@@ -198,25 +245,34 @@ impl Repair {
         let (seen, known) = look.health.seen();
         let is_busy = self.counted.short > 0 || seen < known || !self.surplus.is_empty() || look.holdings.exceptions_count() > 0;
         let pause = match (look.is_leaving, is_busy) {
-            (true, _) => WALK_LEAVING.min(limits.walk_busy),
-            (false, true) => limits.walk_busy,
-            (false, false) => limits.walk_quiet,
+            _ if self.is_urgent => Millis(0),
+            (true, _) if self.counted.placed_here > 0 => WALK_LEAVING.min(limits.walk_busy),
+            _ if self.orders.is_active() => WALK_GAP.min(limits.walk_busy),
+            (_, true) => limits.walk_busy,
+            (_, false) => limits.walk_quiet,
         };
         self.next = ctx.now.after(pause);
         self.writing.retain(|_, at| at.0.saturating_add(WRITE_AGAIN.0) > ctx.now.mono.0);
+    }
+
+    /// Copies of an item on average, in thousandths, as the last walk counted them.
+    pub fn copies(&self) -> Option<u64> {
+        (self.counted.placements * 1000).checked_div(self.counted.spread)
     }
 
     fn count(&mut self, pin: &Pin, look: Look, ctx: &mut Context) {
         self.counting.pins += 1;
         let Some((least, _)) = look.wished(pin) else { return };
         let confirmed = look.confirmed_live(pin);
+        self.counting.spread += 1;
+        self.counting.placements += pin.placement.len() as u64;
         self.counting.short += u64::from(confirmed < least);
         if pin.placement.contains(&look.options.me) {
             let own = u32::from(look.is_confirmed(&look.options.me, &pin.cid));
             self.counting.placed_here += 1;
             self.counting.only_here += u64::from(confirmed == own);
             if look.is_leaving {
-                self.counting.hopeless_here += u64::from(matches!(self.judge(pin, look), Verdict::Hopeless(_)));
+                self.counting.hopeless_here += u64::from(matches!(self.judge(pin, None, None, look), Verdict::Hopeless(_)));
             }
         }
         if confirmed >= least && self.repairing.remove(&pin.cid) {
@@ -227,43 +283,60 @@ impl Repair {
     /// Looks whether something is to be done about a pin, and when it is this peer's turn.
     fn notice(&mut self, pin: &Pin, look: Look, may_write: bool, ctx: &Context) {
         let cid = pin.cid;
-        if !may_write || self.noticed.contains_key(&cid) || self.writing.contains_key(&cid) {
+        if !may_write || self.turns.get(&cid).is_some() || self.writing.contains_key(&cid) {
             return;
         }
-        let verdict = self.judge(pin, look);
-        if !matches!(verdict, Verdict::Trim { .. } | Verdict::Move { .. }) {
+        let verdict = self.judge(pin, None, None, look);
+        if !matches!(verdict, Verdict::Trim { .. }) {
             self.surplus.remove(&cid);
         }
-        match verdict {
-            Verdict::Fine | Verdict::Hopeless(_) => {}
-            Verdict::Replace { .. } | Verdict::Expired => {
-                let rank = self.rank(&cid, look);
-                let at = ctx.now.after(Millis(look.options.repair.patience.0.saturating_mul(u64::from(rank))));
-                if self.noticed.len() < NOTICED_MOST {
-                    self.noticed.insert(cid, at);
-                    self.due.insert((at, cid));
-                }
+        let now = ctx.now.mono;
+        let turn = match verdict {
+            Verdict::Hopeless(_) => return,
+            Verdict::Fine => match self.ships(pin, look, ctx) {
+                Some(ships) => Turn { at: now, kind: Kind::Move, staying: BALANCE_LAST, ships: Some(ships) },
+                None => return,
+            },
+            Verdict::Replace { is_urgent, staying, .. } => {
+                let kind = if is_urgent { Kind::Heal } else { Kind::Move };
+                Turn { at: self.patience(pin, look, ctx), kind, staying, ships: None }
             }
-            Verdict::Trim { .. } | Verdict::Move { .. } => {
-                let since = *self.surplus.entry(cid).or_insert(ctx.now.mono);
-                let is_due = ctx.now.mono.0.saturating_sub(since.0) >= look.options.repair.trim_after.0;
-                if is_due && self.noticed.len() < NOTICED_MOST && self.rank(&cid, look) == 0 {
-                    self.noticed.insert(cid, ctx.now.mono);
-                    self.due.insert((ctx.now.mono, cid));
+            Verdict::Expired => Turn { at: self.patience(pin, look, ctx), kind: Kind::Heal, staying: BALANCE_LAST, ships: None },
+            Verdict::Trim { .. } => {
+                let since = *self.surplus.entry(cid).or_insert(now);
+                let is_due = now.0.saturating_sub(since.0) >= look.options.repair.trim_after.0;
+                if !is_due || self.rank(&cid, look) != 0 {
+                    return;
                 }
+                Turn { at: now, kind: Kind::Heal, staying: BALANCE_LAST, ships: None }
             }
-        }
+        };
+        self.turns.insert(cid, turn);
     }
 
-    fn unnotice(&mut self, cid: &Cid) {
-        if let Some(at) = self.noticed.remove(cid) {
-            self.due.remove(&(at, *cid));
+    /// Who gets the own copy of a pin that is as it should be, when this peer has more than its share.
+    fn ships(&mut self, pin: &Pin, look: Look, ctx: &Context) -> Option<(PeerId, ByteCount)> {
+        let me = look.options.me;
+        if !self.orders.is_active() || !pin.placement.contains(&me) || !is_whole(pin, look) {
+            return None;
         }
+        let size = ctx.shared.own_size(&pin.cid)?;
+        Some((self.orders.choose(pin, size, &me)?, size))
+    }
+
+    /// When it is this peer's turn: who gives its copy up goes first, then by rank.
+    fn patience(&mut self, pin: &Pin, look: Look, ctx: &Context) -> Millis {
+        let turns = match giver(pin, look) {
+            Some(giver) if giver == look.options.me => 0,
+            Some(_) => self.rank(&pin.cid, look) + 1,
+            None => self.rank(&pin.cid, look),
+        };
+        ctx.now.after(Millis(look.options.repair.patience.0.saturating_mul(u64::from(turns))))
     }
 
     /// A ghost ends as an expired pin does.
-    fn judge(&self, pin: &Pin, look: Look) -> Verdict {
-        if self.graves.is_ghost(pin) { Verdict::Expired } else { judge(pin, look) }
+    fn judge(&self, pin: &Pin, size: Option<ByteCount>, prefer: Option<PeerId>, look: Look) -> Verdict {
+        if self.graves.is_ghost(pin) { Verdict::Expired } else { judge(pin, size, prefer, look) }
     }
 
     /// This peer's place among those who could propose: live, trusted, staying.
@@ -283,38 +356,43 @@ impl Repair {
         self.distances.rank(cid, &look.options.me, others.into_iter())
     }
 
-    /// It is this peer's turn: judge again, from the wish as it is.
-    fn act(&mut self, pin: &Pin, look: Look, may_write: bool, changes: &mut Vec<Change>, ctx: &mut Context) {
+    /// It is this peer's turn: judge again, from the wish as it is. False: not now, a limit is reached.
+    fn act(&mut self, pin: &Pin, turn: Turn, look: Look, changes: &mut Vec<Change>, ctx: &mut Context) -> bool {
         let cid = pin.cid;
-        if !may_write {
-            return;
-        }
-        let (placement, lost, gained) = match self.judge(pin, look) {
-            Verdict::Fine | Verdict::Hopeless(_) => return,
-            Verdict::Expired => {
+        let size = ctx.shared.own_size(&cid).or_else(|| look.space.size(&cid)).filter(|size| *size > ByteCount::ZERO);
+        let gives = look.is_leaving && pin.placement.contains(&look.options.me);
+        let prefer = size.filter(|_| gives).and_then(|size| self.orders.drains_to(pin, size, look));
+        let (placement, lost, gained) = match (self.judge(pin, size, prefer, look), turn.ships) {
+            (Verdict::Expired, _) => {
                 self.writing.insert(cid, ctx.now.mono);
                 changes.push(Change::Remove(cid));
-                return;
+                return true;
             }
-            Verdict::Replace { placement, lost, gained } => (placement, lost, gained),
-            Verdict::Trim { placement } => (placement, Vec::new(), Vec::new()),
-            Verdict::Move { placement, gained, .. } => (placement, Vec::new(), vec![gained]),
+            (Verdict::Replace { placement, lost, gained, .. }, _) => (placement, lost, gained),
+            (Verdict::Trim { placement }, _) => (placement, Vec::new(), Vec::new()),
+            (Verdict::Fine, Some((to, size))) => match shipped(pin, &to, size, look) {
+                Some(placement) => (placement, Vec::new(), vec![to]),
+                None => return true,
+            },
+            (Verdict::Fine | Verdict::Hopeless(_), _) => return true,
         };
-        let bytes = look.space.size(&cid).unwrap_or_default().get().saturating_mul(gained.len() as u64);
-        if !self.pins.take(1, ctx.now) || (bytes > 0 && !self.bytes.take(bytes, ctx.now)) {
-            let at = ctx.now.after(THROTTLED);
-            self.noticed.insert(cid, at);
-            self.due.insert((at, cid));
-            return;
+        let bytes = size.unwrap_or_else(|| look.tracker.mean_size()).get().saturating_mul(gained.len() as u64);
+        let limit = if turn.kind == Kind::Heal { &mut self.heals } else { &mut self.moves };
+        if (bytes > 0 && !limit.take(bytes, ctx.now)) || !self.pins.take(1, ctx.now) {
+            return false;
         }
-        if !lost.is_empty() {
+        if gives {
+            self.orders.handed_over(&gained, size.unwrap_or_default());
+        }
+        if !lost.is_empty() && turn.kind == Kind::Heal {
             ctx.effects.push(Effect::Note(Notice::Repairing { cid, lost, gained }));
-        }
-        if self.repairing.len() < REPAIRING_MOST {
-            self.repairing.insert(cid);
+            if self.repairing.len() < REPAIRING_MOST {
+                self.repairing.insert(cid);
+            }
         }
         self.writing.insert(cid, ctx.now.mono);
         changes.push(Change::Put(Box::new(Pin { placement, ..pin.clone() })));
+        true
     }
 
     /// Why a short pin is not repaired now, and what it waits for.
@@ -328,12 +406,22 @@ impl Repair {
         if let Some((peer, at)) = silent {
             return Some((Because::Grace { peer, until: look.now.wall_at(at) }, Some(at)));
         }
-        match judge(pin, look) {
+        match judge(pin, look.space.size(&pin.cid), None, look) {
             Verdict::Hopeless(because) => Some((because, Some(self.next))),
             Verdict::Replace { .. } => Some((Because::Throttled, Some(self.proposes_at(&pin.cid).unwrap_or(self.next)))),
             _ => None,
         }
     }
+}
+
+/// The placement once `to` has the own copy, if it may have it still.
+fn shipped(pin: &Pin, to: &PeerId, size: ByteCount, look: Look) -> Option<Vec<PeerId>> {
+    let me = look.options.me;
+    let candidates = look.candidates();
+    let taker = candidates.iter().find(|candidate| candidate.peer == *to)?;
+    let rules = Rules { size: Some(size), ..Rules::copies(1, 1, 1) };
+    let is_right = pin.placement.contains(&me) && is_whole(pin, look) && placement::may_take(taker, &rules, pin, &me, &candidates);
+    is_right.then(|| pin.placement.iter().filter(|peer| **peer != me).chain([to]).copied().collect())
 }
 
 #[cfg(test)]

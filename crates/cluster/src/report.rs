@@ -1,6 +1,7 @@
 //! What doors show: copies, peers, explanations. Read from the machine between events, never through its loop.
 
-use types::{Because, ByteCount, Cid, PeerId, PinState, UnixMillis};
+use crate::decisions::Duty;
+use types::{Because, ByteCount, Cid, Load, PeerId, PinState, UnixMillis};
 
 /// One pin on one peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,8 @@ pub enum PeerHealth {
     Suspect,
     /// Silent beyond grace: its copies are being replaced.
     Down,
+    /// Up, and taking no new copies.
+    Cordoned,
     /// Up, and handing its copies over.
     Draining,
     /// Left or expelled.
@@ -66,6 +69,7 @@ impl PeerHealth {
             PeerHealth::Up => "up",
             PeerHealth::Suspect => "suspect",
             PeerHealth::Down => "down",
+            PeerHealth::Cordoned => "cordoned",
             PeerHealth::Draining => "draining",
             PeerHealth::Gone => "gone",
         }
@@ -99,6 +103,10 @@ pub struct PeerRow {
     pub space_used: ByteCount,
     /// Reserved.
     pub space_reserved: ByteCount,
+    /// What people decided about it.
+    pub duty: Duty,
+    /// The copies it has for the cluster; none before it has counted them.
+    pub load: Option<Load>,
     /// Copies on it that are not as wished (queued, waiting, failing, unconfirmed).
     pub exceptions: u64,
 }

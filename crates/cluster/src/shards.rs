@@ -217,6 +217,9 @@ mod tests {
                 is_draining: false,
                 limit: ByteCount(*free << 20),
                 free: ByteCount(*free << 20),
+                is_cordoned: false,
+                capacity: ByteCount(*free << 20),
+                placed: ByteCount::ZERO,
                 domain: None,
             };
             let candidates: Vec<Candidate> = free.iter().enumerate().map(candidate).collect();

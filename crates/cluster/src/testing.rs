@@ -2,7 +2,7 @@
 
 use crate::{Effect, Event, Machine, NodeOp, NodeOutcome, OpId, Options, PinChange, RequestId, SharedChange, SharedView, ViewState};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use types::{Cid, Depth, Millis, Now, PeerId, Pin, PinKind, PinOptions, UnixMillis};
+use types::{ByteCount, Cid, Depth, Millis, Now, PeerId, Pin, PinKind, PinOptions, UnixMillis};
 
 /// The CID with a number.
 pub fn cid(number: u64) -> Cid {
@@ -34,6 +34,8 @@ pub fn pin_on(cid: Cid, peers: &[PeerId], options: PinOptions) -> Pin {
 pub struct Shelf {
     pub pins: BTreeMap<Vec<u8>, (Pin, u64)>,
     pub ledger: BTreeMap<Vec<u8>, Cid>,
+    /// Sizes of what is in the ledger; zero where none is said.
+    pub sizes: BTreeMap<Vec<u8>, ByteCount>,
 }
 
 impl SharedView for Shelf {
@@ -48,16 +50,13 @@ impl SharedView for Shelf {
     fn pin(&self, cid: &Cid) -> Option<(Pin, u64)> {
         self.pins.get(&cid.to_bytes()).cloned()
     }
-    fn ledger_after(&self, after: Option<&Cid>, limit: usize) -> Vec<Cid> {
-        self.ledger
-            .range(start(after)..)
-            .filter(|(key, _)| after.is_none_or(|after| **key != after.to_bytes()))
-            .take(limit)
-            .map(|(_, cid)| *cid)
-            .collect()
+    fn ledger_after(&self, after: Option<&Cid>, limit: usize) -> Vec<(Cid, ByteCount)> {
+        let entries = self.ledger.range(start(after)..).filter(|(key, _)| after.is_none_or(|after| **key != after.to_bytes()));
+        entries.take(limit).map(|(key, cid)| (*cid, self.sizes.get(key).copied().unwrap_or_default())).collect()
     }
-    fn is_ours(&self, cid: &Cid) -> bool {
-        self.ledger.contains_key(&cid.to_bytes())
+    fn own_size(&self, cid: &Cid) -> Option<ByteCount> {
+        let key = cid.to_bytes();
+        self.ledger.contains_key(&key).then(|| self.sizes.get(&key).copied().unwrap_or_default())
     }
     fn ledger_count(&self) -> u64 {
         self.ledger.len() as u64
@@ -149,8 +148,11 @@ impl Table {
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match &effect {
-                Effect::Ledger { cid, ours: true } => drop(self.shelf.ledger.insert(cid.to_bytes(), *cid)),
-                Effect::Ledger { cid, ours: false } => drop(self.shelf.ledger.remove(&cid.to_bytes())),
+                Effect::Ledger { cid, ours: Some(bytes) } => {
+                    self.shelf.ledger.insert(cid.to_bytes(), *cid);
+                    self.shelf.sizes.insert(cid.to_bytes(), *bytes);
+                }
+                Effect::Ledger { cid, ours: None } => drop(self.shelf.ledger.remove(&cid.to_bytes())),
                 Effect::Node(op, NodeOp::ListHeld { after, limit }) => {
                     let after = after.map(|cid| cid.to_bytes());
                     let from = after.clone().unwrap_or_default();
@@ -239,5 +241,6 @@ pub fn hello(limit: u64, used: u64, is_draining: bool) -> types::PeerMessage {
         is_draining,
         incarnation: 1,
         clock: types::UnixMillis(0),
+        load: None,
     }
 }

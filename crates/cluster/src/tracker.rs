@@ -9,6 +9,7 @@
 
 mod brake;
 pub mod difference;
+mod load;
 mod looks;
 mod queue;
 pub mod retry;
@@ -22,6 +23,7 @@ use crate::order::mix_number;
 use crate::space::Space;
 use crate::{Effect, NodeFailure, NodeOutcome, Notice, OpId, PinChange, ViewState};
 use brake::Brake;
+use load::Loads;
 use looks::Looks;
 use queue::{Lane, Place, Queue};
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,7 +47,13 @@ const TRACKS_MOST: usize = 100_000;
 #[derive(Clone, Debug)]
 enum Goal {
     /// Hold it.
-    Hold { version: u64, depth: Depth, created: UnixMillis },
+    Hold {
+        version: u64,
+        depth: Depth,
+        created: UnixMillis,
+        /// Not every peer holds it, so that it counts in the spread.
+        is_movable: bool,
+    },
     /// Its tombstone was merged: let it go.
     Remove,
     /// Others are placed instead: let it go once they hold it.
@@ -56,6 +64,7 @@ enum Goal {
 #[derive(Clone, Debug)]
 struct HandOver {
     version: u64,
+    bytes: ByteCount,
     placement: Vec<PeerId>,
     needed: u32,
     confirmed: BTreeSet<PeerId>,
@@ -121,6 +130,7 @@ pub(crate) struct Tracker {
     removing: BTreeSet<Cid>,
     brake: Brake,
     walk: Walk,
+    loads: Loads,
 }
 
 impl Tracker {
@@ -138,12 +148,14 @@ impl Tracker {
             removing: BTreeSet::new(),
             brake: Brake::default(),
             walk: Walk::default(),
+            loads: Loads::default(),
         }
     }
 
     /// One key of the wish changed.
     pub fn wish_changed(&mut self, change: &PinChange, ctx: &mut Context) {
         let me = ctx.options.me;
+        self.count_change(change, ctx);
         match &change.after {
             Some((pin, _)) if pin.kind == PinKind::Bad => {}
             Some((pin, version)) if pin.is_for(&me) => {
@@ -160,7 +172,7 @@ impl Tracker {
     /// The pin is for this peer. `was_alike`: so was its value before, with the same depth.
     fn hold(&mut self, pin: &Pin, version: u64, was_alike: bool, ctx: &mut Context) {
         let cid = pin.cid;
-        let goal = Goal::Hold { version, depth: pin.depth, created: pin.created };
+        let goal = Goal::hold(pin, version);
         let Some(track) = self.tracks.get_mut(&cid) else {
             if was_alike && self.has_compared(&cid) {
                 // Held as before: only the version is another.
@@ -334,14 +346,15 @@ impl Tracker {
         match outcome {
             NodeOutcome::Pinned { bytes } => {
                 space.learn_size(&cid, bytes);
-                ctx.effects.push(Effect::Ledger { cid, ours: true });
+                self.count_pinned(&cid, bytes, ctx);
+                ctx.effects.push(Effect::Ledger { cid, ours: Some(bytes) });
                 self.pinned(cid, depth, true, ctx);
             }
             NodeOutcome::AlreadyHeld { bytes } => {
                 space.learn_size(&cid, bytes);
                 let is_claimed = ctx.options.planted == Some(PlantedBug::ClaimsForeign);
                 if is_claimed {
-                    ctx.effects.push(Effect::Ledger { cid, ours: true });
+                    ctx.effects.push(Effect::Ledger { cid, ours: Some(bytes) });
                 }
                 self.pinned(cid, depth, is_claimed, ctx);
             }
@@ -390,7 +403,8 @@ impl Tracker {
     }
 
     fn unpinned(&mut self, cid: Cid, ctx: &mut Context) {
-        ctx.effects.push(Effect::Ledger { cid, ours: false });
+        self.loads.freed(ctx.now);
+        ctx.effects.push(Effect::Ledger { cid, ours: None });
         match self.tracks.get(&cid).map(|track| &track.goal) {
             Some(Goal::Hold { .. }) => self.enqueue(cid, Doing::Pin, ctx),
             _ => self.forget(&cid, ctx),
@@ -571,7 +585,8 @@ impl HandOver {
         // What nobody should hold (the root of shards) needs nobody's confirmation.
         let is_held_by_none = pin.placement.is_empty() || ctx.options.planted == Some(PlantedBug::LetsGoEarly);
         let needed = if is_held_by_none { 0 } else { least.max(1) };
-        HandOver { version, placement: pin.placement.clone(), needed, confirmed: BTreeSet::new(), asks: 0 }
+        let bytes = ctx.shared.own_size(&pin.cid).unwrap_or_default();
+        HandOver { version, bytes, placement: pin.placement.clone(), needed, confirmed: BTreeSet::new(), asks: 0 }
     }
 
     fn because(&self, confirmed: u32) -> Because {

@@ -1,6 +1,6 @@
 //! What the machine may read of the disk: pages in key order.
 
-use types::{Cid, Pin};
+use types::{ByteCount, Cid, Pin};
 
 /// Page scans of the shared wish and of the own ledger; both ordered by the CID's bytes.
 ///
@@ -21,11 +21,16 @@ pub trait SharedView {
     /// One pin; for commands and single questions, never in a loop over the wish.
     fn pin(&self, cid: &Cid) -> Option<(Pin, u64)>;
 
-    /// CIDs in the ledger (what this peer once pinned for this cluster) after `after`, at most `limit`.
-    fn ledger_after(&self, after: Option<&Cid>, limit: usize) -> Vec<Cid>;
+    /// CIDs in the ledger (what this peer once pinned for this cluster) after `after`, at most `limit`, with their sizes.
+    fn ledger_after(&self, after: Option<&Cid>, limit: usize) -> Vec<(Cid, ByteCount)>;
+
+    /// The size of what the ledger has under this CID.
+    fn own_size(&self, cid: &Cid) -> Option<ByteCount>;
 
     /// Whether the ledger has it.
-    fn is_ours(&self, cid: &Cid) -> bool;
+    fn is_ours(&self, cid: &Cid) -> bool {
+        self.own_size(cid).is_some()
+    }
 
     /// How many entries the ledger has.
     fn ledger_count(&self) -> u64;

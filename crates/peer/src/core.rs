@@ -252,10 +252,10 @@ impl Core {
         let mut ledger = Batch::new();
         for effect in effects {
             match effect {
-                Effect::Ledger { cid, ours: true } => {
-                    ledger.put(Area::Ledger, cid.to_bytes(), Vec::new());
+                Effect::Ledger { cid, ours: Some(bytes) } => {
+                    ledger.put(Area::Ledger, cid.to_bytes(), crate::view::write_size(bytes));
                 }
-                Effect::Ledger { cid, ours: false } => {
+                Effect::Ledger { cid, ours: None } => {
                     ledger.delete(Area::Ledger, cid.to_bytes());
                 }
                 // Says nothing that the ledger must come before.

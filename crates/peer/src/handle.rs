@@ -5,7 +5,7 @@
 use crate::limits::{LimitsAsk, LimitsReport};
 use crate::scrub::{ScrubAsk, ScrubReport};
 use async_trait::async_trait;
-use cluster::{CopyRow, Explanation, Notice, PeerRow, ShortRow};
+use cluster::{Balancing, CopyRow, Duty, Explanation, Notice, PeerRow, ShortRow, plan};
 use ipfs::{Block, IpfsNode};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -185,6 +185,14 @@ pub trait Cluster: Send + Sync + 'static {
         let _ = ask;
         Err(CommandError::Bad("this peer keeps no blocks of its own".to_owned()))
     }
+    /// Decides what a member is there for: in use, cordoned, draining. Holds on every peer, survives restarts, can be turned back.
+    async fn set_duty(&self, peer: PeerId, duty: Duty) -> Result<(), CommandError>;
+    /// Decides how copies are balanced.
+    async fn set_balancing(&self, mode: Balancing) -> Result<(), CommandError>;
+    /// How they are.
+    fn balancing(&self) -> Balancing;
+    /// What a drain or a balancing would do.
+    async fn plan(&self, goal: plan::Goal) -> Result<plan::Plan, CommandError>;
 
     /// The cluster as one node: reads come from here or from the holders.
     fn node(&self) -> Arc<dyn IpfsNode>;

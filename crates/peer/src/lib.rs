@@ -21,6 +21,7 @@ pub mod join;
 mod limits;
 pub mod links;
 mod looker;
+mod moving;
 mod node;
 mod peer;
 mod perform;

@@ -140,18 +140,21 @@ impl Links {
     /// Fills in what only the shell knows: own addresses and doors, own heads.
     fn filled(&self, message: PeerMessage) -> PeerMessage {
         match message {
-            PeerMessage::Hello { space_limit, space_used, space_reserved, is_draining, incarnation, clock, .. } => PeerMessage::Hello {
-                name: self.own.name.clone(),
-                node_addresses: self.node_addresses.lock().clone(),
-                gateway: self.own.gateway.clone(),
-                api: self.own.api.clone(),
-                space_limit,
-                space_used,
-                space_reserved,
-                is_draining,
-                incarnation,
-                clock,
-            },
+            PeerMessage::Hello { space_limit, space_used, space_reserved, is_draining, incarnation, clock, load, .. } => {
+                PeerMessage::Hello {
+                    name: self.own.name.clone(),
+                    node_addresses: self.node_addresses.lock().clone(),
+                    gateway: self.own.gateway.clone(),
+                    api: self.own.api.clone(),
+                    space_limit,
+                    space_used,
+                    space_reserved,
+                    is_draining,
+                    incarnation,
+                    clock,
+                    load,
+                }
+            }
             PeerMessage::AskHoldings { question, .. } => PeerMessage::AskHoldings { question, heads: self.consensus.heads() },
             other => other,
         }

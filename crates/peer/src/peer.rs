@@ -8,6 +8,7 @@ use crate::join::{JOIN, Joining};
 use crate::limits::{Limits, LimitsAsk, LimitsOptions, LimitsReport};
 use crate::links::{BOOK, Links, MESSAGES, OwnFacts};
 use crate::looker::Looker;
+use crate::moving::Moving;
 use crate::node::ClusterNode;
 use crate::scrub::{Scrub, ScrubAsk, ScrubOptions, ScrubReport};
 use crate::sharded::ShardedAdd;
@@ -15,7 +16,7 @@ use crate::submitter::Submitter;
 use crate::trust::Trust;
 use crate::view;
 use async_trait::async_trait;
-use cluster::{Answer, Command, CopyRow, Event, Explanation, PeerRow, SharedChange, ShortRow};
+use cluster::{Answer, Balancing, Command, CopyRow, Duty, Event, Explanation, PeerRow, SharedChange, ShortRow, plan};
 use consensus::{Consensus, Hint};
 use ed25519_dalek::SigningKey;
 use ipfs::IpfsNode;
@@ -137,6 +138,7 @@ pub struct Peer {
     core: Arc<Core>,
     links: Arc<Links>,
     joining: Arc<Joining>,
+    moving: Moving,
     node_host: Option<Host>,
     cluster: String,
     started: UnixMillis,
@@ -157,12 +159,14 @@ impl Peer {
         let core = Core::new(parts.machine, parts.consensus, parts.node, parts.store, parts.trust, owner);
         let Protocols { messages, received, joins, books } = parts.protocols;
         let links = Links::new(parts.host.clone(), messages, &core, parts.inbound.clone(), parts.own);
+        let moving = Moving::new(core.clone(), parts.key.clone(), parts.host.id());
         let joining = Joining::new(core.clone(), links.clone(), parts.key, parts.secret, parts.cluster.clone());
         let peer = Arc::new(Peer {
             started: core.now().wall,
             core: core.clone(),
             links: links.clone(),
             joining: joining.clone(),
+            moving,
             node_host: parts.node_host,
             cluster: parts.cluster,
             tasks: Mutex::new(Vec::new()),
@@ -563,6 +567,22 @@ impl Cluster for Peer {
 
     async fn scrub(&self, ask: ScrubAsk) -> Result<ScrubReport, CommandError> {
         Ok(self.scrub.ask(ask).await)
+    }
+
+    async fn set_duty(&self, peer: PeerId, duty: Duty) -> Result<(), CommandError> {
+        self.moving.set_duty(&peer, duty).await
+    }
+
+    async fn set_balancing(&self, mode: Balancing) -> Result<(), CommandError> {
+        self.moving.set_balancing(mode).await
+    }
+
+    fn balancing(&self) -> Balancing {
+        self.core.read(|machine, _| machine.balancing())
+    }
+
+    async fn plan(&self, goal: plan::Goal) -> Result<plan::Plan, CommandError> {
+        self.moving.plan(goal).await
     }
 
     fn node(&self) -> Arc<dyn IpfsNode> {

@@ -10,7 +10,12 @@ use types::{PeerId, RecordKey, RecordKind, SignedRecord, UnixMillis};
 pub fn member(key: &SigningKey, author: PeerId, peer: &PeerId, version: u64, written: UnixMillis, trusted: bool) -> SignedRecord {
     let document = if trusted { MemberDocument::Trusted } else { MemberDocument::Expelled };
     let register = RecordKey { kind: RecordKind::Member, key: peer.as_bytes().to_vec(), author };
-    let mut record = SignedRecord { key: register, version, written, value: Some(document.encode()), signature: Vec::new() };
+    sign(key, register, version, written, document.encode())
+}
+
+/// Signs a record; `key` is that of its author.
+pub fn sign(key: &SigningKey, register: RecordKey, version: u64, written: UnixMillis, value: Vec<u8>) -> SignedRecord {
+    let mut record = SignedRecord { key: register, version, written, value: Some(value), signature: Vec::new() };
     record.signature = key.sign(&wire::record::signing_bytes(&record)).to_bytes().to_vec();
     record
 }

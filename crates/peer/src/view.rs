@@ -5,7 +5,7 @@ use consensus::Consensus;
 use std::cell::OnceCell;
 use std::sync::Arc;
 use store::{Area, Snapshot, Store};
-use types::{Cid, Pin};
+use types::{ByteCount, Cid, Pin};
 
 /// One moment of the disk; the snapshots are taken when first needed.
 pub struct View<'a> {
@@ -85,19 +85,29 @@ impl SharedView for View<'_> {
         read_pin(&key, &stored)
     }
 
-    fn ledger_after(&self, after: Option<&Cid>, limit: usize) -> Vec<Cid> {
+    fn ledger_after(&self, after: Option<&Cid>, limit: usize) -> Vec<(Cid, ByteCount)> {
         let after = after.map(Cid::to_bytes);
         let page = logged(self.ledger().scan(Area::Ledger, after.as_deref(), &[], limit)).unwrap_or_default();
-        page.iter().filter_map(|(key, _)| Cid::try_from(key.as_ref()).ok()).collect()
+        page.iter().filter_map(|(key, size)| Some((Cid::try_from(key.as_ref()).ok()?, read_size(size)))).collect()
     }
 
-    fn is_ours(&self, cid: &Cid) -> bool {
-        logged(self.ledger().get(Area::Ledger, &cid.to_bytes())).flatten().is_some()
+    fn own_size(&self, cid: &Cid) -> Option<ByteCount> {
+        logged(self.ledger().get(Area::Ledger, &cid.to_bytes())).flatten().map(|size| read_size(&size))
     }
 
     fn ledger_count(&self) -> u64 {
         logged(self.ledger().count(Area::Ledger)).unwrap_or(0)
     }
+}
+
+/// The value of a ledger entry: the size of the copy, big-endian without leading zeros.
+pub fn write_size(bytes: ByteCount) -> Vec<u8> {
+    let all = bytes.get().to_be_bytes();
+    all[(bytes.get().leading_zeros() / 8) as usize..].to_vec()
+}
+
+fn read_size(stored: &[u8]) -> ByteCount {
+    ByteCount(stored.iter().take(8).fold(0, |size, byte| (size << 8) | u64::from(*byte)))
 }
 
 /// A page of the wish; unreadable pins are skipped without ending the page early.
@@ -119,4 +129,17 @@ pub fn pins_after(wish: &dyn Snapshot, after: Option<&Cid>, limit: usize) -> Vec
 /// A failing disk is logged here and shows as nothing found: a machine that sees nothing lets nothing go (rule 1).
 fn logged<T>(outcome: Result<T, store::StoreError>) -> Option<T> {
     outcome.map_err(|error| tracing::error!(%error, "reading the state store")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_the_ledger_read_back() {
+        for size in [0, 1, 255, 256, 1 << 40, u64::MAX] {
+            assert_eq!(read_size(&write_size(ByteCount(size))), ByteCount(size));
+        }
+        assert_eq!(write_size(ByteCount(0)), Vec::<u8>::new());
+    }
 }

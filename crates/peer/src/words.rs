@@ -1,6 +1,6 @@
 //! Notices in words, for logs, pages and alerts.
 
-use cluster::Notice;
+use cluster::{Balancing, Duty, Notice};
 use types::PeerId;
 
 /// One sentence about a notice; `name` gives a peer's name for people.
@@ -20,6 +20,12 @@ pub fn notice(notice: &Notice, name: &dyn Fn(&PeerId) -> String) -> String {
         }
         Notice::Membership { peer, by, trusted: true } => format!("{} trusts {} from now on", name(by), name(peer)),
         Notice::Membership { peer, by, trusted: false } => format!("{} expelled {}", name(by), name(peer)),
+        Notice::Duty { peer, by, duty: Duty::InUse } => format!("{} put {} in use: it takes and keeps copies", name(by), name(peer)),
+        Notice::Duty { peer, by, duty: Duty::Cordoned } => format!("{} cordoned {}: it gets no new copies", name(by), name(peer)),
+        Notice::Duty { peer, by, duty: Duty::Draining } => format!("{} drains {}: its copies go to others", name(by), name(peer)),
+        Notice::Balancing { by, mode: Balancing::Now } => format!("{} asked for an even spread", name(by)),
+        Notice::Balancing { by, mode: Balancing::Auto } => format!("{} leaves the spread to itself", name(by)),
+        Notice::Balancing { by, mode: Balancing::Off } => format!("{} stopped balancing: copies stay where they are", name(by)),
         Notice::RecordRefused { key, why } => format!("a record of {} was refused: {why}", name(&key.author)),
     }
 }

@@ -1,5 +1,6 @@
 //! The command line: one definition gives parser, defaults and help.
 
+use crate::commands::moving::{DrainArgs, PeerArgs, PlanCommand, RebalanceArgs};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -158,6 +159,25 @@ pub enum Command {
         after_help = "Examples:\n  pinfold scrub                          how far it is, and what is not whole\n  pinfold scrub --start --rate 50MB/s    a round now\n  pinfold scrub --start --wait           for scripts: exit 1 when something is lost\n  pinfold scrub --stop"
     )]
     Scrub(crate::commands::scrub::ScrubArgs),
+    /// Hand a peer's copies over to others; it stays a member. Shows the plan first.
+    #[command(
+        after_help = "Examples:\n  pinfold drain nas1 --dry-run      what it would do\n  pinfold drain nas1 --wait         until nothing is left to hand over\n  pinfold uncordon nas1             turn it back at any time"
+    )]
+    Drain(DrainArgs),
+    /// Give a peer no new copies; what it has stays.
+    #[command(after_help = "Examples:\n  pinfold cordon nas1\n  pinfold cordon self")]
+    Cordon(PeerArgs),
+    /// Take a peer into use again: ends a cordon, stops a drain where it is.
+    #[command(after_help = "Examples:\n  pinfold uncordon nas1")]
+    Uncordon(PeerArgs),
+    /// Move copies until every peer has its share. Shows the plan first.
+    #[command(
+        after_help = "Examples:\n  pinfold rebalance --dry-run\n  pinfold rebalance\n  pinfold rebalance --stop          leave copies where they are\n  pinfold rebalance --auto          as at first: only when a peer is clearly off its share"
+    )]
+    Rebalance(RebalanceArgs),
+    /// What a drain or a balancing would do: moves, bytes, time, the fill of each peer, what has nowhere to go.
+    #[command(subcommand, after_help = "Examples:\n  pinfold plan drain nas1\n  pinfold plan rebalance --json")]
+    Plan(PlanCommand),
     /// Leave the cluster: hand the copies over first, then stop.
     #[command(
         after_help = "Examples:\n  pinfold leave\n  pinfold leave --purge      also free the disk\n  pinfold leave --force      leave although some copies can go nowhere"

@@ -3,6 +3,7 @@
 pub mod add;
 pub mod content;
 pub mod limits;
+pub mod moving;
 pub mod pins;
 pub mod pinset;
 pub mod scrub;

@@ -46,6 +46,10 @@ pub struct Settings {
     pub scrub: peer::ScrubOptions,
     /// Limits of bandwidth.
     pub bandwidth: Bandwidth,
+    /// Lost copies are replaced, at this rate.
+    pub repair: (bool, ByteCount),
+    /// Copies move by themselves to peers below their share; they and those of a drain at this rate.
+    pub rebalance: (bool, ByteCount),
     /// Go peers of the same cluster.
     pub trusted_peers: GoPeers,
 }
@@ -67,6 +71,10 @@ struct File {
     grace: Option<String>,
     node: Option<String>,
     adopt: Option<String>,
+    repair: Option<bool>,
+    repair_rate: Option<String>,
+    rebalance: Option<bool>,
+    rebalance_rate: Option<String>,
     trusted_peers: Option<Vec<String>>,
     scrub_rate: Option<String>,
     scrub_every: Option<String>,
@@ -109,7 +117,7 @@ impl Bandwidth {
     }
 }
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 22] = [
     "name",
     "cluster_name",
     "api",
@@ -124,6 +132,10 @@ const KEYS: [&str; 18] = [
     "grace",
     "node",
     "adopt",
+    "repair",
+    "repair_rate",
+    "rebalance",
+    "rebalance_rate",
     "trusted_peers",
     "scrub_rate",
     "scrub_every",
@@ -149,6 +161,10 @@ const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFOLD_*
 # adopt = "off"                            # pins, pins+mfs: what the node's own user keeps there is kept by the cluster too
 # scrub_rate = "10MB/s"                    # how gently stored blocks are read again and checked
 # scrub_every = "14d"                      # from one such round to the next; "off": only by `pinfold scrub --start`
+# repair = true                            # replace lost copies
+# repair_rate = "500MB/s"                  # bytes that this peer orders anew in a second, at most, after copies were lost
+# rebalance = true                         # move copies by themselves to peers that have less than their share
+# rebalance_rate = "100MB/s"               # bytes that this peer moves in a second, at most: balancing and draining
 # trusted_peers = []                       # Go ipfs-cluster peers that may write: ids, multiaddrs with /p2p/<id>, or "*" for all with the
 #                                          # secret. With any of them pins that say nothing go everywhere and nothing is repaired, as in Go.
 
@@ -212,6 +228,8 @@ impl Settings {
             scrub: scrub(file.scrub_rate.as_deref(), file.scrub_every.as_deref())?,
             bandwidth: Bandwidth::of(file.bandwidth.unwrap_or_default())
                 .with_context(|| format!("reading [bandwidth] in {}", path.display()))?,
+            repair: (file.repair.unwrap_or(true), rate(file.repair_rate, "500MB/s").context("reading repair_rate")?),
+            rebalance: (file.rebalance.unwrap_or(true), rate(file.rebalance_rate, "100MB/s").context("reading rebalance_rate")?),
             trusted_peers,
             dir,
         })
@@ -255,6 +273,13 @@ fn scrub(rate: Option<&str>, every: Option<&str>) -> anyhow::Result<peer::ScrubO
     };
     let rate = rate.map(parse_rate).transpose().context("reading scrub_rate")?.unwrap_or(default.rate);
     Ok(peer::ScrubOptions { rate, every })
+}
+
+/// Bytes a second.
+fn rate(text: Option<String>, default: &str) -> anyhow::Result<ByteCount> {
+    let text = text.unwrap_or_else(|| default.to_owned());
+    let bytes = text.strip_suffix("/s").with_context(|| format!("{text:?} is no rate: write it like 100MB/s"))?;
+    parse_bytes(bytes)
 }
 
 fn parse(text: &str) -> anyhow::Result<File> {

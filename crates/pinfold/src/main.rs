@@ -74,6 +74,11 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Removals(cli::RemovalsCommand::Approve { target }) => commands::state::approve(&target).await,
         Command::Limits(args) => commands::limits::run(args).await,
         Command::Scrub(args) => commands::scrub::run(args).await,
+        Command::Drain(args) => commands::moving::drain(args).await,
+        Command::Cordon(args) => commands::moving::duty(args, "cordon").await,
+        Command::Uncordon(args) => commands::moving::duty(args, "uncordon").await,
+        Command::Rebalance(args) => commands::moving::rebalance(args).await,
+        Command::Plan(command) => commands::moving::plan(command).await,
         Command::Leave { target, force, purge } => commands::state::leave(&target, purge, force).await,
     }
 }

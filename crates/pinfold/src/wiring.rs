@@ -105,7 +105,13 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         class: cluster::DefaultClass { least: settings.copies.0, want: settings.copies.1, most: settings.copies.2 },
         grace: Millis(settings.grace.as_millis() as u64),
         // The machine does not hear Go peers: it would take every one for lost and replace its copies.
-        repair: cluster::RepairLimits { is_on: settings.trusted_peers.is_empty(), ..cluster::RepairLimits::default() },
+        repair: cluster::RepairLimits {
+            is_on: settings.repair.0 && settings.trusted_peers.is_empty(),
+            balances: settings.rebalance.0,
+            bytes_per_minute: settings.repair.1.get().saturating_mul(60),
+            move_bytes_per_minute: settings.rebalance.1.get().saturating_mul(60),
+            ..cluster::RepairLimits::default()
+        },
         // Go peers would hold the shards, but not know them for parts of a root.
         shards: settings.trusted_peers.is_empty(),
         verify: peer::records::verify,

@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use cluster::SharedView;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use store::{Area, Snapshot};
-use types::{Cid, Pin};
+use types::{ByteCount, Cid, Pin};
 use wire::{decode_pin, pin_version};
 
 /// The wish and the ledger of one peer, kept beside its store. All CIDs of the simulator are of one kind, so that their own
@@ -13,12 +13,16 @@ use wire::{decode_pin, pin_version};
 #[derive(Clone, Debug, Default)]
 pub struct View {
     pins: BTreeMap<Cid, (Pin, u64)>,
-    ledger: BTreeSet<Cid>,
+    ledger: BTreeMap<Cid, ByteCount>,
 }
 
 /// Reads a stored pin; what cannot be read is shown as absent.
 pub fn read_pin(stored: &Bytes) -> Option<(Pin, u64)> {
     decode_pin(stored).ok().map(|pin| (pin, pin_version(stored)))
+}
+
+fn size_of(stored: &[u8]) -> ByteCount {
+    ByteCount(<[u8; 8]>::try_from(stored).map_or(0, u64::from_be_bytes))
 }
 
 impl View {
@@ -27,7 +31,8 @@ impl View {
         let rows = |area| snapshot.scan(area, None, b"", usize::MAX).unwrap_or_default();
         let cid = |key: &Bytes| Cid::try_from(&key[..]).ok();
         let pins = rows(Area::Pins).into_iter().filter_map(|(key, stored)| Some((cid(&key)?, read_pin(&stored)?))).collect();
-        View { pins, ledger: rows(Area::Ledger).iter().filter_map(|(key, _)| cid(key)).collect() }
+        let ledger = rows(Area::Ledger).into_iter().filter_map(|(key, size)| Some((cid(&key)?, size_of(&size)))).collect();
+        View { pins, ledger }
     }
 
     /// A key of the wish changed; the decoded value after. Gives what stood there.
@@ -40,11 +45,10 @@ impl View {
     }
 
     /// The ledger changed.
-    pub fn enter(&mut self, cid: Cid, is_ours: bool) {
-        if is_ours {
-            self.ledger.insert(cid);
-        } else {
-            self.ledger.remove(&cid);
+    pub fn enter(&mut self, cid: Cid, ours: Option<ByteCount>) {
+        match ours {
+            Some(bytes) => drop(self.ledger.insert(cid, bytes)),
+            None => drop(self.ledger.remove(&cid)),
         }
     }
 
@@ -76,12 +80,12 @@ impl SharedView for View {
         self.get(cid).cloned()
     }
 
-    fn ledger_after(&self, after: Option<&Cid>, limit: usize) -> Vec<Cid> {
-        self.ledger.range(behind(after)).take(limit).copied().collect()
+    fn ledger_after(&self, after: Option<&Cid>, limit: usize) -> Vec<(Cid, ByteCount)> {
+        self.ledger.range(behind(after)).take(limit).map(|(cid, bytes)| (*cid, *bytes)).collect()
     }
 
-    fn is_ours(&self, cid: &Cid) -> bool {
-        self.ledger.contains(cid)
+    fn own_size(&self, cid: &Cid) -> Option<ByteCount> {
+        self.ledger.get(cid).copied()
     }
 
     fn ledger_count(&self) -> u64 {

@@ -37,6 +37,19 @@ pub struct HoldingReport {
     pub copies: Vec<CopyState>,
 }
 
+/// The copies that a peer has for the cluster, and what of its room is not for them: what an even spread is computed from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Copies placed on it and held; copies that every peer holds are left out, since they cannot move.
+    pub copies: u64,
+    /// Their bytes.
+    pub placed: ByteCount,
+    /// Bytes of copies that it hands over: placed on others and not yet held there.
+    pub moving: ByteCount,
+    /// Bytes that something else uses of its limit.
+    pub foreign: ByteCount,
+}
+
 /// One message between Pinfold peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerMessage {
@@ -62,6 +75,8 @@ pub enum PeerMessage {
         incarnation: u64,
         /// Its wall clock as it speaks.
         clock: UnixMillis,
+        /// What it has; none before its first comparison since it started.
+        load: Option<Load>,
     },
     /// "Tell me about all your copies, once you have merged at least these heads (CRDT block CIDs)."
     AskHoldings {

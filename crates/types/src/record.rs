@@ -9,6 +9,10 @@ use crate::{PeerId, UnixMillis};
 pub enum RecordKind {
     /// `key` = a peer id's bytes; value = its member document: trusted, or expelled.
     Member,
+    /// `key` = a peer id's bytes; value = what people decided about it: in use, cordoned, draining.
+    Duty,
+    /// `key` is empty; value = whether copies are spread evenly by themselves, now, or not at all.
+    Balance,
     /// A kind this version does not know: kept and passed on.
     Unknown(u16),
 }

@@ -9,7 +9,7 @@ mod because;
 use crate::cids::cid_from_bytes;
 use crate::msgpack::{MsgpackError, Reader, Writer};
 use crate::record::{RecordDecodeError, decode_record, encode_record};
-use types::{ByteCount, Cid, CopyState, HoldingReport, PeerMessage, PinState, Refusal, SignedRecord, UnixMillis};
+use types::{ByteCount, Cid, CopyState, HoldingReport, Load, PeerMessage, PinState, Refusal, SignedRecord, UnixMillis};
 
 /// The longest message.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -77,8 +77,9 @@ pub fn encode(message: &PeerMessage) -> Vec<u8> {
             is_draining,
             incarnation,
             clock,
+            load,
         } => {
-            head(&mut out, HELLO, 10);
+            head(&mut out, HELLO, 11);
             put_text(&mut out, name);
             let addresses = first(node_addresses, ADDRESSES_MAX);
             out.array(addresses.len());
@@ -91,6 +92,7 @@ pub fn encode(message: &PeerMessage) -> Vec<u8> {
             out.bool(*is_draining);
             out.uint(*incarnation);
             out.uint(clock.0);
+            put_load(&mut out, load.as_ref());
         }
         PeerMessage::AskHoldings { question, heads } => {
             head(&mut out, ASK_HOLDINGS, 2);
@@ -153,10 +155,10 @@ pub fn decode(bytes: &[u8]) -> Decoded<Option<PeerMessage>> {
 
 fn fields_of(kind: u64) -> Option<usize> {
     match kind {
-        HELLO => Some(10),
+        HELLO => Some(11),
         HOLDINGS => Some(4),
-            ASK_HOLDINGS | RESERVE | RESERVED | RELEASE => Some(2),
-            ASK_COPIES | RECORDS | DELTA => Some(1),
+        ASK_HOLDINGS | RESERVE | RESERVED | RELEASE => Some(2),
+        ASK_COPIES | RECORDS | DELTA => Some(1),
         LEAVING => Some(0),
         _ => None,
     }
@@ -175,6 +177,7 @@ fn read_message(kind: u64, reader: &mut Reader<'_>) -> Decoded<PeerMessage> {
             is_draining: reader.bool()?,
             incarnation: reader.uint()?,
             clock: UnixMillis(reader.uint()?),
+            load: read_or_nil(reader, read_load)?,
         },
         ASK_HOLDINGS => PeerMessage::AskHoldings { question: reader.uint()?, heads: read_cids(reader, HEADS_MAX)? },
         ASK_COPIES => PeerMessage::AskCopies(read_cids(reader, COPIES_MAX)?),
@@ -199,6 +202,21 @@ fn head(out: &mut Writer, kind: u64, fields: usize) {
     out.embed(&[FORMAT]);
     out.array(1 + fields);
     out.uint(kind);
+}
+
+fn put_load(out: &mut Writer, load: Option<&Load>) {
+    let Some(Load { copies, placed, moving, foreign }) = load else { return out.nil() };
+    out.array(4);
+    for number in [*copies, placed.0, moving.0, foreign.0] {
+        out.uint(number);
+    }
+}
+
+fn read_load(reader: &mut Reader<'_>) -> Decoded<Load> {
+    tuple(reader, 4, |reader| {
+        let mut bytes = || Ok::<_, PeerDecodeError>(ByteCount(reader.uint()?));
+        Ok(Load { copies: bytes()?.0, placed: bytes()?, moving: bytes()?, foreign: bytes()? })
+    })
 }
 
 fn put_report(out: &mut Writer, report: &HoldingReport) {

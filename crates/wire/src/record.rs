@@ -18,6 +18,8 @@ pub const RECORD_BYTES_MAX: usize = KEY_BYTES_MAX + VALUE_BYTES_MAX + SIGNATURE_
 const FORMAT: u8 = 1;
 const SIGNING_PREFIX: &[u8] = b"pinfold-record:1";
 const MEMBER: u16 = 1;
+const DUTY: u16 = 2;
+const BALANCE: u16 = 3;
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -133,6 +135,8 @@ impl<'a> Parts<'a> {
 pub fn kind_number(kind: RecordKind) -> u16 {
     match kind {
         RecordKind::Member => MEMBER,
+        RecordKind::Duty => DUTY,
+        RecordKind::Balance => BALANCE,
         RecordKind::Unknown(number) => number,
     }
 }
@@ -141,6 +145,8 @@ pub fn kind_number(kind: RecordKind) -> u16 {
 pub fn kind_of_number(number: u16) -> RecordKind {
     match number {
         MEMBER => RecordKind::Member,
+        DUTY => RecordKind::Duty,
+        BALANCE => RecordKind::Balance,
         other => RecordKind::Unknown(other),
     }
 }

@@ -95,7 +95,12 @@ fn a_copy() -> impl Strategy<Value = CopyState> {
 }
 
 fn a_record() -> impl Strategy<Value = SignedRecord> {
-    let kind = prop_oneof![Just(RecordKind::Member), (2..=u16::MAX).prop_map(RecordKind::Unknown)];
+    let kind = prop_oneof![
+        Just(RecordKind::Member),
+        Just(RecordKind::Duty),
+        Just(RecordKind::Balance),
+        (4..=u16::MAX).prop_map(RecordKind::Unknown)
+    ];
     let value = option::of(vec(any::<u8>(), 0..200));
     (kind, vec(any::<u8>(), 0..60), a_peer(), any::<[u64; 2]>(), value, vec(any::<u8>(), 0..80)).prop_map(
         |(kind, key, author, [version, written], value, signature)| SignedRecord {
@@ -109,20 +114,29 @@ fn a_record() -> impl Strategy<Value = SignedRecord> {
 }
 
 fn a_message() -> impl Strategy<Value = PeerMessage> {
-    let hello = (".{0,10}", vec(".{0,20}", 0..4), option::of(".{0,10}"), option::of(".{0,10}"), any::<[u64; 5]>(), any::<bool>()).prop_map(
-        |(name, node_addresses, gateway, api, [limit, used, reserved, incarnation, clock], is_draining)| PeerMessage::Hello {
-            name,
-            node_addresses,
-            gateway,
-            api,
-            space_limit: ByteCount(limit),
-            space_used: ByteCount(used),
-            space_reserved: ByteCount(reserved),
-            is_draining,
-            incarnation,
-            clock: UnixMillis(clock),
-        },
-    );
+    let load = any::<[u64; 4]>().prop_map(|[copies, placed, moving, foreign]| Load {
+        copies,
+        placed: ByteCount(placed),
+        moving: ByteCount(moving),
+        foreign: ByteCount(foreign),
+    });
+    let hello =
+        (".{0,10}", vec(".{0,20}", 0..4), option::of(".{0,10}"), option::of(".{0,10}"), any::<[u64; 5]>(), any::<bool>(), option::of(load))
+            .prop_map(|(name, node_addresses, gateway, api, [limit, used, reserved, incarnation, clock], is_draining, load)| {
+                PeerMessage::Hello {
+                    name,
+                    node_addresses,
+                    gateway,
+                    api,
+                    space_limit: ByteCount(limit),
+                    space_used: ByteCount(used),
+                    space_reserved: ByteCount(reserved),
+                    is_draining,
+                    incarnation,
+                    clock: UnixMillis(clock),
+                    load,
+                }
+            });
     let holdings =
         (any::<[u64; 2]>(), option::of(any::<u64>()), vec(a_copy(), 0..5)).prop_map(|([incarnation, answer], complete, copies)| {
             PeerMessage::Holdings(HoldingReport { incarnation, complete, answer, copies })

@@ -51,7 +51,8 @@ impl Health {
                 PeerHealth::Down => add(Level::Warn, format!("{} is down: its copies are being replaced", name(row))),
                 PeerHealth::Suspect => add(Level::Warn, format!("{} is silent: repair begins when its grace is over", name(row))),
                 PeerHealth::Draining => add(Level::Warn, format!("{} is handing its copies over", name(row))),
-                PeerHealth::Up | PeerHealth::Gone => {}
+                // People decided so.
+                PeerHealth::Cordoned | PeerHealth::Up | PeerHealth::Gone => {}
             }
             if let Some(ahead) = row.clock_ahead.filter(|ahead| ahead.unsigned_abs() > CLOCK_WRONG.as_millis() as u64)
                 && matches!(row.health, PeerHealth::Up | PeerHealth::Draining)
@@ -141,6 +142,8 @@ mod tests {
             space_limit: ByteCount(100),
             space_used: ByteCount(used),
             space_reserved: ByteCount(0),
+            duty: cluster::Duty::InUse,
+            load: None,
             exceptions: 0,
         }
     }

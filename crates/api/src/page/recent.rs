@@ -59,6 +59,6 @@ pub(crate) fn notice_kind(notice: &Notice) -> &'static str {
         Notice::PeerBack(_) | Notice::Repaired { .. } => "good",
         Notice::PeerSuspect(_) | Notice::RecordRefused { .. } => "warn",
         Notice::PeerDown(_) | Notice::PinFailed { .. } | Notice::CopyDamaged { .. } | Notice::RemovalsBraked { .. } => "bad",
-        Notice::Repairing { .. } | Notice::Membership { .. } => "info",
+        Notice::Repairing { .. } | Notice::Membership { .. } | Notice::Duty { .. } | Notice::Balancing { .. } => "info",
     }
 }

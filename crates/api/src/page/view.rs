@@ -62,7 +62,11 @@ fn own_name(state: &State<'_>) -> String {
 }
 
 fn health(state: &State<'_>) -> Markup {
-    let seen = state.peers.iter().filter(|row| row.is_self || matches!(row.health, PeerHealth::Up | PeerHealth::Draining)).count();
+    let seen = state
+        .peers
+        .iter()
+        .filter(|row| row.is_self || matches!(row.health, PeerHealth::Up | PeerHealth::Cordoned | PeerHealth::Draining))
+        .count();
     let members = state.peers.iter().filter(|row| row.health != PeerHealth::Gone).count();
     html! {
         section #health .card .health data-level=(state.health.level.as_str()) aria-labelledby="health-title" data-live {
@@ -97,7 +101,7 @@ fn peers(state: &State<'_>) -> Markup {
 fn peer(row: &PeerRow, full_at: Option<UnixMillis>, now: UnixMillis) -> Markup {
     let level = match row.health {
         PeerHealth::Up => "good",
-        PeerHealth::Suspect | PeerHealth::Draining => "warn",
+        PeerHealth::Suspect | PeerHealth::Cordoned | PeerHealth::Draining => "warn",
         PeerHealth::Down => "bad",
         PeerHealth::Gone => "off",
     };

@@ -5,7 +5,8 @@ use crate::gateway::content::{self, Wanted};
 use crate::message::{Request, Response, bare};
 use crate::page;
 use crate::query::go_duration;
-use ::cluster::{CopyRow, Explanation, PeerRow, PieceRow};
+use ::cluster::plan::Goal;
+use ::cluster::{CopyRow, Duty, Explanation, PeerRow, PieceRow};
 use hyper::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -52,12 +53,23 @@ impl Rest {
                 self.cluster.approve_removals().await?;
                 Ok(crate::message::no_content())
             }
+            ["peers", peer, "drain"] if post => self.set_duty(peer, Duty::Draining).await,
+            ["peers", peer, "cordon"] if post => self.set_duty(peer, Duty::Cordoned).await,
+            ["peers", peer, "uncordon"] if post => self.set_duty(peer, Duty::InUse).await,
+            ["rebalance"] if get => self.balancing(),
+            ["rebalance"] if post => self.set_balancing(query).await,
+            ["plan", "drain", peer] if get => self.plan_drain(peer).await,
+            ["plan", "rebalance"] if get => self.plan(Goal::Balance).await,
             ["page.js"] if get => Ok(page::script()),
             ["page.css"] if get => Ok(page::style()),
             ["icon.svg"] if get => Ok(page::icon()),
             ["why" | "wait", _]
             | ["cat" | "ls" | "stat", _, ..]
             | ["peers" | "limits" | "scrub" | "status" | "events" | "state" | "invite" | "leave" | "page.js" | "page.css" | "icon.svg"]
+            | ["rebalance"]
+            | ["peers", _, "drain" | "cordon" | "uncordon"]
+            | ["plan", "drain", _]
+            | ["plan", "rebalance"]
             | ["removals", "approve"] => Ok(bare(StatusCode::METHOD_NOT_ALLOWED)),
             _ => Ok(not_found()),
         }
@@ -140,6 +152,10 @@ fn peer_row(row: &PeerRow, full_at: Option<UnixMillis>) -> Value {
             "full_at": full_at.map(json::time),
             "forecast": full_at.map(|at| ::cluster::forecast::in_words(at, super::wall())),
         },
+        "duty": row.duty.as_str(),
+        "load": row.load.map(|load| json!({
+            "copies": load.copies, "placed": load.placed.get(), "moving": load.moving.get(), "foreign": load.foreign.get(),
+        })),
         "exceptions": row.exceptions,
     })
 }

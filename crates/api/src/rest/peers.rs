@@ -149,7 +149,7 @@ impl Rest {
 }
 
 fn is_heard(health: PeerHealth) -> bool {
-    matches!(health, PeerHealth::Up | PeerHealth::Draining)
+    matches!(health, PeerHealth::Up | PeerHealth::Cordoned | PeerHealth::Draining)
 }
 
 fn id(peer: PeerId, name: &str, addresses: Vec<String>, peers: &[String], error: String, node: IpfsId) -> Id {
@@ -169,7 +169,7 @@ fn id(peer: PeerId, name: &str, addresses: Vec<String>, peers: &[String], error:
 
 fn other_id(row: &PeerRow, peers: &[String]) -> Id {
     let error = match row.health {
-        PeerHealth::Up | PeerHealth::Draining => String::new(),
+        PeerHealth::Up | PeerHealth::Cordoned | PeerHealth::Draining => String::new(),
         health => format!("the peer is {}: last heard of {}", health.as_str(), json::time(row.heard)),
     };
     let node = IpfsId { id: json::node_id(&row.node_addresses), addresses: Some(row.node_addresses.clone()), error: String::new() };

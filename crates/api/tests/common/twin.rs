@@ -1,7 +1,7 @@
 //! The cluster of a door in memory: three peers of which two hold everything that is pinned, one node for all of them.
 
 use async_trait::async_trait;
-use cluster::{CopyRow, Explanation, Missing, PeerHealth, PeerRow};
+use cluster::{Balancing, CopyRow, Duty, Explanation, Missing, PeerHealth, PeerRow, plan};
 use ipfs::memory::MemoryNode;
 use ipfs::{Block, Blocks, IpfsNode};
 use peer::{AddSession, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Totals};
@@ -27,6 +27,7 @@ pub struct Twin {
     pub health: Mutex<[PeerHealth; 3]>,
     pub limit: Mutex<Option<ByteCount>>,
     pub adds: AtomicU64,
+    pub balancing: Mutex<Balancing>,
 }
 
 pub fn peer(number: u8) -> PeerId {
@@ -44,6 +45,7 @@ impl Twin {
             health: Mutex::new([PeerHealth::Up; 3]),
             limit: Mutex::default(),
             adds: AtomicU64::new(1),
+            balancing: Mutex::default(),
         })
     }
 
@@ -114,6 +116,8 @@ impl Cluster for Twin {
             space_limit: ByteCount(1000),
             space_used: ByteCount(400),
             space_reserved: ByteCount(100),
+            duty: Duty::InUse,
+            load: None,
             exceptions: 0,
         };
         Twin::names().into_iter().enumerate().map(row).collect()
@@ -244,6 +248,41 @@ impl Cluster for Twin {
 
     async fn approve_removals(&self) -> Result<(), CommandError> {
         Ok(())
+    }
+
+    async fn set_duty(&self, id: PeerId, duty: Duty) -> Result<(), CommandError> {
+        let health = match duty {
+            Duty::InUse => PeerHealth::Up,
+            Duty::Cordoned => PeerHealth::Cordoned,
+            Duty::Draining => PeerHealth::Draining,
+        };
+        let at = Twin::names().iter().position(|(_, known)| *known == id).expect("a member");
+        self.health.lock().unwrap()[at] = health;
+        Ok(())
+    }
+
+    async fn set_balancing(&self, mode: Balancing) -> Result<(), CommandError> {
+        *self.balancing.lock().unwrap() = mode;
+        Ok(())
+    }
+
+    fn balancing(&self) -> Balancing {
+        *self.balancing.lock().unwrap()
+    }
+
+    async fn plan(&self, goal: plan::Goal) -> Result<plan::Plan, CommandError> {
+        let start = plan::Start {
+            candidates: Vec::new(),
+            loads: BTreeMap::new(),
+            lost: Default::default(),
+            class: Default::default(),
+            copies: 2000,
+            bytes_per_minute: 60,
+            pins_per_minute: 60,
+        };
+        let mut planner = plan::Planner::new(start, goal);
+        self.pins.lock().unwrap().values().for_each(|pin| planner.pin(pin, None));
+        Ok(planner.finish())
     }
 
     fn node(&self) -> Arc<dyn IpfsNode> {

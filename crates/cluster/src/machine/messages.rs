@@ -3,6 +3,7 @@
 use super::Parts;
 use crate::Effect;
 use crate::context::Context;
+use crate::decisions::Duty;
 use crate::options::PlantedBug;
 use crate::outbox::MESSAGE_MOST;
 use types::{Cid, CopyState, HoldingReport, PeerId, PeerMessage, PinState, Refusal, SignedRecord};
@@ -39,7 +40,7 @@ impl Parts {
             PeerMessage::Records(records) => self.heard_records(peer, records, ctx),
             PeerMessage::Leaving => {
                 self.health.left(&peer);
-                self.repair.look_soon(ctx);
+                self.repair.look_now(ctx);
             }
         }
     }
@@ -67,7 +68,8 @@ impl Parts {
     }
 
     fn reserve(&mut self, peer: PeerId, lease: u64, bytes: types::ByteCount, ctx: &mut Context) {
-        let refused = if self.leaving.is_some() {
+        let takes_none = self.leaving.is_some() || self.membership.decisions().duty(&ctx.options.me) != Duty::InUse;
+        let refused = if takes_none {
             Some(Refusal::Draining)
         } else {
             self.space.reserve(peer, lease, bytes, ctx.now).err().map(|free| Refusal::NoRoom { free })

@@ -1,13 +1,15 @@
 //! What doors read between events.
 
 use super::Machine;
+use crate::decisions::{Balancing, Duty};
 use crate::explain;
 use crate::holdings::Exception;
 use crate::look::Look;
 use crate::options::PlantedBug;
+use crate::plan;
 use crate::report::{CopyRow, Explanation, PeerHealth, PeerRow, ShortRow};
 use crate::tracker::OwnCopy;
-use types::{Because, ByteCount, Cid, Now, PeerId, Pin, PinKind, PinState, UnixMillis};
+use types::{Because, ByteCount, Cid, Now, PeerId, Pin, PinKind, PinState, RecordKind, UnixMillis};
 
 impl Machine {
     /// The copies of a pin on every member, the own peer first; without a pin every member is `unpinned`, except where an
@@ -49,11 +51,18 @@ impl Machine {
     /// All members, the own peer first, then by id.
     pub fn peers(&self, now: Now) -> Vec<PeerRow> {
         let (space_limit, space_used) = self.parts.space.numbers();
+        let decisions = self.parts.membership.decisions();
+        let duty = decisions.duty(&self.options.me);
         let own = PeerRow {
             peer: self.options.me,
             name: self.options.name.clone(),
             is_self: true,
-            health: if self.parts.leaving.is_some() { PeerHealth::Draining } else { PeerHealth::Up },
+            health: match duty {
+                _ if self.parts.leaving.is_some() => PeerHealth::Draining,
+                Duty::Draining => PeerHealth::Draining,
+                Duty::Cordoned => PeerHealth::Cordoned,
+                Duty::InUse => PeerHealth::Up,
+            },
             heard: now.wall,
             clock_ahead: Some(0),
             node_addresses: self.parts.facts.node_addresses.clone(),
@@ -62,6 +71,8 @@ impl Machine {
             space_limit,
             space_used,
             space_reserved: self.parts.space.reserved(),
+            duty,
+            load: self.parts.tracker.load(),
             exceptions: self.parts.tracker.unsettled_count(),
         };
         let others = self.parts.health.iter().map(|(peer, standing)| {
@@ -79,6 +90,8 @@ impl Machine {
                 space_limit: facts.space_limit,
                 space_used: facts.space_used,
                 space_reserved: facts.space_reserved,
+                duty: standing.duty,
+                load: facts.load,
                 exceptions: self.parts.holdings.exceptions_of(peer),
             }
         });
@@ -120,6 +133,37 @@ impl Machine {
     /// Who is trusted, the own peer included.
     pub fn trusted(&self) -> Vec<PeerId> {
         self.parts.membership.trusted().iter().copied().collect()
+    }
+
+    /// How copies are balanced.
+    pub fn balancing(&self) -> Balancing {
+        self.parts.membership.decisions().balancing().0
+    }
+
+    /// What a plan is made from: one look at the peers.
+    pub fn plan_start(&self, now: Now) -> plan::Start {
+        let look = self.look(now);
+        let limits = &self.options.repair;
+        let copies = match self.parts.repair.copies() {
+            Some(copies) => copies,
+            None => u64::from(self.options.class.want.max(1)) * 1000,
+        };
+        let is_lost =
+            |peer: &PeerId| *peer != self.options.me && (look.health.is_gone(peer) || look.health.is_lost(peer, look.options, now));
+        plan::Start {
+            candidates: look.candidates(),
+            loads: look.loads(),
+            lost: look.health.iter().map(|(peer, _)| *peer).filter(is_lost).collect(),
+            class: self.options.class,
+            copies,
+            bytes_per_minute: limits.move_bytes_per_minute,
+            pins_per_minute: u64::from(limits.pins_per_minute),
+        }
+    }
+
+    /// The version of the next record of a kind about a key: one more than the last one known, whoever wrote it.
+    pub fn next_version(&self, kind: RecordKind, key: &[u8]) -> u64 {
+        self.parts.membership.next_version(kind, key)
     }
 
     /// Whether nothing is queued, running, waiting or unconfirmed.

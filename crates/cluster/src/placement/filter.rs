@@ -9,8 +9,10 @@ use types::{ByteCount, PeerId};
 pub enum Unfit {
     /// Not heard of now.
     Silent,
-    /// Takes no new copies.
+    /// Hands its copies over.
     Draining,
+    /// Takes no new copies.
+    Cordoned,
     /// Too little room.
     NoRoom {
         /// Needed.
@@ -29,6 +31,7 @@ impl fmt::Display for Unfit {
         match self {
             Unfit::Silent => f.write_str("is silent"),
             Unfit::Draining => f.write_str("is draining"),
+            Unfit::Cordoned => f.write_str("is cordoned"),
             Unfit::NoRoom { needed, free, limit } => write!(f, "has no room (needs {needed}, free {free} of {limit})"),
             Unfit::Avoided => f.write_str("could not make this copy"),
         }
@@ -60,6 +63,8 @@ pub fn check(candidate: &Candidate, rules: &Rules) -> Option<Unfit> {
         Some(Unfit::Silent)
     } else if candidate.is_draining {
         Some(Unfit::Draining)
+    } else if candidate.is_cordoned {
+        Some(Unfit::Cordoned)
     } else if rules.avoid.contains(&candidate.peer) {
         Some(Unfit::Avoided)
     } else if candidate.free < needed {

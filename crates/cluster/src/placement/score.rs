@@ -6,6 +6,7 @@
 //! on every processor computes the same.
 
 use super::Candidate;
+use super::balance::{self, Role, Share};
 use crate::order;
 use std::collections::BTreeMap;
 use types::{Cid, PeerId};
@@ -20,6 +21,8 @@ const SHARE_LEAST: f64 = 1e-6;
 const FIT_ROUNDS: usize = 12;
 /// A store without limit counts as one of this size.
 const UNLIMITED: u64 = 1 << 50;
+/// An empty cluster is looked at as if it had this part of its room filled.
+const GROWTH_LEAST: u64 = 64;
 
 /// Peers in the order in which they should hold `cid`: preferred ones in their order, then by score.
 pub fn ranked(cid: &Cid, fit: &[&Candidate], weights: &BTreeMap<PeerId, u64>, prefer: &[PeerId]) -> Vec<PeerId> {
@@ -42,15 +45,34 @@ pub fn score(cid: &Cid, peer: &PeerId, weight: u64) -> u128 {
 
 /// The weight that gives each peer its share when each item has `copies` copies on different peers.
 pub fn weights(candidates: &[Candidate], copies: u64) -> BTreeMap<PeerId, u64> {
-    let usable: Vec<(PeerId, u64)> = candidates
-        .iter()
-        .filter(|candidate| candidate.is_up && !candidate.is_draining)
-        .map(|candidate| (candidate.peer, candidate.free.get().min(UNLIMITED) >> 10))
-        .collect();
-    let amounts: Vec<u64> = usable.iter().map(|(_, amount)| (*amount).max(1)).collect();
-    let shares = shares(&amounts, copies);
+    let usable: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.takes_copies()).collect();
+    let shares = shares(&wanted(&usable, copies), copies);
     let weights = fit(&shares, copies.min(usable.len() as u64));
-    usable.iter().zip(weights).map(|((peer, _), weight)| (*peer, weight)).collect()
+    usable.iter().zip(weights).map(|(candidate, weight)| (candidate.peer, weight)).collect()
+}
+
+/// How much of what comes next each peer should get: what it lacks to its share once there is half as much again. So a peer
+/// that got too much, by chance or by large items, gets less until it is even again.
+fn wanted(usable: &[&Candidate], copies: u64) -> Vec<u64> {
+    let capacity = |candidate: &Candidate| candidate.capacity.get().min(UNLIMITED);
+    let loads: Vec<Share> = usable
+        .iter()
+        .map(|candidate| Share {
+            peer: candidate.peer,
+            capacity: capacity(candidate),
+            placed: candidate.placed.get().min(UNLIMITED),
+            role: Role::Full,
+        })
+        .collect();
+    let placed: u64 = loads.iter().map(|load| load.placed).fold(0, u64::saturating_add);
+    let room: u64 = loads.iter().map(|load| load.capacity).fold(0, u64::saturating_add);
+    let targets = balance::targets(&loads, (placed / 2).max(room / GROWTH_LEAST), copies * 1000);
+    let wanted = usable.iter().zip(targets).map(|(candidate, target)| {
+        let lacks = target.saturating_sub(candidate.placed.get()).min(candidate.free.get());
+        // Never nothing: the copies may be more than there are peers below their share.
+        (lacks >> 10).max(target >> 20).max(1)
+    });
+    wanted.collect()
 }
 
 /// Water-filling: the part of all items that each peer should hold, proportional to its amount, none above one.

@@ -4,7 +4,17 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 
 fn candidate(number: u8, free: u64) -> Candidate {
-    Candidate { peer: peer(number), is_up: true, is_draining: false, limit: ByteCount(free), free: ByteCount(free), domain: None }
+    Candidate {
+        peer: peer(number),
+        is_up: true,
+        is_draining: false,
+        is_cordoned: false,
+        limit: ByteCount(free),
+        free: ByteCount(free),
+        capacity: ByteCount(free),
+        placed: ByteCount::ZERO,
+        domain: None,
+    }
 }
 
 fn even(count: u8) -> Vec<Candidate> {
@@ -141,37 +151,27 @@ fn a_leaving_peer_moves_only_its_own_pins() {
 }
 
 #[test]
-fn pulls_fill_a_new_peer_and_then_stop() {
-    const PIN: u64 = 1 << 20;
-    const LIMIT: u64 = 1000 * PIN;
-    let mut used = [0u64; 5];
-    let candidates = |used: &[u64; 5]| -> Vec<Candidate> {
-        (0..5).map(|number| Candidate { limit: ByteCount(LIMIT), ..candidate(number as u8, LIMIT - used[number] * PIN) }).collect()
-    };
-    let mut placed: BTreeMap<u64, Vec<PeerId>> = BTreeMap::new();
-    for number in 0..1000 {
-        let four: Vec<_> = candidates(&used).into_iter().take(4).collect();
-        let holders = place(&cid(number), &four, &Rules::copies(2, 2, 2), &[]).expect("placed").holders;
-        for number in numbers(&holders) {
-            used[usize::from(number)] += 1;
-        }
-        placed.insert(number, holders);
+fn a_cordoned_holder_stays_and_gets_nothing_new() {
+    let mut candidates = even(4);
+    candidates[1].is_cordoned = true;
+    let placed = place(&cid(1), &candidates, &Rules::copies(2, 2, 3), &[peer(1), peer(2)]).expect("placed");
+    assert_eq!(numbers(&placed.holders), [1, 2]);
+    for number in 0..100 {
+        let placed = place(&cid(number), &candidates, &Rules::copies(3, 3, 3), &[]).expect("placed");
+        assert!(!placed.holders.contains(&peer(1)));
     }
-    let mut last = 0;
-    for _round in 0..6 {
-        last = 0;
-        for (number, holders) in &mut placed {
-            if let Some((from, to)) = pull::pull(&cid(*number), &candidates(&used), &Rules::copies(2, 2, 2), holders) {
-                holders.retain(|holder| *holder != from);
-                holders.push(to);
-                used[usize::from(numbers(&[from])[0])] -= 1;
-                used[usize::from(numbers(&[to])[0])] += 1;
-                last += 1;
-            }
-        }
+}
+
+#[test]
+fn who_has_too_much_gets_less_of_what_comes() {
+    let mut candidates = even(3);
+    for (candidate, placed) in candidates.iter_mut().zip([30u64, 30, 45]) {
+        candidate.placed = ByteCount(placed << 30);
+        candidate.capacity = ByteCount(100 << 30);
     }
-    assert!(used[4] >= 340, "the share of the new peer is 400: {used:?}");
-    assert_eq!(last, 0, "{used:?}");
+    let counts = counts(&candidates, 1, 2_000);
+    let of = |number: u8| counts.get(&peer(number)).copied().unwrap_or(0);
+    assert!(of(2) * 2 < of(0) && of(2) * 2 < of(1), "{counts:?}");
 }
 
 proptest! {

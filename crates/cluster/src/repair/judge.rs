@@ -2,9 +2,9 @@
 
 use crate::look::Look;
 use crate::options::PlantedBug;
-use crate::placement::{self, Rules, filter, pull};
+use crate::placement::{self, Rules, filter};
 use crate::report::PeerHealth;
-use types::{Because, PeerId, Pin, PinKind};
+use types::{Because, ByteCount, PeerId, Pin, PinKind};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,10 @@ pub enum Verdict {
         lost: Vec<PeerId>,
         /// By whom.
         gained: Vec<PeerId>,
+        /// Copies are lost, or will be by themselves; otherwise all are there and only move.
+        is_urgent: bool,
+        /// Holders that stay.
+        staying: u32,
     },
     /// It should be replaced and nobody is left who could.
     Hopeless(Because),
@@ -29,19 +33,11 @@ pub enum Verdict {
         /// Who stays.
         placement: Vec<PeerId>,
     },
-    /// A holder is clearly fuller than another peer.
-    Move {
-        /// All holders.
-        placement: Vec<PeerId>,
-        /// Who lets go.
-        from: PeerId,
-        /// Who takes it.
-        gained: PeerId,
-    },
 }
 
-/// Judges one pin by its copies, its holders' health and their room.
-pub(crate) fn judge(pin: &Pin, look: Look) -> Verdict {
+/// Judges one pin by its copies, its holders' health and their room. `size`: where it is known; `prefer`: who should get a copy
+/// first, if it fits.
+pub(crate) fn judge(pin: &Pin, size: Option<ByteCount>, prefer: Option<PeerId>, look: Look) -> Verdict {
     if pin.is_expired(look.health.slowest_clock(look.now)) {
         return Verdict::Expired;
     }
@@ -53,7 +49,7 @@ pub(crate) fn judge(pin: &Pin, look: Look) -> Verdict {
     let holders = sort_holders(pin, look);
     let is_short = (holders.good.len() as u32) < least;
     if is_short || !holders.must_go.is_empty() {
-        return replace(pin, holders, least, look);
+        return replace(pin, size, prefer, holders, least, look);
     }
     surplus(pin, &holders.good, most, look)
 }
@@ -97,11 +93,12 @@ fn sort_holders(pin: &Pin, look: Look) -> Holders {
 
 /// The fewest additions beside the good holders; when even so copies are short, bad holders stay in the list, so that they
 /// count again when they come back.
-fn replace(pin: &Pin, holders: Holders, least: u32, look: Look) -> Verdict {
+fn replace(pin: &Pin, size: Option<ByteCount>, prefer: Option<PeerId>, holders: Holders, least: u32, look: Look) -> Verdict {
     let candidates = look.candidates();
     let rules = Rules {
-        prefer: look.holdings.leaving_holders(&pin.cid).collect(),
-        size: look.space.size(&pin.cid),
+        // Whoever still has the blocks costs nothing.
+        prefer: look.holdings.leaving_holders(&pin.cid).chain(prefer).collect(),
+        size,
         avoid: holders.lost.iter().chain(&holders.must_go).copied().collect(),
         ..Rules::copies(1, least, least)
     };
@@ -118,7 +115,27 @@ fn replace(pin: &Pin, holders: Holders, least: u32, look: Look) -> Verdict {
         let able = (candidates.len() - unfit.len()) as u32;
         return Verdict::Hopeless(Because::NotEnoughPeers { needed: least, candidates: able });
     }
-    Verdict::Replace { placement, lost, gained }
+    // Who drains and is there still has its copy.
+    let is_there = |peer: &PeerId| *peer == look.options.me || look.health.is_live(peer);
+    let is_urgent = !holders.lost.is_empty() || holders.must_go.iter().any(|peer| !is_there(peer));
+    let staying = holders.good.len() as u32;
+    Verdict::Replace { placement, lost, gained, is_urgent, staying }
+}
+
+/// The draining holder that is to hand its copy over: it knows the size, and has the other limits of a single hand.
+pub(crate) fn giver(pin: &Pin, look: Look) -> Option<PeerId> {
+    let gives = |peer: &&PeerId| match **peer == look.options.me {
+        true => look.is_leaving,
+        false => look.health.is_live(peer) && look.health.is_draining(peer),
+    };
+    pin.placement.iter().filter(gives).min().copied()
+}
+
+/// Whether every placed peer is there and known to hold it, and none too many: then a copy may move.
+pub(crate) fn is_whole(pin: &Pin, look: Look) -> bool {
+    let Some((_, most)) = look.wished(pin) else { return false };
+    let is_there = |peer: &PeerId| *peer == look.options.me || look.health.is_live(peer);
+    pin.placement.len() <= most as usize && pin.placement.iter().all(|peer| is_there(peer) && look.is_confirmed(peer, &pin.cid))
 }
 
 fn surplus(pin: &Pin, good: &[PeerId], most: u32, look: Look) -> Verdict {
@@ -129,13 +146,6 @@ fn surplus(pin: &Pin, good: &[PeerId], most: u32, look: Look) -> Verdict {
         .collect();
     if confirmed.len() > most as usize {
         return Verdict::Trim { placement: confirmed.into_iter().take(most as usize).collect() };
-    }
-    if look.options.repair.pulls && confirmed.len() == pin.placement.len() {
-        let rules = Rules { size: look.space.size(&pin.cid), ..Rules::copies(1, most, most) };
-        if let Some((from, to)) = pull::pull(&pin.cid, &look.candidates(), &rules, &pin.placement) {
-            let placement = pin.placement.iter().filter(|peer| **peer != from).chain([&to]).copied().collect();
-            return Verdict::Move { placement, from, gained: to };
-        }
     }
     Verdict::Fine
 }

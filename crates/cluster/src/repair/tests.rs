@@ -21,7 +21,7 @@ fn check(peers: &str, placed: &[u8], least: u32, most: u32, expected: &str) {
 fn check_kind(kind: PinKind, peers: &str, placed: &[u8], least: u32, most: u32, expected: &str) {
     let options = Options {
         members: (1..peers.len() as u8).map(peer).collect(),
-        repair: RepairLimits { pulls: false, ..RepairLimits::default() },
+        repair: RepairLimits { balances: false, ..RepairLimits::default() },
         ..Options::new(peer(0), "", "")
     };
     let at = |seconds| Now { mono: Millis::seconds(seconds), wall: UnixMillis::from_seconds(seconds) };
@@ -58,6 +58,7 @@ fn check_kind(kind: PinKind, peers: &str, placed: &[u8], least: u32, most: u32, 
         }
     }
     health.tick(&options, at(1001), &mut Vec::new());
+    let decisions = crate::decisions::Decisions::default();
     let look = Look {
         options: &options,
         tracker: &Tracker::new(),
@@ -65,11 +66,12 @@ fn check_kind(kind: PinKind, peers: &str, placed: &[u8], least: u32, most: u32, 
         health: &health,
         space: &Space::default(),
         is_leaving: peers.starts_with('d'),
+        decisions: &decisions,
         now: at(1001),
     };
-    let found = match judge(&pin, look) {
+    let found = match judge(&pin, None, None, look) {
         Verdict::Fine => "fine".to_owned(),
-        Verdict::Replace { placement, lost, gained } => {
+        Verdict::Replace { placement, lost, gained, .. } => {
             let kept = placement.iter().filter(|peer| !gained.contains(peer)).map(|peer| peer.ed25519().expect("a key")[0].to_string());
             let kept: Vec<String> = kept.collect();
             let lost: Vec<String> = lost.iter().map(|peer| peer.ed25519().expect("a key")[0].to_string()).collect();

@@ -54,7 +54,8 @@ impl Tracker {
         match *outcome {
             NodeOutcome::Pinned { bytes } => {
                 space.learn_size(&cid, bytes);
-                ctx.effects.push(Effect::Ledger { cid, ours: true });
+                self.count_pinned(&cid, bytes, ctx);
+                ctx.effects.push(Effect::Ledger { cid, ours: Some(bytes) });
                 self.pinned(cid, depth, true, ctx);
             }
             NodeOutcome::AlreadyHeld { bytes } => {

@@ -206,7 +206,7 @@ impl Tracker {
             return;
         }
         if let Some(track) = self.tracks.get_mut(&cid) {
-            track.goal = Goal::Hold { version, depth: pin.depth, created: pin.created };
+            track.goal = Goal::hold(&pin, version);
         }
         let holders = sources(&cid, &pin, &ctx.options.me, around);
         self.running_pins += 1;

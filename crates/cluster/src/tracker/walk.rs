@@ -10,7 +10,7 @@ use crate::options::PlantedBug;
 use crate::order::byte_order;
 use crate::{Effect, NodeOp, NodeOutcome, OpId};
 use std::collections::{BTreeSet, VecDeque};
-use types::{Cid, Millis, Now, Pin, PinKind};
+use types::{ByteCount, Cid, Millis, Now, Pin, PinKind};
 
 /// Entries of each list in one page.
 const PAGE: usize = 1_000;
@@ -140,6 +140,7 @@ impl Tracker {
         }
         if !self.walk.has_begun {
             self.walk.has_begun = true;
+            self.loads.round_began();
             self.walk.began_current = ctx.is_current();
         }
         if [Lane::Young, Lane::Old].iter().any(|lane| self.queued(*lane) >= QUEUED_MOST) {
@@ -175,7 +176,7 @@ impl Tracker {
         let ours = ctx.shared.ledger_after(cursor.as_ref(), PAGE);
         let held_end = if self.walk.has_held_all { None } else { self.walk.held.back().copied() };
         // A full page may have a successor: nothing beyond its end can be judged yet.
-        let ends = [last.filter(|_| seen == PAGE), (ours.len() == PAGE).then(|| ours.last().copied()).flatten(), held_end];
+        let ends = [last.filter(|_| seen == PAGE), (ours.len() == PAGE).then(|| ours.last().map(|(cid, _)| *cid)).flatten(), held_end];
         let end = ends.into_iter().flatten().min_by(byte_order);
         let is_before_end = |cid: &Cid| end.is_none_or(|end| byte_order(cid, &end).is_le());
 
@@ -184,7 +185,9 @@ impl Tracker {
             held.extend(self.walk.held.pop_front());
         }
         wanted.retain(|(pin, _)| is_before_end(&pin.cid));
-        let ours: Vec<Cid> = ours.into_iter().take_while(is_before_end).collect();
+        let sized: Vec<(Cid, ByteCount)> = ours.into_iter().take_while(|(cid, _)| is_before_end(cid)).collect();
+        self.loads.count_page(&wanted, &sized);
+        let ours: Vec<Cid> = sized.into_iter().map(|(cid, _)| cid).collect();
         self.compare(&wanted, &held, &ours, ctx);
 
         match end {
@@ -198,6 +201,7 @@ impl Tracker {
 
     fn end_round(&mut self, ctx: &Context) {
         let walk = &mut self.walk;
+        self.loads.round_ended();
         walk.rounds += 1;
         if walk.has_missed {
             walk.begin_now(ctx.now);
@@ -234,7 +238,7 @@ impl Tracker {
                         self.let_go(cid, other.as_ref(), true, ctx);
                     }
                 }
-                Op::Forget(_) => ctx.effects.push(Effect::Ledger { cid, ours: false }),
+                Op::Forget(_) => ctx.effects.push(Effect::Ledger { cid, ours: None }),
             }
         }
         if self.walk.rounds == 0 {
@@ -248,7 +252,7 @@ impl Tracker {
             return;
         }
         let was_ours = ctx.shared.is_ours(&pin.cid);
-        self.begin(pin.cid, Goal::Hold { version, depth: pin.depth, created: pin.created }, ctx);
+        self.begin(pin.cid, Goal::hold(pin, version), ctx);
         if let Some(track) = self.tracks.get_mut(&pin.cid) {
             track.was_lost = was_ours;
         }
@@ -261,7 +265,7 @@ impl Tracker {
         for (pin, version) in wanted {
             let is_held = held.binary_search_by(|other| byte_order(other, &pin.cid)).is_ok();
             if is_held && !ctx.shared.is_ours(&pin.cid) && !self.tracks.contains_key(&pin.cid) {
-                self.begin(pin.cid, Goal::Hold { version: *version, depth: pin.depth, created: pin.created }, ctx);
+                self.begin(pin.cid, Goal::hold(pin, *version), ctx);
                 self.enqueue(pin.cid, Doing::Look, ctx);
             }
         }

@@ -37,7 +37,7 @@ impl Own {
     /// The id of another Pinfold peer, as far as it is known here.
     pub(super) fn other_id(&self, row: &PeerRow, addresses: &[String]) -> Id {
         let error = match row.health {
-            PeerHealth::Up | PeerHealth::Draining => String::new(),
+            PeerHealth::Up | PeerHealth::Cordoned | PeerHealth::Draining => String::new(),
             health => format!("the peer is {}", health.as_str()),
         };
         let node = row.node_addresses.iter().find_map(|address| crate::links::peer_of(address));

@@ -4,7 +4,7 @@ use super::*;
 use crate::handle::{AddSession, CommandError, Identity, Live, Totals};
 use ::bytes::Bytes;
 use async_trait::async_trait;
-use cluster::{CopyRow, Explanation, PeerHealth, PeerRow};
+use cluster::{Balancing, CopyRow, Duty, Explanation, PeerHealth, PeerRow, plan};
 use dag::hash::HashFn;
 use ipfs::memory::MemoryNode;
 use ipfs::{Block, Blocks, IpfsNode, PinProgress, PinTask, Pins, Source};
@@ -111,6 +111,8 @@ impl Cluster for Twin {
             name: name.into(),
             is_self: peer == self.me,
             health: PeerHealth::Up,
+            duty: Duty::InUse,
+            load: None,
             heard: NOW,
             clock_ahead: Some(0),
             node_addresses: Vec::new(),
@@ -198,6 +200,22 @@ impl Cluster for Twin {
 
     async fn approve_removals(&self) -> Result<(), CommandError> {
         Ok(())
+    }
+
+    async fn set_duty(&self, _: PeerId, _: Duty) -> Result<(), CommandError> {
+        Err(CommandError::Stopping)
+    }
+
+    async fn set_balancing(&self, _: Balancing) -> Result<(), CommandError> {
+        Err(CommandError::Stopping)
+    }
+
+    fn balancing(&self) -> Balancing {
+        Balancing::Auto
+    }
+
+    async fn plan(&self, _: plan::Goal) -> Result<plan::Plan, CommandError> {
+        Err(CommandError::Stopping)
     }
 
     fn node(&self) -> Arc<dyn IpfsNode> {

@@ -1,6 +1,7 @@
 //! Bugs planted on purpose: each is found by the invariant of the rule that it breaks.
 
 use super::{must_be_well, must_be_whole, small, wanting, with_mass_removal};
+use crate::invariants::Violation;
 use crate::world::World;
 use crate::world::doors::Wish;
 use crate::{Invariant, Profile, Settings, run};
@@ -105,8 +106,8 @@ fn showing_a_silent_peer_as_live_is_found() {
 // Rule 7: limits.
 
 /// Six people add at the same moment; each disk has room for two of their things.
-fn add_to_small_disks(planted: Option<PlantedBug>) -> World {
-    let settings = Settings { disk: Some(96 << 20), sites: 0, planted, ..Settings::new(1, 3, 6) };
+fn add_to_small_disks(seed: u64, planted: Option<PlantedBug>) -> World {
+    let settings = Settings { disk: Some(96 << 20), sites: 0, planted, ..Settings::new(seed, 3, 6) };
     let mut world = wanting(&settings, 40 << 20, (1, 1), |_| 20_000, Wish::Add);
     world.run_until(200_000);
     world
@@ -114,9 +115,11 @@ fn add_to_small_disks(planted: Option<PlantedBug>) -> World {
 
 #[test]
 fn promising_the_same_room_twice_is_found() {
-    let found = add_to_small_disks(Some(PlantedBug::ForgetsPromises)).violation;
-    assert!(found.as_ref().is_some_and(|violation| violation.invariant == Invariant::WithinLimits), "{found:?}");
-    must_be_whole(&add_to_small_disks(None));
+    // Which disks are chosen follows from the seed; with some of them three adds meet on one.
+    let found: Vec<_> = (1..=8).map(|seed| add_to_small_disks(seed, Some(PlantedBug::ForgetsPromises)).violation).collect();
+    let is_found = |violation: &Violation| violation.invariant == Invariant::WithinLimits;
+    assert!(found.iter().flatten().any(is_found), "{found:?}");
+    (1..=8).for_each(|seed| must_be_whole(&add_to_small_disks(seed, None)));
 }
 
 // Rule 8: catching up, and that all come to the same.

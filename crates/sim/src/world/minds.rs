@@ -182,15 +182,14 @@ impl World {
     }
 
     /// The ledger is on disk before anything that follows.
-    fn enter_ledger(&mut self, place: Place, cid: types::Cid, is_ours: bool) {
-        self.note(place, 5 + u64::from(is_ours), Some(&cid));
+    fn enter_ledger(&mut self, place: Place, cid: types::Cid, ours: Option<types::ByteCount>) {
+        self.note(place, 5 + u64::from(ours.is_some()), Some(&cid));
         let peer = &mut self.peers[place];
         let mut batch = Batch::new();
-        if is_ours {
-            batch.put(Area::Ledger, cid.to_bytes(), [1]);
-        } else {
-            batch.delete(Area::Ledger, cid.to_bytes());
-        }
+        match ours {
+            Some(bytes) => batch.put(Area::Ledger, cid.to_bytes(), bytes.get().to_be_bytes()),
+            None => batch.delete(Area::Ledger, cid.to_bytes()),
+        };
         // The ledger's own fsync must not make a write of the consensus durable that is still on its way.
         let is_syncing = peer.running.as_ref().is_some_and(|running| running.syncing.is_some());
         let durability = if is_syncing { Durability::Buffered } else { Durability::Synced };
@@ -198,8 +197,8 @@ impl World {
             panic!("the store in memory refused the ledger: {error}");
         }
         if let Some(running) = peer.running.as_mut() {
-            running.view.enter(cid, is_ours);
-            debug_assert_eq!(running.view.is_ours(&cid), is_ours);
+            running.view.enter(cid, ours);
+            debug_assert_eq!(running.view.own_size(&cid), ours);
         }
     }
 

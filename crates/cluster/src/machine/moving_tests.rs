@@ -1,0 +1,190 @@
+//! One machine on a table: duties, drains, balancing, and repair whose alarm was lost.
+
+use crate::testing::{Table, cid, hello, peer, pin_on};
+use crate::{Change, Command, Duty, Effect, Event, LinkState, Options, RepairLimits};
+use std::num::NonZeroU32;
+use types::{
+    ByteCount, Cid, HoldingReport, Load, Millis, PeerMessage, Pin, PinOptions, RecordKey, RecordKind, Replicas, SignedRecord, UnixMillis,
+};
+
+const MIB: u64 = 1 << 20;
+
+fn two() -> PinOptions {
+    PinOptions { replicas: Replicas::exactly(NonZeroU32::new(2).expect("two")), ..PinOptions::default() }
+}
+
+/// Peer 0 with three others that are up, have 100 MiB each and answered that all is well.
+fn four() -> Table {
+    let repair = RepairLimits { balances: false, ..RepairLimits::default() };
+    let options = Options { members: (1..4).map(peer).collect(), repair, verify: |_| true, ..Options::new(peer(0), "zero", "test") };
+    let mut table = Table::started(options);
+    table.handle(Event::Space { limit: ByteCount(100 * MIB), used: ByteCount(0) });
+    for other in (1..4).map(peer) {
+        table.handle(Event::Link(other, LinkState::Up));
+        table.handle(Event::Message(other, says(0)));
+        table.pass(Millis(10));
+        let question = table.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Tell(to, PeerMessage::AskHoldings { question, .. }) if *to == other => Some(*question),
+            _ => None,
+        });
+        let report = HoldingReport { incarnation: 1, complete: Some(0), answer: question.expect("asked in full"), copies: Vec::new() };
+        table.handle(Event::Message(other, PeerMessage::Holdings(report)));
+    }
+    table
+}
+
+/// A hello of a peer with 100 MiB that has so many of them.
+fn says(placed: u64) -> PeerMessage {
+    let mut message = hello(100 * MIB, placed * MIB, false);
+    if let PeerMessage::Hello { load, .. } = &mut message {
+        *load = Some(Load { copies: placed, placed: ByteCount(placed * MIB), ..Load::default() });
+    }
+    message
+}
+
+/// The others talk while time passes, and say that they have so much.
+fn pass_with(table: &mut Table, others: &[(u8, u64)], seconds: u64) {
+    for _ in 0..seconds {
+        for (other, placed) in others {
+            table.handle(Event::Message(peer(*other), says(*placed)));
+        }
+        table.pass(Millis::seconds(1));
+    }
+}
+
+fn decide(table: &mut Table, author: u8, about: u8, version: u64, duty: Duty) {
+    let record = SignedRecord {
+        key: RecordKey { kind: RecordKind::Duty, key: peer(about).as_bytes().to_vec(), author: peer(author) },
+        version,
+        written: UnixMillis(0),
+        value: Some(duty.as_str().as_bytes().to_vec()),
+        signature: Vec::new(),
+    };
+    if author == 0 {
+        table.command(1, Command::SetRecord { record });
+    } else {
+        table.handle(Event::Message(peer(author), PeerMessage::Records(vec![record])));
+    }
+}
+
+/// What it wrote since the last look.
+fn written(table: &mut Table) -> Vec<Pin> {
+    let effects = std::mem::take(&mut table.effects);
+    let changes = effects.into_iter().filter_map(|effect| if let Effect::Submit(_, changes) = effect { Some(changes) } else { None });
+    changes.flatten().filter_map(|change| if let Change::Put(pin) = change { Some(*pin) } else { None }).collect()
+}
+
+/// Ten pins of one MiB on the own peer and peer 1, held by both.
+fn ten(table: &mut Table) -> Vec<Cid> {
+    let cids: Vec<Cid> = (0..10).map(cid).collect();
+    for cid in &cids {
+        let version = table.wish(pin_on(*cid, &[peer(0), peer(1)], two()));
+        table.shelf.sizes.insert(cid.to_bytes(), ByteCount(MIB));
+        let copy = types::CopyState {
+            cid: *cid,
+            version,
+            state: types::PinState::Pinned,
+            because: None,
+            next_try: None,
+            tries: 0,
+            since: UnixMillis(0),
+        };
+        let report = HoldingReport { incarnation: 1, complete: None, answer: 0, copies: vec![copy] };
+        table.handle(Event::Message(peer(1), PeerMessage::Holdings(report)));
+    }
+    // A full round counts the sizes.
+    pass_with(table, &[(1, 10), (2, 0), (3, 0)], 610);
+    table.effects.clear();
+    cids
+}
+
+#[test]
+fn a_drained_peer_re_places_its_own_copies_whoever_decided_it() {
+    let mut table = four();
+    let cids = ten(&mut table);
+    decide(&mut table, 2, 0, 1, Duty::Draining);
+    pass_with(&mut table, &[(1, 10), (2, 0), (3, 0)], 15);
+    let moved = written(&mut table);
+    assert_eq!(moved.len(), cids.len());
+    assert!(moved.iter().all(|pin| pin.placement.len() == 2 && pin.placement[0] == peer(1) && pin.placement[1] != peer(0)));
+}
+
+#[test]
+fn a_drain_that_is_turned_back_moves_nothing_more() {
+    let mut table = four();
+    ten(&mut table);
+    decide(&mut table, 2, 0, 1, Duty::Draining);
+    decide(&mut table, 3, 0, 2, Duty::InUse);
+    pass_with(&mut table, &[(1, 10), (2, 0), (3, 0)], 60);
+    assert!(written(&mut table).iter().all(|pin| pin.placement.contains(&peer(0))));
+    assert_eq!(table.machine.next_version(RecordKind::Duty, peer(0).as_bytes()), 3);
+}
+
+#[test]
+fn decisions_survive_a_restart() {
+    let mut table = four();
+    decide(&mut table, 0, 0, 1, Duty::Cordoned);
+    let records: Vec<SignedRecord> =
+        table.effects.iter().filter_map(|effect| if let Effect::Record(record) = effect { Some(record.clone()) } else { None }).collect();
+    let options = Options { records, ..Options::new(peer(0), "zero", "test") };
+    let again = Table::started(options);
+    assert_eq!(again.machine.peers(again.now)[0].duty, Duty::Cordoned);
+}
+
+#[test]
+fn who_has_too_much_gives_to_the_empty_and_stops() {
+    let mut table = four();
+    ten(&mut table);
+    // Shares of 20 MiB over four peers of 100 MiB: 5 each. The own excess is 5, as is that of peer 1.
+    let balance = SignedRecord {
+        key: RecordKey { kind: RecordKind::Balance, key: Vec::new(), author: peer(2) },
+        version: 1,
+        written: UnixMillis(0),
+        value: Some(b"now".to_vec()),
+        signature: Vec::new(),
+    };
+    table.handle(Event::Message(peer(2), PeerMessage::Records(vec![balance])));
+    pass_with(&mut table, &[(1, 10), (2, 0), (3, 0)], 15);
+    let moved = written(&mut table);
+    assert!((4..=5).contains(&moved.len()), "{} moved", moved.len());
+    assert!(moved.iter().all(|pin| pin.placement[0] == peer(1) && [peer(2), peer(3)].contains(&pin.placement[1])));
+    for pin in moved {
+        table.wish(pin);
+    }
+    pass_with(&mut table, &[(1, 5), (2, 5), (3, 5)], 120);
+    assert!(written(&mut table).is_empty());
+}
+
+#[test]
+fn a_lost_holder_is_replaced_within_a_second_of_being_known_lost() {
+    let mut table = four();
+    ten(&mut table);
+    let mut first = None;
+    for second in 0..700 {
+        pass_with(&mut table, &[(2, 0), (3, 0)], 1);
+        let is_down = table.effects.iter().any(|effect| matches!(effect, Effect::Note(crate::Notice::PeerDown(_))));
+        first = first.or(is_down.then_some(second));
+        if first.is_some_and(|first| second > first) {
+            break;
+        }
+    }
+    assert!(first.is_some());
+    assert!(!written(&mut table).is_empty());
+}
+
+#[test]
+fn a_lost_copy_whose_alarm_was_lost_is_found_by_the_slow_walk() {
+    let mut table = four();
+    // Peer 1 is silent beyond its grace, and the walk that this begins is over.
+    pass_with(&mut table, &[(2, 0), (3, 0)], 1_300);
+    table.effects.clear();
+    // A pin on it comes into the wish, and no hint tells of it.
+    for number in 0..20 {
+        table.shelf.pins.insert(cid(number).to_bytes(), (pin_on(cid(number), &[peer(1), peer(2)], two()), number + 1));
+    }
+    pass_with(&mut table, &[(2, 0), (3, 0)], 1_300);
+    let written = written(&mut table);
+    // Those for which this peer is the first in rank, at least.
+    assert!(!written.is_empty());
+    assert!(written.iter().all(|pin| !pin.placement.contains(&peer(1)) && pin.placement.contains(&peer(2)) && pin.placement.len() == 2));
+}
