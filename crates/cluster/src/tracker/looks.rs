@@ -5,6 +5,7 @@
 
 use super::{Doing, Goal, Phase, Queue, Stop, Tracker};
 use crate::context::Context;
+use crate::options::PlantedBug;
 use crate::space::Space;
 use crate::{Effect, NodeOp, NodeOutcome, OpId};
 use std::collections::BTreeMap;
@@ -60,7 +61,11 @@ impl Tracker {
             }
             NodeOutcome::AlreadyHeld { bytes } => {
                 space.learn_size(&cid, bytes);
-                self.pinned(cid, depth, false, ctx);
+                let is_claimed = ctx.options.planted == Some(PlantedBug::ClaimsForeign);
+                if is_claimed {
+                    ctx.effects.push(Effect::Ledger { cid, ours: Some(bytes) });
+                }
+                self.pinned(cid, depth, is_claimed, ctx);
             }
             // A failure too: the fetch meets it again and says what is wrong.
             _ => self.ended_otherwise(cid, ctx),
