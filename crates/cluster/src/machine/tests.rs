@@ -466,7 +466,7 @@ fn who_cannot_take_what_a_leaving_peer_holds_is_named() {
     for _ in 0..10 {
         // Peer 2 is silent, peer 1 is full.
         table.handle(Event::Message(peer(1), hello(1000, 1000, false)));
-        pass_with(&mut table, &[1], 1);
+        table.pass(Millis::seconds(1));
     }
     let said = format!("{:?}", answers(&table));
     assert!(said.contains("CannotLeave") && said.contains("is silent") && said.contains("has no room"), "{said}");
