@@ -488,7 +488,7 @@ impl Tracker {
             return;
         }
         ctx.effects.push(Effect::Note(Notice::CopyDamaged { cid }));
-        self.begin(cid, Goal::Hold { version, depth: pin.depth, created: pin.created }, ctx);
+        self.begin(cid, Goal::hold(&pin, version), ctx);
         if let Some(track) = self.tracks.get_mut(&cid) {
             track.was_lost = true;
         }

@@ -18,7 +18,7 @@ fn four() -> Table {
     let repair = RepairLimits { balances: false, ..RepairLimits::default() };
     let options = Options { members: (1..4).map(peer).collect(), repair, verify: |_| true, ..Options::new(peer(0), "zero", "test") };
     let mut table = Table::started(options);
-    table.handle(Event::Space { limit: ByteCount(100 * MIB), used: ByteCount(0) });
+    table.handle(Event::Space { limit: ByteCount(100 * MIB), used: ByteCount(0), upkeep: ByteCount(0) });
     for other in (1..4).map(peer) {
         table.handle(Event::Link(other, LinkState::Up));
         table.handle(Event::Message(other, says(0)));
