@@ -56,7 +56,7 @@ impl World {
             deferred: Vec::new(),
             linked: BTreeSet::new(),
         });
-        self.watch.restarted(place);
+        self.watch.restarted(place, now);
         self.say(|| format!("peer {place} starts"));
         self.at(now, What::CrdtWake(place, self.peers[place].life));
         if let Some(running) = self.peers[place].running.as_mut() {

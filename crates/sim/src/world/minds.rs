@@ -146,7 +146,7 @@ impl World {
             self.defer(to, self.now + DEFERRED_MOST, peer, message);
             return;
         }
-        self.watch.heard(to, peer, &message);
+        self.watch.heard(to, (from, peer), &message, self.now);
         self.think(to, Event::Message(peer, message));
     }
 
@@ -168,6 +168,9 @@ impl World {
         for (end, peer, message) in std::mem::take(&mut running.deferred) {
             let PeerMessage::AskHoldings { heads, .. } = &message else { continue };
             if self.has_merged(place, heads) {
+                if let Some(from) = self.places.get(&peer).copied() {
+                    self.watch.heard(place, (from, peer), &message, self.now);
+                }
                 self.think(place, Event::Message(peer, message));
             } else if self.now < end {
                 self.defer(place, end, peer, message);

@@ -54,6 +54,8 @@ struct Seen {
     down: BTreeMap<PeerId, Time>,
     /// Whom it is linked with, since when.
     linked: BTreeMap<Place, Time>,
+    /// When it last heard a word of each other one, or their link came up; when it started, before any.
+    words: Vec<Time>,
     /// Since when it misses history that it could have.
     behind: Option<Time>,
 }
@@ -76,8 +78,8 @@ impl Watch {
         self.calm_since = well.then(|| self.calm_since.unwrap_or(now));
     }
 
-    pub fn restarted(&mut self, place: Place) {
-        self.peers[place] = Seen::default();
+    pub fn restarted(&mut self, place: Place, now: Time) {
+        self.peers[place] = Seen { words: vec![now; self.peers.len()], ..Seen::default() };
     }
 
     pub fn approved(&mut self, place: Place) {
@@ -86,6 +88,7 @@ impl Watch {
 
     pub fn linked(&mut self, place: Place, other: Place, now: Time) {
         self.peers[place].linked.entry(other).or_insert(now);
+        self.peers[place].words[other] = now;
     }
 
     pub fn unlinked(&mut self, place: Place, other: Place) {
@@ -93,8 +96,9 @@ impl Watch {
     }
 
     /// A peer is about to hear this.
-    pub fn heard(&mut self, place: Place, from: PeerId, message: &PeerMessage) {
+    pub fn heard(&mut self, place: Place, (other, from): (Place, PeerId), message: &PeerMessage, now: Time) {
         let seen = &mut self.peers[place];
+        seen.words[other] = now;
         match message {
             PeerMessage::Reserve { lease, bytes } => drop(seen.asked.insert((from, *lease), *bytes)),
             PeerMessage::Release { lease, .. } => drop(seen.promised.remove(&(from, *lease))),
@@ -185,12 +189,12 @@ impl World {
         lost.iter().filter(|other| **other != peer.id && !is_full(other) && !is_leaving(other)).copied().collect()
     }
 
-    /// Who is taken for dead has been silent for the grace. (When it can be heard again at this very moment, that is not known yet.)
+    /// Who is taken for dead has said nothing for the grace.
     fn must_have_waited(&mut self, place: Place, peer: &PeerId) {
         let Some(other) = self.places.get(peer).copied() else { return };
-        let silent = self.now - self.heard_last(place, other);
+        let silent = self.now - self.watch.peers[place].words[other];
         let grace = self.settings.grace;
-        if silent > 0 && silent + HELLOS < grace {
+        if silent < grace {
             self.break_rule(
                 Invariant::GraceIsWaited,
                 format!("peer {place} takes peer {other} for dead, silent for {silent} ms of {grace}"),
