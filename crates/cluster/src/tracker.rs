@@ -11,6 +11,7 @@ mod brake;
 pub mod difference;
 mod load;
 mod looks;
+mod lost;
 mod queue;
 pub mod retry;
 mod start;
@@ -478,22 +479,6 @@ impl Tracker {
                 self.pursue(cid, ctx);
             }
         }
-    }
-
-    /// The node does not hold all of this pin any more: it is fetched again from the other holders, and until then everybody hears that this
-    /// copy is not whole.
-    pub fn lost(&mut self, cid: Cid, ctx: &mut Context) {
-        let Some((pin, version)) = ctx.shared.pin(&cid).filter(|(pin, _)| pin.is_for(&ctx.options.me)) else { return };
-        if self.tracks.contains_key(&cid) {
-            return;
-        }
-        ctx.effects.push(Effect::Note(Notice::CopyDamaged { cid }));
-        self.begin(cid, Goal::hold(&pin, version), ctx);
-        if let Some(track) = self.tracks.get_mut(&cid) {
-            track.was_lost = true;
-        }
-        self.walk.touched(&cid);
-        self.enqueue(cid, Doing::Pin, ctx);
     }
 
     // --- how a track changes; every change is told to others and to watchers

@@ -6,6 +6,7 @@
 //! Who stays connected: everybody when [`HostOptions::keep_all`] is set, else peers given to [`Host::keep_connected`] and those
 //! with open streams; other connections end after [`HostOptions::idle`].
 
+mod attempt;
 mod behaviour;
 mod driver;
 mod gossip;

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod core;
 pub mod crdt_network;
 mod fill;
+mod garbage;
 pub mod go;
 pub mod handle;
 pub mod join;

@@ -33,12 +33,6 @@ use wire::join::Known;
 
 /// How often the own node's space is measured.
 const SPACE_EVERY: Duration = Duration::from_secs(2);
-/// How often it is looked whether something was let go.
-const GARBAGE_LOOK: Duration = Duration::from_secs(20);
-/// A nearly full node is not collected more often than this without a cause.
-const GARBAGE_TIGHT: Duration = Duration::from_secs(600);
-/// A collection is made once more after so long: by then every add of before has ended.
-const GARBAGE_AGAIN: Duration = Duration::from_secs(660);
 /// Pins are counted at most this often, and that takes at most a twentieth of the time.
 const COUNT_FRESH: Duration = Duration::from_secs(1);
 /// Streams of joins and address books answered at once.
@@ -186,7 +180,7 @@ impl Peer {
             tokio::spawn(Looker::run(core.clone())),
             tokio::spawn(take_host_events(links.clone(), parts.inbound, parts.host_events)),
             tokio::spawn(take_messages(links.clone(), received)),
-            tokio::spawn(collect_garbage(core.clone())),
+            tokio::spawn(crate::garbage::collect(core.clone())),
             tokio::spawn(peer.scrub.clone().run()),
             tokio::spawn(peer.fill.clone().run()),
             tokio::spawn(peer.limits.clone().run()),
@@ -306,29 +300,6 @@ async fn take_host_events(links: Arc<Links>, inbound: Arc<dyn Inbound>, mut even
             HostEvent::Disconnected(peer) => links.disconnected(peer),
             HostEvent::Gossip { topic, from, data, .. } => inbound.gossip(&topic, from, data),
             HostEvent::ListenChanged => {}
-        }
-    }
-}
-
-/// Frees what no owner needs any more: soon after something was let go, and when the space is nearly used up.
-async fn collect_garbage(core: Arc<Core>) {
-    let mut last = Instant::now();
-    let mut again: Option<Instant> = None;
-    loop {
-        tokio::time::sleep(GARBAGE_LOOK).await;
-        let Ok(space) = core.node.space().await else { continue };
-        let is_tight = space.used.0 > space.limit.0 / 10 * 9 && last.elapsed() > GARBAGE_TIGHT;
-        let is_new = core.take_garbage() && !core.node.collects_itself();
-        if !is_tight && !is_new && again.is_none_or(|again| again > Instant::now()) {
-            continue;
-        }
-        // What an add brought lately is spared for a while, even when its pin is gone again.
-        again = is_new.then(|| Instant::now() + GARBAGE_AGAIN);
-        last = Instant::now();
-        match core.node.collect_garbage().await {
-            Ok(freed) if freed > ByteCount::ZERO => tracing::info!(%freed, "garbage collected"),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "collecting garbage"),
         }
     }
 }
