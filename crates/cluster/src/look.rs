@@ -59,7 +59,7 @@ impl Look<'_> {
                 free,
                 capacity: capacity(limit, load),
                 // What was promised is on its way there.
-                placed: load.map(|load| load.placed).unwrap_or(limit - free) + standing.promised,
+                placed: load.map_or(limit - free, |load| load.placed + standing.promised),
                 domain: self.options.domain(peer).map(str::to_owned),
             }
         });

@@ -86,7 +86,7 @@ pub struct Table {
 
 impl Table {
     pub fn new(options: Options) -> Table {
-        let now = Now { mono: Millis(0), wall: UnixMillis::from_seconds(1_000_000) };
+        let now = Now { mono: Millis(0), wall: WALL };
         let machine = Machine::new(options, now);
         Table {
             machine,
@@ -111,7 +111,13 @@ impl Table {
     }
 
     /// Hands an event in and performs its effects, and those of what follows; keeps them for the test to look at.
-    pub fn handle(&mut self, event: Event) {
+    pub fn handle(&mut self, mut event: Event) {
+        // All clocks go alike here: what `hello` made is said now.
+        if let Event::Message(_, types::PeerMessage::Hello { clock, .. }) = &mut event
+            && *clock == WALL
+        {
+            *clock = self.now.wall;
+        }
         self.inbox.push_back(event);
         while let Some(event) = self.inbox.pop_front() {
             let mut effects = Vec::new();
@@ -228,7 +234,10 @@ impl Table {
     }
 }
 
-/// A hello of a peer with so much room.
+/// What every clock says when a table begins.
+pub const WALL: UnixMillis = UnixMillis(1_000_000_000);
+
+/// A hello of a peer with so much room, said when the table began.
 pub fn hello(limit: u64, used: u64, is_draining: bool) -> types::PeerMessage {
     types::PeerMessage::Hello {
         name: String::new(),
@@ -240,7 +249,7 @@ pub fn hello(limit: u64, used: u64, is_draining: bool) -> types::PeerMessage {
         space_reserved: types::ByteCount(0),
         is_draining,
         incarnation: 1,
-        clock: types::UnixMillis(0),
+        clock: WALL,
         load: None,
     }
 }

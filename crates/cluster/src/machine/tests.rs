@@ -463,7 +463,7 @@ fn who_cannot_take_what_a_leaving_peer_holds_is_named() {
     table.wish(pin_on(cid(1), &[peer(0)], between(1, 1)));
     table.handle(Event::Message(peer(1), hello(1000, 1000, false)));
     table.command(9, Command::Leave { force: false });
-    for _ in 0..10 {
+    for _ in 0..30 {
         // Peer 2 is silent, peer 1 is full.
         table.handle(Event::Message(peer(1), hello(1000, 1000, false)));
         table.pass(Millis::seconds(1));
