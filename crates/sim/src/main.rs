@@ -16,11 +16,15 @@ sim: many peers on virtual time, with seeded faults
   --peers P           peers (50)
   --pins K            pins (2000)
   --fault-profile F   calm, network, crash or all (all)
+  --faults-for MS     how long faults happen, in virtual milliseconds (200000)
+  --grace MS          how long a silent peer is waited for (40000)
+  --sites N           sites over which the peers are spread (3 with even seeds, else 0)
   --steps             tell what happens
   --twice             run each seed twice and compare";
 
 struct Arguments {
     settings: Settings,
+    sites: Option<usize>,
     seeds: u64,
     minutes: u64,
     threads: usize,
@@ -43,7 +47,9 @@ fn main() -> Result<ExitCode> {
                     if number >= arguments.seeds || Instant::now() >= end {
                         break;
                     }
-                    let settings = Settings { seed: arguments.settings.seed + number, ..arguments.settings.clone() };
+                    let seed = arguments.settings.seed + number;
+                    let sites = arguments.sites.unwrap_or(Settings::new(seed, 1, 1).sites);
+                    let settings = Settings { seed, sites, ..arguments.settings.clone() };
                     let is_well = run_one(&settings, arguments.twice);
                     done.fetch_add(1, Ordering::Relaxed);
                     failed.fetch_add(u64::from(!is_well), Ordering::Relaxed);
@@ -95,7 +101,7 @@ fn run_one(settings: &Settings, twice: bool) -> bool {
 
 fn read(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut arguments = Arguments { settings: Settings::new(1, 50, 2000), seeds: 1, minutes: 60, threads, twice: false };
+    let mut arguments = Arguments { settings: Settings::new(1, 50, 2000), sites: None, seeds: 1, minutes: 60, threads, twice: false };
     while let Some(word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word} needs a value"));
         match word.as_str() {
@@ -106,6 +112,9 @@ fn read(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>> {
             "--peers" => arguments.settings.peers = value()?.parse().context("--peers takes a number")?,
             "--pins" => arguments.settings.pins = value()?.parse().context("--pins takes a number")?,
             "--fault-profile" => arguments.settings.profile = value()?.parse().map_err(anyhow::Error::msg)?,
+            "--faults-for" => arguments.settings.faults_for = value()?.parse().context("--faults-for takes milliseconds")?,
+            "--grace" => arguments.settings.grace = value()?.parse().context("--grace takes milliseconds")?,
+            "--sites" => arguments.sites = Some(value()?.parse().context("--sites takes a number")?),
             "--steps" => arguments.settings.steps = true,
             "--twice" => arguments.twice = true,
             "--help" | "-h" => return Ok(None),

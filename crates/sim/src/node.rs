@@ -136,9 +136,9 @@ impl Node {
         *self = Node::new(self.limit, self.has_owners);
     }
 
-    /// The cluster's pins: everything but the foreign.
-    pub fn cluster_pins(&self) -> impl Iterator<Item = &Cid> {
-        self.held.iter().filter(|(_, held)| !held.is_of_person).map(|(cid, _)| cid)
+    /// All pins, whoever made them.
+    pub fn pins(&self) -> impl Iterator<Item = &Cid> {
+        self.held.keys()
     }
 }
 

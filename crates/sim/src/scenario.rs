@@ -109,8 +109,10 @@ impl Settings {
 
     /// The command that repeats the run.
     pub fn replay(&self) -> String {
-        let Settings { seed, peers, pins, profile, .. } = self;
-        format!("cargo run -p sim -- --seed {seed} --peers {peers} --pins {pins} --fault-profile {} --steps", profile.name())
+        let Settings { seed, peers, pins, profile, faults_for, grace, sites, .. } = self;
+        let profile = profile.name();
+        let what = format!("--seed {seed} --peers {peers} --pins {pins} --fault-profile {profile}");
+        format!("cargo run -p sim -- {what} --faults-for {faults_for} --grace {grace} --sites {sites} --steps")
     }
 
     /// Options of a peer's machine.

@@ -105,9 +105,9 @@ fn showing_a_silent_peer_as_live_is_found() {
 
 // Rule 7: limits.
 
-/// Six people add at the same moment; each disk has room for two of their things.
+/// People add at the same moment through two peers, which know nothing of each other's adds; each disk has room for two things.
 fn add_to_small_disks(seed: u64, planted: Option<PlantedBug>) -> World {
-    let settings = Settings { disk: Some(96 << 20), sites: 0, planted, ..Settings::new(seed, 3, 6) };
+    let settings = Settings { disk: Some(96 << 20), sites: 0, planted, ..Settings::new(seed, 9, 24) };
     let mut world = wanting(&settings, 40 << 20, (1, 1), |_| 20_000, Wish::Add);
     world.run_until(200_000);
     world
@@ -115,7 +115,7 @@ fn add_to_small_disks(seed: u64, planted: Option<PlantedBug>) -> World {
 
 #[test]
 fn promising_the_same_room_twice_is_found() {
-    // Which disks are chosen follows from the seed; with some of them three adds meet on one.
+    // Which disks are chosen follows from the seed; with some of them more adds meet on one than it has room for.
     let found: Vec<_> = (1..=8).map(|seed| add_to_small_disks(seed, Some(PlantedBug::ForgetsPromises)).violation).collect();
     let is_found = |violation: &Violation| violation.invariant == Invariant::WithinLimits;
     assert!(found.iter().flatten().any(is_found), "{found:?}");

@@ -104,10 +104,10 @@ fn who_is_heard_and_does_not_hear_loses_no_copy() {
     pass(&mut world, SPLIT + GRACE - 10_000);
     assert_eq!(moves(&world), quiet, "nothing moves during the grace");
     pass(&mut world, SPLIT + HOUR);
-    let (made, let_go, _) = moves(&world);
-    assert!(made > quiet.0 && let_go == quiet.1, "those who do not hear the others repair; nobody lets go");
+    assert!(moves(&world).0 > quiet.0, "those who do not hear the others repair");
     for (cid, holders) in held(&world) {
-        assert!(before[&cid].iter().all(|place| holders.contains(place)), "{cid} was on {:?} and is on {holders:?}", before[&cid]);
+        // Who hears that two others hold it may let go.
+        assert!(holders.len() >= 2, "{cid} was on {:?} and is on {holders:?}", before[&cid]);
     }
     heals(world);
 }

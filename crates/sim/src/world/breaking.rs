@@ -124,7 +124,7 @@ impl World {
         peer.life += 1;
         peer.node.crash();
         if loses_disk {
-            let lost: Vec<Cid> = peer.node.cluster_pins().copied().collect();
+            let lost: Vec<Cid> = peer.node.pins().copied().collect();
             peer.node.lose_disk();
             peer.persons.clear();
             let store = std::mem::take(&mut peer.store);
