@@ -284,7 +284,12 @@ async fn cars_that_are_not_whole_are_not_pinned() {
     damaged[0].data = Bytes::from_static(b"something else");
     let whole = write(&[root], &blocks);
     for (body, reason) in [
-        (write(&[root], &without), format!("the CAR is not complete: block {missing} below its root is missing, so nothing was pinned; export it again with everything below its root, or add it with no-pin")),
+        (
+            write(&[root], &without),
+            format!(
+                "the CAR is not complete: block {missing} below its root is missing, so nothing was pinned; export it again with everything below its root, or add it with no-pin"
+            ),
+        ),
         (write(&[root, missing], &blocks), "only CAR files with a single root are supported".to_owned()),
         (write(&[root], &damaged), format!("verifying a block of the CAR: block content does not match {}", blocks[0].cid)),
         (whole[..whole.len() - 1].to_vec(), "reading CAR: CAR ends too early".to_owned()),

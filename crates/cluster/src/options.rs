@@ -68,7 +68,7 @@ impl Default for RepairLimits {
             walk_busy: Millis::seconds(30),
             walk_quiet: Millis::minutes(10),
             trim_after: Millis::minutes(10),
-            balances: true,
+            balances: false,
         }
     }
 }

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
-use types::{ByteCount, Cid, PeerId, Pin, PinOptions};
+use types::{ByteCount, Cid, PeerId, Pin, PinOptions, Replicas};
 
 /// Full units that are still being finished while the next one is filled.
 const BEHIND: usize = 2;
@@ -49,6 +49,8 @@ pub struct ShardedAdd {
     core: Arc<Core>,
     node_host: Option<Host>,
     wish: PinOptions,
+    /// Whether the client left the number of copies to the cluster: fewer peers than it wants are then enough.
+    is_default: bool,
     /// Names the add in the metadata of its units.
     name: String,
     cutter: Option<Cutter>,
@@ -84,6 +86,7 @@ impl ShardedAdd {
             core,
             node_host,
             wish,
+            is_default: options.replicas == Replicas::Unset,
             name,
             cutter: Some(Cutter::new(limit.get())),
             open: Some(open),
@@ -122,10 +125,14 @@ impl ShardedAdd {
     }
 
     async fn place(&self, wish: PinOptions, size: ByteCount) -> Result<Spread, CommandError> {
-        let wish = PinOptions { shard_size: self.limit.get(), ..wish };
+        let mut wish = PinOptions { shard_size: self.limit.get(), ..wish };
         let mut tries = 0;
         loop {
             match Spread::begin(self.core.clone(), self.node_host.clone(), wish.clone(), Some(size)).await {
+                Err(CommandError::Refused(Missing::NotEnoughPeers { .. })) if self.is_default && wish.replicas != Replicas::Unset => {
+                    wish.replicas = Replicas::Unset;
+                    continue;
+                }
                 Err(CommandError::Refused(Missing::NotEnoughPeers { .. })) if tries < PLACE_TRIES => tries += 1,
                 other => return other,
             }

@@ -163,7 +163,7 @@ const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFOLD_*
 # scrub_every = "14d"                      # from one such round to the next; "off": only by `pinfold scrub --start`
 # repair = true                            # replace lost copies
 # repair_rate = "500MB/s"                  # bytes that this peer orders anew in a second, at most, after copies were lost
-# rebalance = true                         # move copies by themselves to peers that have less than their share
+# rebalance = false                        # move copies by themselves to peers that have less than their share
 # rebalance_rate = "100MB/s"               # bytes that this peer moves in a second, at most: balancing and draining
 # trusted_peers = []                       # Go ipfs-cluster peers that may write: ids, multiaddrs with /p2p/<id>, or "*" for all with the
 #                                          # secret. With any of them pins that say nothing go everywhere and nothing is repaired, as in Go.
@@ -229,7 +229,7 @@ impl Settings {
             bandwidth: Bandwidth::of(file.bandwidth.unwrap_or_default())
                 .with_context(|| format!("reading [bandwidth] in {}", path.display()))?,
             repair: (file.repair.unwrap_or(true), rate(file.repair_rate, "500MB/s").context("reading repair_rate")?),
-            rebalance: (file.rebalance.unwrap_or(true), rate(file.rebalance_rate, "100MB/s").context("reading rebalance_rate")?),
+            rebalance: (file.rebalance.unwrap_or(false), rate(file.rebalance_rate, "100MB/s").context("reading rebalance_rate")?),
             trusted_peers,
             dir,
         })

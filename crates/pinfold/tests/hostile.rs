@@ -143,7 +143,7 @@ async fn garbage_huge_and_half_frames_on_every_protocol_harm_nobody() {
     impostor.connect(id, &addresses).await.expect("connects");
     let header = net::LaneHeader { lease: 1, cluster_peer: peers[1].id().parse().expect("a peer id"), kind: net::LaneKind::Add };
     let lane = net::BlockLane::open(&impostor, id, header).await;
-    assert!(matches!(lane, Err(net::LaneError::Refused(net::LaneRefusal::NotTrusted))), "{:?}", lane.err());
+    assert!(matches!(lane, Err(net::LaneError::Refused(net::LaneRefusal::NotTrusted | net::LaneRefusal::NotYet))), "{:?}", lane.err());
     drop(held);
     tokio::task::spawn_blocking(move || {
         check_service(folder.path(), &peers, 2);
