@@ -79,7 +79,9 @@ fn a_flipped_byte_on_a_running_and_on_a_stopped_peer_is_found_and_mended() {
     peers.insert(0, Peer::again(folder.path(), "one", &addresses));
     meet(&peers);
     let mended = scrub(&peers[0]);
-    assert_eq!((&mended["damaged"], &mended["broken"]), (&1.into(), &Value::Array(vec![])), "{mended}");
+    assert_eq!(mended["damaged"], 1, "{mended}");
+    // Right after a start the other holder may not be in reach of the round itself; then the pin is fetched again.
+    until("nothing is broken", LATER, || (peers[0].json(&["scrub", "--json"])["broken"] == Value::Array(vec![])).then_some(()));
     assert!(has_own(&peers[0], &root, &content));
     until("both copies are confirmed", LATER, || (holders(&peers[1], &root).len() == 2).then_some(()));
 }
