@@ -191,8 +191,7 @@ def main():
 
     # The daemon dies and comes back: said with the reason, mended by itself.
     stop(kubo.daemon, signal.SIGKILL)
-    late = lines(one.cli("add", source, "--copies", "1", "--name", "late", "--json"))[-1]["cid"]
-    one.cli("pin", "add", late, "--copies", "2")
+    late = lines(one.cli("add", source, "--copies", "2", "--name", "late", "--json"))[-1]["cid"]
     until("the status says that its node does not answer", lambda: two.states(late).get("two") in ("pin_error", "pin_queued", "pinning"))
     until("the reason names Kubo", lambda: "Kubo" in two.cli("why", late), limit=120)
     kubo.begin()
