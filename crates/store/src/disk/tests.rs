@@ -186,6 +186,20 @@ fn under_a_small_limit_the_journal_stays_short_and_nothing_is_lost() {
     check(&DiskStore::open(home.path(), options).expect("opens"));
 }
 
+/// Tables are compressed: only what does not shrink fills a disk.
+fn incompressible(seed: u64, size: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut data = Vec::with_capacity(size + 8);
+    while data.len() < size {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        data.extend_from_slice(&state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes());
+    }
+    data.truncate(size);
+    data
+}
+
 #[test]
 fn a_reached_limit_refuses_wishes_and_still_lets_go() {
     let home = TempDir::new().expect("a directory for the test");
@@ -194,11 +208,12 @@ fn a_reached_limit_refuses_wishes_and_still_lets_go() {
     let store = DiskStore::open(home.path(), options).expect("opens");
     let write = |area: Area, key: u32| {
         let mut batch = Batch::new();
-        batch.put(area, key.to_be_bytes(), vec![7; 50_000]);
+        batch.put(area, key.to_be_bytes(), incompressible(u64::from(key), 50_000));
         store.commit(batch, Durability::Buffered)
     };
     let mut kept = 0;
     let error = loop {
+        assert!(kept < 10_000, "nothing refuses");
         match write(Area::Pins, kept) {
             Ok(()) => kept += 1,
             Err(error) => break error,
