@@ -8,6 +8,7 @@ use fuser::{
 };
 use parking_lot::Mutex;
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -46,7 +47,11 @@ impl Mounted {
     /// Unmounts; every process must have let go of its files.
     pub fn unmount(mut self) -> std::io::Result<Disk> {
         if let Some(session) = self.session.take() {
-            session.umount_and_join()?;
+            match session.umount_and_join() {
+                // How the kernel ends a reader that waits while the mount goes (instead of ENODEV, by which it also may).
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                ended => ended?,
+            }
         }
         Ok(self.disk.lock().clone())
     }

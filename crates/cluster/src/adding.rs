@@ -142,6 +142,14 @@ impl Adding {
         }
     }
 
+    /// Everything came: nothing more is reserved, and the add goes on to keep its blocks.
+    pub fn arrived(&self, lease: u64, space: &mut Space, ctx: &mut Context) {
+        let Some(add) = self.adds.get(&lease) else { return };
+        for peer in &add.granted {
+            end_lease(lease, peer, space, ctx);
+        }
+    }
+
     /// The holders of an add and its options, for its pin.
     pub fn holders(&self, lease: u64) -> Option<Vec<PeerId>> {
         self.adds.get(&lease).map(|add| add.granted.clone())
@@ -276,7 +284,7 @@ fn ask(add: &mut Add, lease: u64, peer: PeerId, desk: &mut Desk, ctx: &mut Conte
             Err(free) => {
                 let words = in_words(&Refusal::NoRoom { free }, add.bytes);
                 refuse(add, peer, words);
-                desk.space.release(peer, lease);
+                desk.space.forget(peer, lease);
             }
         }
         return;
@@ -298,7 +306,9 @@ fn end_lease(lease: u64, peer: &PeerId, space: &mut Space, ctx: &mut Context) {
 
 fn end_lease_as(lease: u64, peer: &PeerId, is_kept: bool, space: &mut Space, ctx: &mut Context) {
     if *peer == ctx.options.me {
-        space.release(*peer, lease);
+        if space.release(*peer, lease) {
+            ctx.effects.push(Effect::Measure);
+        }
     } else {
         ctx.effects.push(Effect::Tell(*peer, PeerMessage::Release { lease, is_kept }));
     }

@@ -165,6 +165,11 @@ pub enum Command {
         /// Its units so far.
         units: Vec<Cid>,
     },
+    /// All of the add has come to its holders: they need to reserve nothing more for it. It still keeps its blocks, until [`Command::Release`].
+    Arrived {
+        /// The add.
+        lease: u64,
+    },
     /// The add ended without a pin.
     Release {
         /// The add.
@@ -300,6 +305,8 @@ pub enum Effect {
         /// Its number there.
         lease: u64,
     },
+    /// Measure the node soon: what adds brought is counted twice until then, and room is scarce.
+    Measure,
     /// For people: log, page, alerts.
     Note(Notice),
     /// The copies of this pin on some peer changed: watchers should look again.

@@ -262,9 +262,16 @@ impl Planner {
         }
     }
 
+    /// The average size of the peer's copies; of everybody's while it has not said.
     fn mean_size(&self, peer: &PeerId) -> ByteCount {
-        let Some(load) = self.start.loads.get(peer) else { return ByteCount::ZERO };
-        ByteCount(load.placed.get().checked_div(load.copies).unwrap_or(0))
+        let loads = &self.start.loads;
+        let of = |loads: &mut dyn Iterator<Item = &Load>| {
+            let (bytes, copies) = loads
+                .fold((0u64, 0u64), |(bytes, copies), load| (bytes.saturating_add(load.placed.get()), copies.saturating_add(load.copies)));
+            bytes.checked_div(copies)
+        };
+        let own = of(&mut loads.get(peer).into_iter());
+        ByteCount(own.or_else(|| of(&mut loads.values())).unwrap_or(0))
     }
 
     fn moved(&mut self, from: PeerId, to: PeerId, bytes: ByteCount, is_estimated: bool) {

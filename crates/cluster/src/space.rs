@@ -1,7 +1,7 @@
 //! Room on the own node: reserve, fetch, commit; never over.
 //!
 //! Reserved are adds under way here or elsewhere (leases), and pins of known size that are being fetched. What was
-//! reserved and has arrived is counted twice until the lease ends: the error is on the safe side.
+//! reserved and has arrived is counted twice until the lease ends and the node is measured again: the error is on the safe side.
 
 use std::collections::{BTreeMap, VecDeque};
 use types::{ByteCount, Cid, Millis, Now, PeerId};
@@ -10,6 +10,8 @@ use types::{ByteCount, Cid, Millis, Now, PeerId};
 const LEASE: Millis = Millis::minutes(10);
 /// Leases of others taken at a time; more are refused as if there were no room.
 const LEASES_MOST: usize = 10_000;
+/// Ended leases of more than this part of what is free are much: the node is measured at once.
+const MUCH: u64 = 8;
 /// Sizes remembered (some 8 MB).
 const SIZES_MOST: usize = 30_000;
 
@@ -18,15 +20,25 @@ const SIZES_MOST: usize = 30_000;
 pub(crate) struct Space {
     measured: Option<(ByteCount, ByteCount)>,
     upkeep: ByteCount,
-    leases: BTreeMap<(PeerId, u64), (ByteCount, Millis)>,
+    leases: BTreeMap<(PeerId, u64), Lease>,
     pins: BTreeMap<Cid, ByteCount>,
     sizes: BTreeMap<Cid, ByteCount>,
     sizes_order: VecDeque<Cid>,
 }
 
+/// What an add reserved.
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    bytes: ByteCount,
+    end: Millis,
+    /// Nothing more comes by it: the next measurement has all of it.
+    has_ended: bool,
+}
+
 impl Space {
     /// A measurement came.
     pub fn measured(&mut self, limit: ByteCount, used: ByteCount, upkeep: ByteCount) {
+        self.leases.retain(|_, lease| !lease.has_ended);
         self.measured = Some((limit, used));
         self.upkeep = upkeep;
     }
@@ -38,7 +50,7 @@ impl Space {
 
     /// What is reserved: for adds, for pins on their way, and by the node for itself.
     pub fn reserved(&self) -> ByteCount {
-        let leases = self.leases.values().fold(self.upkeep, |sum, (bytes, _)| sum + *bytes);
+        let leases = self.leases.values().fold(self.upkeep, |sum, lease| sum + lease.bytes);
         self.pins.values().fold(leases, |sum, bytes| sum + *bytes)
     }
 
@@ -52,18 +64,26 @@ impl Space {
 
     /// Reserves for an add, or renews and changes what is reserved for it. The free bytes when they do not suffice.
     pub fn reserve(&mut self, owner: PeerId, lease: u64, bytes: ByteCount, now: Now) -> Result<(), ByteCount> {
-        let old = self.leases.get(&(owner, lease)).map_or(ByteCount::ZERO, |(bytes, _)| *bytes);
+        let old = self.leases.get(&(owner, lease)).map_or(ByteCount::ZERO, |lease| lease.bytes);
         let free = self.free() + old;
         let is_full = free == ByteCount::ZERO || (old == ByteCount::ZERO && self.leases.len() >= LEASES_MOST);
         if bytes > free || is_full {
             return Err(free);
         }
-        self.leases.insert((owner, lease), (bytes, now.after(LEASE)));
+        self.leases.insert((owner, lease), Lease { bytes, end: now.after(LEASE), has_ended: false });
         Ok(())
     }
 
-    /// An add ended.
-    pub fn release(&mut self, owner: PeerId, lease: u64) {
+    /// An add ended: what it reserved is free once what it brought is measured. Whether that should be soon, since little is free.
+    pub fn release(&mut self, owner: PeerId, lease: u64) -> bool {
+        let Some(lease) = self.leases.get_mut(&(owner, lease)) else { return false };
+        lease.has_ended = true;
+        let ended = self.leases.values().filter(|lease| lease.has_ended).fold(ByteCount::ZERO, |sum, lease| sum + lease.bytes);
+        ended.get() > self.free().get() / MUCH
+    }
+
+    /// An add will bring nothing.
+    pub fn forget(&mut self, owner: PeerId, lease: u64) {
         self.leases.remove(&(owner, lease));
     }
 
@@ -110,12 +130,12 @@ impl Space {
 
     /// Drops leases that nobody renewed.
     pub fn expire(&mut self, now: Now) {
-        self.leases.retain(|_, (_, end)| *end > now.mono);
+        self.leases.retain(|_, lease| lease.end > now.mono);
     }
 
     /// When [`Space::expire`] next has something to do.
     pub fn next_wake(&self) -> Option<Millis> {
-        self.leases.values().map(|(_, end)| *end).min()
+        self.leases.values().map(|lease| lease.end).min()
     }
 }
 
@@ -143,6 +163,16 @@ mod tests {
         assert_eq!(space.reserve(peer(1), 1, ByteCount(100), at(0)), Ok(()), "it grows into its own");
         assert_eq!(space.free(), ByteCount(0));
         assert_eq!(space.reserve_pin(&cid(1)), Err((ByteCount(1), ByteCount(0))));
+    }
+
+    #[test]
+    fn what_has_arrived_is_counted_once_after_it_was_measured() {
+        let mut space = with_free(100);
+        space.reserve(peer(1), 1, ByteCount(60), at(0)).expect("room");
+        assert!(space.release(peer(1), 1), "it is much of what is free");
+        assert_eq!(space.free(), ByteCount(40), "it is not known what of it came");
+        space.measured(ByteCount(1100), ByteCount(950), ByteCount(100));
+        assert_eq!(space.free(), ByteCount(50));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Core {
     answers: Mutex<Waiting>,
     operations: Mutex<HashMap<OpId, AbortHandle>>,
     pub(crate) submitter: Submitter,
+    /// The node is to be measured soon.
+    pub(crate) measure: tokio::sync::Notify,
     pub(crate) looker: Looker,
     live: broadcast::Sender<Live>,
     live_notices: broadcast::Sender<Live>,
@@ -93,6 +95,7 @@ impl Core {
             answers: Mutex::new(Waiting::default()),
             operations: Mutex::new(HashMap::new()),
             submitter: Submitter::default(),
+            measure: tokio::sync::Notify::new(),
             looker: Looker::default(),
             live: broadcast::channel(LIVE_QUEUE).0,
             live_notices: broadcast::channel(NOTICES).0,
@@ -318,6 +321,7 @@ impl Core {
                 }
                 self.tell_live(Live::Peers);
             }
+            Effect::Measure => self.measure.notify_one(),
             Effect::LaneEnded { peer, lease } => self.end_lane(net::blockstream::lane_owner(&peer, lease)),
             Effect::Note(notice) => self.note(notice),
             // Done by `perform`.

@@ -33,6 +33,8 @@ use wire::join::Known;
 
 /// How often the own node's space is measured.
 const SPACE_EVERY: Duration = Duration::from_secs(2);
+/// Not more often than this, however scarce room is.
+const SPACE_PAUSE: Duration = Duration::from_millis(50);
 /// Pins are counted at most this often, and that takes at most a twentieth of the time.
 const COUNT_FRESH: Duration = Duration::from_secs(1);
 /// Streams of joins and address books answered at once.
@@ -191,7 +193,12 @@ impl Peer {
         let measured = Arc::downgrade(&peer);
         tasks.push(tokio::spawn(async move {
             loop {
-                tokio::time::sleep(SPACE_EVERY).await;
+                tokio::time::sleep(SPACE_PAUSE).await;
+                let Some(peer) = measured.upgrade() else { return };
+                let core = peer.core.clone();
+                drop(peer);
+                tokio::time::timeout(SPACE_EVERY, core.measure.notified()).await.ok();
+                drop(core);
                 let Some(peer) = measured.upgrade() else { return };
                 peer.measure_space().await;
             }

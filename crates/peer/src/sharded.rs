@@ -32,8 +32,6 @@ const BEHIND: usize = 2;
 /// A unit without a place is tried again: numbers of peers that were just filled are a few seconds old.
 const PLACE_AGAIN: Duration = Duration::from_secs(2);
 const PLACE_TRIES: u32 = 8;
-/// What a finished unit reserved is freed after so long: by then its holders have measured what they use.
-const MEASURED_AFTER: Duration = Duration::from_secs(5);
 /// How long, and how often, it is looked whether all holders have confirmed a unit.
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 const CONFIRM_LOOKS: u32 = 60;
@@ -270,11 +268,15 @@ async fn close_unit(core: Arc<Core>, name: String, mut unit: Spread, new: NewUni
     }
 }
 
-/// Frees what a unit reserved when its holders have measured it, and tells them that its pin alone keeps it once all have confirmed.
+/// Frees what a unit reserved, and tells its holders that its pin alone keeps it once all have confirmed.
 async fn release_unit(core: Arc<Core>, lease: u64, pin: Box<Pin>) {
-    tokio::time::sleep(MEASURED_AFTER).await;
+    core.command(Command::Arrived { lease }).await;
     let mut is_kept = false;
     for _ in 0..CONFIRM_LOOKS {
+        // Taken back already: nobody will confirm it.
+        if matches!(core.consensus.view().get(store::Area::Pins, &pin.cid.to_bytes()), Ok(None)) {
+            break;
+        }
         let confirmed = core.read(|machine, now| machine.confirmed_copies(&pin, now));
         // What everybody is to hold may not have come to those who took part in the add.
         is_kept = !pin.is_everywhere() && confirmed as usize >= pin.placement.len().max(1);

@@ -306,6 +306,18 @@ fn blocks(thread: u64, step: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
         .collect()
 }
 
+/// Bytes that tables cannot compress.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
 /// Writes until the disk refuses, reads everything back, makes room, goes on (after opening again where the store had no reserve).
 fn fill_up(at: &Path, keeps_reserve: bool) {
     let none = DiskOptions { memtable: ByteCount(1 << 20), reserve: ByteCount::ZERO, ..DiskOptions::default() };
@@ -330,7 +342,7 @@ fn fill_up(at: &Path, keeps_reserve: bool) {
     let mut committed = 0;
     let error = loop {
         let mut batch = Batch::new();
-        batch.put(Area::Pins, name(committed), vec![7; 100_000]);
+        batch.put(Area::Pins, name(committed), noise(committed, 100_000));
         match keys.commit(batch, Durability::Synced) {
             Ok(()) => committed += 1,
             Err(error) => break error,

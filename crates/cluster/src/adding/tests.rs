@@ -9,9 +9,13 @@ fn three_copies() -> PinOptions {
     PinOptions { replicas: Replicas::exactly(NonZeroU32::new(3).expect("three")), ..PinOptions::default() }
 }
 
+fn measure(table: &mut Table) {
+    table.handle(Event::Space { limit: ByteCount(1 << 40), used: ByteCount(0), upkeep: ByteCount(0) });
+}
+
 fn table(members: u8) -> Table {
     let mut table = Table::started(Options { members: (1..members).map(peer).collect(), ..Options::new(peer(0), "", "") });
-    table.handle(Event::Space { limit: ByteCount(1 << 40), used: ByteCount(0), upkeep: ByteCount(0) });
+    measure(&mut table);
     for number in 1..members {
         table.handle(Event::Link(peer(number), LinkState::Up));
         table.handle(Event::Message(peer(number), hello(1 << 40, 0, false)));
@@ -99,6 +103,7 @@ fn when_too_few_can_take_it_all_are_freed_and_the_reasons_said() {
     let Some(Missing::NotEnoughPeers { needed: 3, candidates: 2, detail, .. }) = refused else { panic!("{refused:?}") };
     assert!(detail.contains("free 5 B)"), "{detail}");
     assert!(table.effects.iter().any(|effect| matches!(effect, Effect::Tell(peer, PeerMessage::Release { .. }) if *peer == first[0].0)));
+    measure(&mut table);
     assert_eq!(table.machine.peers(table.now)[0].space_reserved, ByteCount(0));
 }
 

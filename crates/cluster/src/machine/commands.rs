@@ -32,6 +32,10 @@ impl Parts {
             Command::Replace { lease, broken } => {
                 self.with_desk(ctx, |adding, desk, ctx| adding.replace(request, lease, broken, desk, ctx));
             }
+            Command::Arrived { lease } => {
+                self.adding.arrived(lease, &mut self.space, ctx);
+                answer(request, Answer::Done, ctx);
+            }
             Command::Release { lease, is_kept } => {
                 self.adding.end_as(lease, is_kept, &mut self.space, ctx);
                 answer(request, Answer::Done, ctx);

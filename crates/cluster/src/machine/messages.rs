@@ -32,7 +32,9 @@ impl Parts {
                 self.with_desk(ctx, |adding, desk, ctx| adding.reserved(peer, lease, refused, desk, ctx));
             }
             PeerMessage::Release { lease, is_kept } => {
-                self.space.release(peer, lease);
+                if self.space.release(peer, lease) {
+                    ctx.effects.push(Effect::Measure);
+                }
                 if is_kept {
                     ctx.effects.push(Effect::LaneEnded { peer, lease });
                 }
@@ -75,7 +77,7 @@ impl Parts {
             self.space.reserve(peer, lease, bytes, ctx.now).err().map(|free| Refusal::NoRoom { free })
         };
         if ctx.options.planted == Some(PlantedBug::ForgetsPromises) {
-            self.space.release(peer, lease);
+            self.space.forget(peer, lease);
         }
         ctx.effects.push(Effect::Tell(peer, PeerMessage::Reserved { lease, refused }));
     }

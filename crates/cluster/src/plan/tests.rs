@@ -91,12 +91,17 @@ fn copies_beyond_the_least_are_let_go_and_only_copies_are_counted() {
 
 #[test]
 fn sizes_that_are_not_known_are_the_average_and_said_to_be() {
-    let mut planner = Planner::new(start(&[(100, 10), (100, 10), (100, 0)]), Goal::Drain(peer(0)));
-    for number in 0..10 {
-        planner.pin(&pin_on(cid(number), &[peer(0), peer(1)], copies(2, 2)), None);
+    let said = start(&[(100, 10), (100, 10), (100, 0)]);
+    let mut not_said = said.clone();
+    not_said.loads.remove(&peer(0));
+    for start in [said, not_said] {
+        let mut planner = Planner::new(start, Goal::Drain(peer(0)));
+        for number in 0..10 {
+            planner.pin(&pin_on(cid(number), &[peer(0), peer(1)], copies(2, 2)), None);
+        }
+        let plan = planner.finish();
+        assert_eq!((plan.moves, plan.estimated, plan.bytes), (10, 10, ByteCount(10 * MIB)));
     }
-    let plan = planner.finish();
-    assert_eq!((plan.moves, plan.estimated, plan.bytes), (10, 10, ByteCount(10 * MIB)));
 }
 
 #[test]

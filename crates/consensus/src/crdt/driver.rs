@@ -352,9 +352,21 @@ impl Driver {
         }
     }
 
-    /// Answers submits with the error until the pause is over.
+    /// Waits until the pause is over. Submits that come meanwhile are answered with the error; when it is one that passes by itself, such as
+    /// a full disk, they wait instead and end the pause: whoever made room is not told of the time before.
     async fn refuse_for(&mut self, pause: Duration, error: &SubmitError, inputs: &mut Inputs) -> Option<()> {
         let end = Instant::now() + pause;
+        if matches!(error, SubmitError::Store(error) if error.is_transient()) {
+            loop {
+                tokio::select! {
+                    () = stopped(&mut inputs.stop) => return None,
+                    () = tokio::time::sleep(FAILED_PAUSE) => {}
+                }
+                if Instant::now() >= end || !inputs.submits.is_empty() {
+                    return Some(());
+                }
+            }
+        }
         loop {
             tokio::select! {
                 biased;

@@ -82,7 +82,7 @@ impl World {
                     self.must_repair_rightly(place, &notice);
                     self.noticed(place, &notice);
                 }
-                Effect::Record(_) | Effect::Trusted(_) | Effect::Changed(_) | Effect::LaneEnded { .. } => {}
+                Effect::Record(_) | Effect::Trusted(_) | Effect::Changed(_) | Effect::LaneEnded { .. } | Effect::Measure => {}
             }
         }
     }
