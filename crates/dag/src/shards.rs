@@ -14,8 +14,8 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use types::Cid;
 
-/// Links of one list; a list stays far below the largest block.
-const LINKS_MOST: usize = 8_000;
+/// Links of one list; a list stays below 1 MiB, the largest block that every node takes.
+const LINKS_MOST: usize = 20_000;
 /// A link takes so many bytes in a list, usually.
 const LINK_BYTES: u64 = 44;
 /// Bytes of spine kept in memory before they become a unit of their own.

@@ -22,7 +22,7 @@ use ed25519_dalek::SigningKey;
 use ipfs::IpfsNode;
 use net::{Host, HostEvent, HostEvents, Incoming, MessageLimits, Messages, OpenError};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::{Area, Store};
@@ -480,11 +480,15 @@ impl Cluster for Peer {
             if confirmed >= copies {
                 return confirmed;
             }
-            // Looks again when the pin changes, and now and then in case a hint was lost.
+            // Looks again when the pin or one of its units changes, and now and then in case a hint was lost.
+            let units: HashSet<Cid> = match &root {
+                Some(root) => self.core.read(|machine, _| machine.pieces_of(&root.cid)).into_iter().map(|piece| piece.cid).collect(),
+                None => HashSet::new(),
+            };
             let changed = async {
                 loop {
                     match live.recv().await {
-                        Ok(Live::Pin(changed)) if changed == *cid => return,
+                        Ok(Live::Pin(changed)) if changed == *cid || units.contains(&changed) => return,
                         Ok(_) => {}
                         Err(_) => return,
                     }

@@ -66,6 +66,7 @@ impl Spread {
     ) -> Result<Spread, CommandError> {
         match core.command(Command::Place { options, size }).await {
             Some(Answer::Placed { lease, holders, options, unit }) => {
+                tracing::debug!(lease, ?holders, %unit, "an add has its holders");
                 let mut spread = Spread {
                     core,
                     node_host,
@@ -250,7 +251,9 @@ impl Spread {
         let mut why = String::new();
         let mut broken = Vec::new();
         for lane in &mut self.lanes {
-            match (&mut lane.task).await {
+            let ended = (&mut lane.task).await;
+            tracing::debug!(lease = self.lease, holder = %lane.holder, "a lane ended");
+            match ended {
                 Ok(Ok(())) => whole += usize::from(lane.is_whole),
                 Ok(Err(error)) => {
                     tracing::warn!(peer = %lane.holder, error, "a holder of an add broke off at its end");

@@ -3,8 +3,9 @@
 use super::process::{Running, client, free_port, until};
 use anyhow::Context;
 use serde_json::{Value, json};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 /// One Kubo daemon.
@@ -40,10 +41,8 @@ impl Kubo {
         command.arg("daemon").env("IPFS_PATH", &repository).env("IPFS_TELEMETRY", "off");
         let daemon = Running::start("kubo", &mut command, &folder.join(format!("kubo{index}.log")))?;
         let kubo = Kubo { binary, repository, api, daemon };
-        until("kubo answers", Duration::from_secs(60), || {
-            let status = kubo.command().args(["id"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
-            status.is_ok_and(|status| status.success()).then_some(())
-        })?;
+        // Asked by its port: `ipfs id` would take the lock of a repository whose daemon is still on its way.
+        until("kubo answers", Duration::from_secs(60), || TcpStream::connect(("127.0.0.1", api)).ok().map(drop))?;
         Ok(kubo)
     }
 
@@ -134,6 +133,8 @@ impl Cluster {
             let mut command = Command::new(&service);
             command.arg("-c").arg(dir).arg("daemon");
             peers.push(Running::start("a go cluster peer", &mut command, &folder.join(format!("go{index}.log")))?);
+            // One after another: a dial to a peer that does not listen yet is not tried again for minutes.
+            until("a go peer answers", Duration::from_secs(30), || TcpStream::connect(("127.0.0.1", made[index].4)).ok().map(drop))?;
         }
         let api = made[0].4;
         let doors = made.iter().map(|(.., api)| format!("127.0.0.1:{api}")).collect();

@@ -161,7 +161,8 @@ pub(super) fn make_large(folder: &Path, options: &Options) -> anyhow::Result<Pat
         noise.fill(&mut buffer);
         file.write_all(&buffer)?;
     }
-    file.flush()?;
+    // Else its way to the disk is shared with what is measured.
+    file.into_inner().context("writing the large file")?.sync_all()?;
     Ok(large)
 }
 

@@ -58,6 +58,11 @@ impl Parts {
         if !was_known || was_draining != self.health.is_draining(peer) {
             self.repair.look_soon(ctx);
         }
+        if !was_known {
+            // It did not hear what was said and asked before it knew that this peer is a member.
+            ctx.effects.push(Effect::Tell(*peer, self.hello(ctx)));
+            self.holdings.linked(peer, false, ctx.now);
+        }
     }
 
     fn heard_report(&mut self, peer: &PeerId, report: &HoldingReport, ctx: &mut Context) {

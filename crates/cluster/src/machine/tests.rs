@@ -30,6 +30,26 @@ fn with_others(options: Options) -> Table {
     table
 }
 
+#[test]
+fn who_is_heard_for_the_first_time_is_told_and_asked_again() {
+    let mut table = Table::started(options(2));
+    table.handle(Event::Link(peer(1), LinkState::Up));
+    table.pass(Millis(10));
+    // It did not yet know that this peer is a member, and heard none of that.
+    table.effects.clear();
+    let told = |table: &Table| {
+        let is_hello = |effect: &&Effect| matches!(effect, Effect::Tell(to, PeerMessage::Hello { .. }) if *to == peer(1));
+        let is_question = |effect: &&Effect| matches!(effect, Effect::Tell(to, PeerMessage::AskHoldings { .. }) if *to == peer(1));
+        (table.effects.iter().filter(is_hello).count(), table.effects.iter().filter(is_question).count())
+    };
+    table.handle(Event::Message(peer(1), hello(1 << 40, 0, false)));
+    table.pass(Millis(10));
+    assert_eq!(told(&table), (1, 1));
+    table.handle(Event::Message(peer(1), hello(1 << 40, 0, false)));
+    table.pass(Millis(10));
+    assert_eq!(told(&table), (1, 1), "once is enough");
+}
+
 fn meet(table: &mut Table, other: types::PeerId) {
     table.handle(Event::Link(other, LinkState::Up));
     table.handle(Event::Message(other, hello(1 << 40, 0, false)));

@@ -83,6 +83,7 @@ impl Way {
                     }
                 }
             };
+            tracing::debug!(lease = self.header.lease, why, ?pause, "a lane is tried again");
             if waited >= patience {
                 return Err(format!("{why}, after {} s", waited.as_secs()));
             }
