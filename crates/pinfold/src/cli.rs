@@ -106,6 +106,11 @@ pub enum Command {
         after_help = "Examples:\n  pinfold state export -o pins.ndjson\n  pinfold state export | pinfold state import - --api http://other:9094\n  pinfold state import pins.ndjson"
     )]
     State(StateCommand),
+    /// Take over a Go ipfs-cluster peer: identity, secret, trust, settings and pins. Its folder stays as it is.
+    #[command(
+        after_help = "Examples:\n  pinfold migrate ~/.ipfs-cluster\n  pinfold migrate ~/.ipfs-cluster --dir /srv/pinfold --state pins.ndjson\n  pinfold migrate /data/ipfs-cluster --service /opt/ipfs-cluster-service\n\nStop the Go peer first. The way back: `pinfold state export -o pins.ndjson`, `ipfs-cluster-service state import -f pins.ndjson`."
+    )]
+    Migrate(MigrateArgs),
     /// How the copies stand: of one CID, or of everything.
     #[command(after_help = "Examples:\n  pinfold status\n  pinfold status <cid> --json\n  pinfold status --filter error")]
     Status {
@@ -283,6 +288,28 @@ pub enum StateCommand {
         #[arg(long)]
         renew: bool,
     },
+}
+
+/// `pinfold migrate`
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// The folder of the Go peer, with service.json.
+    pub from: PathBuf,
+    /// Data directory of the new peer; default: where `up` looks.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// Its pins, as written by `ipfs-cluster-service state export`.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_state")]
+    pub state: Option<PathBuf>,
+    /// Leave the pins behind (they come from other peers, or not at all).
+    #[arg(long)]
+    pub no_state: bool,
+    /// Go's program, which alone reads the database of a CRDT peer (default: ipfs-cluster-service, where it is installed).
+    #[arg(long, value_name = "FILE")]
+    pub service: Option<PathBuf>,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `pinfold removals ...`

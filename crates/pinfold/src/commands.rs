@@ -1,8 +1,9 @@
-//! Commands that ask a running peer.
+//! Commands that ask a running peer, and `migrate`, which makes one.
 
 pub mod add;
 pub mod content;
 pub mod limits;
+pub mod migrate;
 pub mod moving;
 pub mod pins;
 pub mod pinset;

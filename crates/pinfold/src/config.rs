@@ -309,7 +309,8 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-fn default_dir() -> anyhow::Result<PathBuf> {
+/// Where the data of a peer is when nothing is said.
+pub fn default_dir() -> anyhow::Result<PathBuf> {
     let dirs = directories::ProjectDirs::from("", "", "pinfold").context("no home directory: say --dir")?;
     Ok(dirs.data_dir().to_owned())
 }

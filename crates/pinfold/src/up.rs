@@ -60,6 +60,7 @@ async fn run(args: UpArgs, secret: Option<[u8; 32]>, invite: Option<Invite>) -> 
     std::fs::remove_file(&left).ok();
 
     let stop = CancellationToken::new();
+    crate::commands::migrate::take_over(&settings.dir, &running.peer).await?;
     let doors = bound.open(&running, &stop)?;
     announce(&settings, &running, args.json).await;
 

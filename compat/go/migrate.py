@@ -1,0 +1,58 @@
+"""A real Go peer becomes a Pinfold peer: its pins are read out of its own database by its own program; standard library only."""
+import hashlib, json, os, pathlib, shutil, subprocess, tempfile, time
+
+from state import BIN, SERVICE, by_cid, expect, pinset, run
+
+FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pinfold-migrate-"))
+
+
+def prints(folder):
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def migrate(go, new):
+    return subprocess.run([BIN, "migrate", go, "--dir", new, "--service", SERVICE, "--json"], capture_output=True, text=True, timeout=120)
+
+
+def main():
+    go, new = FOLDER / "go", FOLDER / "new"
+    run(SERVICE, "-c", go, "init", "--consensus", "crdt", "--randomports")
+    file = FOLDER / "pins.ndjson"
+    file.write_text("".join(json.dumps(one) + "\n" for one in pinset(500)))
+    run(SERVICE, "-c", go, "state", "import", "-f", file)
+    out = FOLDER / "out.ndjson"
+    run(SERVICE, "-c", go, "state", "export", "-f", out)
+    theirs = out.read_text()
+
+    daemon = subprocess.Popen([SERVICE, "-c", go, "daemon"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(3)
+        refused = migrate(go, new)
+        expect("a running Go peer is not migrated", refused.returncode != 0 and "is running" in refused.stderr)
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+
+    before = prints(go)
+    done = migrate(go, new)
+    if done.returncode != 0:
+        raise SystemExit(f"FAILED: a stopped one is: {done.stderr}")
+    done = json.loads(done.stdout)
+    identity = json.loads((go / "identity.json").read_text())
+    expect("it keeps its id and its pins", (done["peer"], done["pins"]) == (identity["id"], len(by_cid(theirs))))
+    expect("its folder is untouched", prints(go) == before)
+    process = subprocess.Popen(
+        [BIN, "up", "--dir", new, "--json", "--node", "embedded", "--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy", "127.0.0.1:0",
+         "--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=open(FOLDER / "ours.log", "wb"), text=True)
+    try:
+        ready = json.loads(process.stdout.readline())
+        expect("the peer is the same", ready["peer"] == identity["id"])
+        expect("its pins are Go's, byte for byte", by_cid(run(BIN, "state", "export", "--api", ready["api"])) == by_cid(theirs))
+    finally:
+        process.terminate()
+        process.wait(60)
+    shutil.rmtree(FOLDER)
+
+
+main()
