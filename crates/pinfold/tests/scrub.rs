@@ -114,6 +114,42 @@ fn a_deleted_segment_of_a_running_and_of_a_stopped_peer_is_filled_again() {
 }
 
 #[test]
+fn a_disk_that_comes_back_empty_is_noticed_and_filled_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut peers = two(folder.path());
+    let contents: Vec<Vec<u8>> = (10..16).map(|seed| noise(400_000, seed)).collect();
+    let roots: Vec<String> = contents.iter().map(|content| keep(&peers[0], folder.path(), content, "2")).collect();
+    let all_own = |peer: &Peer| roots.iter().zip(&contents).all(|(root, content)| has_own(peer, root, content));
+
+    // The blocks alone: a disk of their own died.
+    let one = peers.remove(0);
+    let (dir, addresses) = (one.dir.clone(), one.same_addresses());
+    one.kill();
+    std::fs::remove_dir_all(dir.join("blocks")).expect("removed");
+    peers.insert(0, Peer::again(folder.path(), "one", &addresses));
+    meet(&peers);
+    until("everything is back", LATER, || all_own(&peers[0]).then_some(()));
+    until("all copies are confirmed", LATER, || roots.iter().all(|root| holders(&peers[1], root).len() == 2).then_some(()));
+    assert!(all_own(&peers[1]), "and nothing went elsewhere");
+
+    // Blocks and state: only its keys are left. It is a stranger to itself until it joins again, and then the same peer.
+    let one = peers.remove(0);
+    let id = one.id().to_owned();
+    one.kill();
+    for gone in ["blocks", "state"] {
+        std::fs::remove_dir_all(dir.join(gone)).expect("removed");
+    }
+    let invite = peers[0].invite();
+    let flags: Vec<&str> = addresses.iter().map(String::as_str).collect();
+    peers.insert(0, Peer::start(folder.path(), "one", &["join", &invite], &flags));
+    assert_eq!(peers[0].id(), id);
+    meet(&peers);
+    until("everything is back again", LATER, || all_own(&peers[0]).then_some(()));
+    until("all copies are confirmed again", LATER, || roots.iter().all(|root| holders(&peers[1], root).len() == 2).then_some(()));
+    assert!(all_own(&peers[1]), "and nothing went elsewhere");
+}
+
+#[test]
 fn what_nobody_else_has_is_named_and_nothing_else_is_touched() {
     let folder = tempfile::tempdir().expect("a folder");
     let peer = Peer::up(folder.path(), "alone");
