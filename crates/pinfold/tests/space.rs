@@ -136,7 +136,7 @@ fn what_does_not_fit_on_one_peer_goes_to_another_and_the_refusal_names_the_room(
     // Asked at the small one: it takes a small part at most, the large one the rest, and both read all of it.
     let added = peers[0].json(&["add", path, "--copies", "1", "--wait", "1", "--json"]);
     let root = added["cid"].as_str().expect("a root").to_owned();
-    assert!(common::holders(&peers[0], &root).contains(&"large".to_owned()));
+    until("the large one has its part", LATER, || common::holders(&peers[0], &root).contains(&"large".to_owned()).then_some(()));
     assert!(du(&peers[0].dir) <= (64 << 20) + (64 << 20) / 100);
     // Two copies fit nowhere: refused before the first byte, with the numbers of everybody.
     let refused = peers[0].run(&["add", path, "--copies", "2"]);
