@@ -21,6 +21,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("sim", &["types", "wire", "dag", "cluster", "consensus", "ipfs", "store"]),
     ("pinfold", &["types", "wire", "dag", "cluster", "consensus", "ipfs", "ipfs-embedded", "ipfs-kubo", "net", "store", "peer", "api"]),
     ("powercut", &["types", "store"]),
+    ("fuzz", &[]),
     ("judges", &[]),
     ("xtask", &[]),
 ];

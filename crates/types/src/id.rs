@@ -87,6 +87,11 @@ impl FromStr for PeerId {
     /// Reads base58 (`12D3Koo…`, `Qm…`) and the CIDv1 `libp2p-key` form.
     fn from_str(text: &str) -> Result<PeerId, BadPeerId> {
         const LIBP2P_KEY: u64 = 0x72;
+        // Longer than an id in any base; base58 takes time by the square of the length.
+        const TEXT_LONGEST: usize = 512;
+        if text.len() > TEXT_LONGEST {
+            return Err(BadPeerId::NotBase58(text.chars().take(60).collect()));
+        }
         if let Ok(cid) = cid::Cid::try_from(text)
             && cid.codec() == LIBP2P_KEY
         {
@@ -138,5 +143,10 @@ mod tests {
             assert_eq!(PeerId::from_bytes(raw), Err(BadPeerId::NotMultihash));
         }
         assert!("not/base58".parse::<PeerId>().is_err());
+        for base in ["1", "Qm", "z", "k", "f"] {
+            let long = base.to_owned() + &"2".repeat(4 << 20);
+            let Err(BadPeerId::NotBase58(shown)) = long.parse::<PeerId>() else { panic!("{base}") };
+            assert_eq!(shown.len(), 60, "{base}");
+        }
     }
 }

@@ -26,9 +26,9 @@ impl UnixMillis {
         self.0 / 1000
     }
 
-    /// From whole seconds.
+    /// From whole seconds; what does not fit is the last whole second that does, so that [`UnixMillis::seconds`] gives it back.
     pub fn from_seconds(seconds: u64) -> UnixMillis {
-        UnixMillis(seconds.saturating_mul(1000))
+        UnixMillis(seconds.min(u64::MAX / 1000) * 1000)
     }
 }
 
@@ -50,5 +50,18 @@ impl Now {
     /// The wall time that belongs to the monotonic moment `at`.
     pub fn wall_at(self, at: Millis) -> UnixMillis {
         UnixMillis((self.wall.0 + at.0).saturating_sub(self.mono.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_seconds_stay_whole_also_at_the_end_of_time() {
+        for seconds in [0, 1, u64::MAX / 1000, u64::MAX / 1000 + 1, u64::MAX] {
+            let time = UnixMillis::from_seconds(seconds);
+            assert_eq!(UnixMillis::from_seconds(time.seconds()), time, "{seconds}");
+        }
     }
 }

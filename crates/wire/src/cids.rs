@@ -8,6 +8,10 @@ pub const DAG_PB: u64 = 0x70;
 /// Multihash code of sha2-256.
 pub const SHA2_256: u64 = 0x12;
 
+/// The longest text read: a CID in the longest base (one letter for each bit) is shorter. Base58 and base36 take time by the square of the
+/// length.
+pub const TEXT_BYTES_MAX: usize = 2048;
+
 /// Reads the binary form; nothing may follow it.
 pub fn cid_from_bytes(bytes: &[u8]) -> Option<Cid> {
     let mut rest = bytes;
@@ -52,6 +56,9 @@ pub fn cid_from_text(text: &str) -> Result<Cid, BadCidText> {
     if text.contains("/ipfs/") {
         return Err(BadCidText::Encoding);
     }
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(BadCidText::Content("longer than any CID".to_owned()));
+    }
     Cid::try_from(text).map_err(|error| BadCidText::Content(error.to_string()))
 }
 
@@ -84,6 +91,14 @@ mod tests {
             assert_eq!(cid_from_text(bad), Err(BadCidText::Encoding), "{bad}");
         }
         assert!(matches!(cid_from_text("bafkrei"), Err(BadCidText::Content(_))));
+    }
+
+    #[test]
+    fn long_texts_are_refused_without_decoding_them() {
+        for base in ["z", "k", "f", "b"] {
+            let long = base.to_owned() + &"2".repeat(4 << 20);
+            assert_eq!(cid_from_text(&long), Err(BadCidText::Content("longer than any CID".to_owned())), "{base}");
+        }
     }
 
     #[test]

@@ -204,7 +204,7 @@ fn read_part(bytes: &[u8]) -> Option<(&'static str, String, &[u8])> {
         Kind::Onion3 => {
             let (value, rest) = rest.split_first_chunk::<37>()?;
             let (host, port) = value.split_at(35);
-            let port = u16::from_be_bytes(port.try_into().ok()?);
+            let port = Some(u16::from_be_bytes(port.try_into().ok()?)).filter(|port| *port != 0)?;
             (format!("{}:{port}", BASE32_NOPAD.encode(host).to_ascii_lowercase()), rest)
         }
         Kind::Multibase => {
@@ -271,7 +271,15 @@ mod tests {
         for text in ["", "/", "ip4/1.2.3.4", "/ip4", "/ip4/1.2.3", "/tcp/70000", "/nothing/1", "/p2p/x", "/dns4//tcp/1", "/onion3/abc:1"] {
             assert!(from_text(text).is_err(), "{text}");
         }
-        for bytes in [&[][..], &[4, 1, 2, 3], &[0x99, 0x99, 0x99], &[53, 9, b'a'], &[53, 0], &[0xa5, 3, 2, 1, 1]] {
+        for bytes in [
+            &[][..],
+            &[4, 1, 2, 3],
+            &[0x99, 0x99, 0x99],
+            &[53, 9, b'a'],
+            &[53, 0],
+            &[0xa5, 3, 2, 1, 1],
+            &[&[0xbd, 3][..], &[0; 37]].concat(),
+        ] {
             assert!(to_text(bytes).is_err(), "{bytes:?}");
         }
     }
