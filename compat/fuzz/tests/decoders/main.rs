@@ -1,7 +1,7 @@
 //! Every decoder that another crate can reach, fed with damaged bytes. How to run it and what to do with a finding: `fuzz`'s own page.
 //!
 //! Each line of [`targets`] is a test. The seeds are values that are encoded here and recorded bytes of Go; the kept corpus lies in
-//! `compat/fuzz/corpus`. Decoders of single crates: `store::packs` (segments), `net` (lanes).
+//! `compat/fuzz/corpus`. Decoders that only their crate sees have their targets there: segments in `store`, lanes in `net`, history in `consensus`.
 
 mod content;
 mod own;

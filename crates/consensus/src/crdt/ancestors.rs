@@ -121,4 +121,21 @@ mod tests {
         assert_eq!(decode_answer(&long.into()).len(), ANSWER_BLOCKS_MAX);
         assert_eq!(decode_answer(&Bytes::from_static(b"\x0a\x01x\xff")).len(), 1);
     }
+
+    #[test]
+    fn questions_and_answers_of_strangers_are_bounded() {
+        fn read(input: &[u8]) -> bool {
+            static CHAIN: std::sync::LazyLock<MemoryStore> = std::sync::LazyLock::new(|| chain(20).0);
+            let blocks = decode_answer(&Bytes::copy_from_slice(input));
+            assert!(blocks.len() <= ANSWER_BLOCKS_MAX && blocks.iter().map(Bytes::len).sum::<usize>() <= input.len());
+            let told = answer(&*CHAIN.snapshot(), input).expect("reads");
+            assert!(decode_answer(&told.clone().into()).len() <= 20);
+            !told.is_empty() || blocks.iter().any(|block| Block::parse(block).is_ok())
+        }
+        let (store, chain) = chain(20);
+        let question = |at: usize, have: &[Cid]| encode_question(&chain[at], have);
+        let told = answer(&*store.snapshot(), &question(5, &[])).expect("reads");
+        let seeds = vec![question(19, &chain[..3]), question(4, &[]), told];
+        fuzz::check(fuzz::Target { name: "ancestors", decode: read }, seeds, fuzz::Plan::of_environment(5_000, 1));
+    }
 }

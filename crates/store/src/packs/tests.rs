@@ -1,6 +1,7 @@
 //! The packs against a simple model, and what happens when files are damaged.
 
 mod damage;
+mod hostile;
 mod model;
 
 use super::*;
