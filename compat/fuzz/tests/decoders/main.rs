@@ -13,7 +13,7 @@ mod vectors;
 use fuzz::{Plan, Target};
 
 /// Inputs for each target where the environment does not ask for time.
-const COUNT: u64 = 20_000;
+const COUNT: u64 = 100_000;
 
 type Seeds = fn() -> Vec<Vec<u8>>;
 
