@@ -384,7 +384,7 @@ async fn answer(engine: &Engine, peer: &PeerId, task: Task, dialect: Dialect, re
     let is_block = task.kind == WantKind::Block || size as u64 <= engine.limits.inline_block || dialect != Dialect::Full;
     if !is_block {
         reply.message.presences.push((task.cid, Presence::Have));
-        engine.state.lock().served.remove(peer, &task.cid);
+        engine.state.lock().served.told_have(peer, &task.cid);
         return true;
     }
     if reply.bytes as usize + size > most {

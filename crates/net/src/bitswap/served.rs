@@ -93,7 +93,15 @@ impl Served {
         }
     }
 
-    /// Answered or cancelled.
+    /// Told that the block is here. When the peer has asked for the block itself meanwhile, that is still to be answered.
+    pub(super) fn told_have(&mut self, peer: &PeerId, cid: &Cid) {
+        let entry = self.peers.get(peer).and_then(|client| client.wants.get(cid));
+        if entry.is_some_and(|entry| entry.kind == WantKind::Have) {
+            self.remove(peer, cid);
+        }
+    }
+
+    /// Answered with the block, or cancelled.
     pub(super) fn remove(&mut self, peer: &PeerId, cid: &Cid) {
         let Some(client) = self.peers.get_mut(peer) else { return };
         client.unqueue(cid);
@@ -174,6 +182,19 @@ mod tests {
         let wants = [(1, 5), (2, 9), (3, 5), (4, 9)].map(|(number, priority)| Want::block(cid(number), priority));
         assert!(served.take(peer(1), wants.to_vec(), false));
         assert_eq!(order(&mut served, peer(1)), [2, 4, 1, 3].map(cid));
+    }
+
+    #[test]
+    fn a_want_for_the_block_that_comes_while_have_is_being_told_is_answered_too() {
+        let mut served = Served::new(10);
+        served.take(peer(1), vec![Want::have(cid(1), 1), Want::have(cid(2), 1)], false);
+        assert_eq!(order(&mut served, peer(1)), [1, 2].map(cid));
+        served.take(peer(1), vec![Want::block(cid(1), 1)], false);
+        served.told_have(&peer(1), &cid(1));
+        served.told_have(&peer(1), &cid(2));
+        assert_eq!(served.next(&peer(1)).map(|task| (task.cid, task.kind)), Some((cid(1), WantKind::Block)));
+        served.remove(&peer(1), &cid(1));
+        assert!(served.peers.is_empty() && served.waiting.is_empty());
     }
 
     #[test]
