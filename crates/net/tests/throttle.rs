@@ -6,7 +6,7 @@
 mod common;
 
 use common::*;
-use net::{BandwidthLimits, Host, Throttle};
+use net::{BandwidthLimits, Host, Incoming, Throttle};
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,8 +21,7 @@ async fn send(from: &Host, to: PeerId, bytes: usize) {
 }
 
 /// Bytes received, at most until `deadline`.
-async fn take(to: &Host, bytes: usize, deadline: Duration) -> usize {
-    let mut incoming = to.accept(&[PROTOCOL]).unwrap();
+async fn take(mut incoming: Incoming, bytes: usize, deadline: Duration) -> usize {
     let end = Instant::now() + deadline;
     let mut got = 0;
     let (_, _, mut stream) = tokio::time::timeout_at(end.into(), incoming.next()).await.unwrap().unwrap();
@@ -50,12 +49,14 @@ async fn check(listen: &str, limits: BandwidthLimits, is_sender: bool) {
     let (from, to) = pair(limited(options(1), is_sender), limited(options(2), !is_sender)).await;
     const BYTES: usize = 8_000_000;
     let target = to.id();
+    // Before anything is sent: who does not listen yet does not speak it.
+    let incoming = to.accept(&[PROTOCOL]).unwrap();
     let sending = tokio::spawn({
         let from = from.clone();
         async move { send(&from, target, BYTES).await }
     });
     let seconds = 3;
-    let got = take(&to, BYTES, Duration::from_secs(seconds)).await;
+    let got = take(incoming, BYTES, Duration::from_secs(seconds)).await;
     let most = 1_000_000 * seconds as usize * 12 / 10;
     assert!(got <= most, "{listen} {limits:?}: {got} bytes in {seconds} s");
     assert!(got > 0, "{listen} {limits:?}: nothing came");
@@ -92,6 +93,7 @@ async fn a_lifted_limit_is_lifted_for_open_streams_and_one_for_the_other_net_nev
     let (from, to) = pair(net::HostOptions { throttle: throttle.clone(), ..options(1) }, options(2)).await;
     const BYTES: usize = 8_000_000;
     let target = to.id();
+    let incoming = to.accept(&[PROTOCOL]).unwrap();
     let sending = tokio::spawn({
         let from = from.clone();
         async move { send(&from, target, BYTES).await }
@@ -101,7 +103,7 @@ async fn a_lifted_limit_is_lifted_for_open_streams_and_one_for_the_other_net_nev
         throttle.set(BandwidthLimits { wan_up: NonZeroU64::new(1), ..BandwidthLimits::default() });
     };
     // At 10 kB/s it would take 800 seconds.
-    let (got, ()) = tokio::join!(take(&to, BYTES, Duration::from_secs(60)), lift);
+    let (got, ()) = tokio::join!(take(incoming, BYTES, Duration::from_secs(60)), lift);
     assert_eq!(got, BYTES);
     sending.await.unwrap();
 }
