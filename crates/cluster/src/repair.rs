@@ -72,6 +72,8 @@ pub(crate) struct Repair {
     /// The next walk does not wait.
     is_urgent: bool,
     ended: Millis,
+    /// The first end of a pin that is still to come, of those seen since the last walk began.
+    first_end: Option<UnixMillis>,
     counting: Counts,
     counted: Counts,
     /// Full walks since start.
@@ -97,6 +99,7 @@ impl Repair {
             next: Millis(0),
             is_urgent: false,
             ended: Millis(0),
+            first_end: None,
             counting: Counts::default(),
             counted: Counts::default(),
             walks: 0,
@@ -129,6 +132,24 @@ impl Repair {
         }
     }
 
+    /// Keeps the end of a pin in mind when it comes after `passed` and before every other. Whether it did.
+    fn learn_end(&mut self, pin: &Pin, passed: UnixMillis) -> bool {
+        let Some(end) = pin.options.expires.filter(|end| *end > passed) else { return false };
+        let is_first = self.first_end.is_none_or(|first| end < first);
+        if is_first {
+            self.first_end = Some(end);
+        }
+        is_first
+    }
+
+    /// Walks when the first pin ends, and not more often for ends than for what is short of copies.
+    fn look_at_end(&mut self, look: Look) {
+        let Some(end) = self.first_end.filter(|_| self.cursor.is_none()) else { return };
+        let wait = end.0.saturating_sub(look.health.slowest_clock(look.now).0);
+        let rested = self.ended.0.saturating_add(look.options.repair.walk_busy.0);
+        self.next = self.next.min(Millis(look.now.after(Millis(wait)).0.max(rested)));
+    }
+
     /// A time for a pin that is written anew.
     pub fn time_for(&self, cid: &Cid, wall: UnixMillis) -> UnixMillis {
         self.graves.time_for(cid, wall)
@@ -145,6 +166,11 @@ impl Repair {
         self.writing.remove(cid);
         self.surplus.remove(cid);
         self.turns.remove(cid);
+        if let Some((after, _)) = &change.after
+            && self.learn_end(after, UnixMillis(0))
+        {
+            self.look_at_end(look);
+        }
         match (&change.before, &change.after) {
             (Some(before), None) => self.graves.bury(before),
             (None, Some((after, _))) if self.graves.is_ghost(after) => self.notice(after, look, true, ctx),
@@ -223,12 +249,15 @@ impl Repair {
         let (shared, cursor) = (ctx.shared, self.cursor);
         if cursor.is_none() {
             self.is_urgent = false;
+            self.first_end = None;
             self.turns.drop_shipments();
             self.orders.begin(self.copies().unwrap_or(1000), look);
         }
         let mut last = None;
+        let passed = look.health.slowest_clock(look.now);
         let seen = shared.each_pin_after(cursor.as_ref(), PAGE, &mut |pin, _| {
             self.count(pin, look, ctx);
+            self.learn_end(pin, passed);
             self.notice(pin, look, may_write, ctx);
             last = Some(pin.cid);
         });
@@ -252,6 +281,7 @@ impl Repair {
             (_, false) => limits.walk_quiet,
         };
         self.next = ctx.now.after(pause);
+        self.look_at_end(look);
         self.writing.retain(|_, at| at.0.saturating_add(WRITE_AGAIN.0) > ctx.now.mono.0);
     }
 
