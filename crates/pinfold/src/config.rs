@@ -142,7 +142,8 @@ const KEYS: [&str; 22] = [
     "bandwidth",
 ];
 
-const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFOLD_* variables win over this file; a line with # is the default.
+/// All keys, commented out, with their defaults.
+pub const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFOLD_* variables win over this file; a line with # is the default.
 # What all peers must agree on (copies by class, policies) is kept by the cluster itself, not here.
 
 # name = "nas1"                            # for people; default: the host's name
@@ -388,20 +389,30 @@ fn random() -> anyhow::Result<[u8; 32]> {
 
 /// Writes a file that only its owner may read, durably: temporary file, sync, rename, sync of the folder.
 pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    use std::io::Write;
+    write_private_by(path, |out| std::io::Write::write_all(out, bytes).with_context(|| format!("writing {}", path.display())))
+}
+
+/// The same with what `fill` writes, however long it is; when that fails, nothing is there.
+pub fn write_private_by(path: &Path, fill: impl FnOnce(&mut dyn std::io::Write) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    use std::io::{BufWriter, Write};
     use std::os::unix::fs::OpenOptionsExt;
     let temporary = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        if let Some(folder) = path.parent() {
-            std::fs::File::open(folder)?.sync_all()?;
-        }
-        Ok(())
-    };
-    write().with_context(|| format!("writing {}", path.display()))
+    let writing = || format!("writing {}", path.display());
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary).with_context(writing)?;
+    let mut out = BufWriter::new(file);
+    let written = fill(&mut out).and_then(|()| {
+        let mut finish = || -> std::io::Result<()> {
+            out.flush()?;
+            out.get_ref().sync_all()?;
+            std::fs::rename(&temporary, path)?;
+            path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all())
+        };
+        finish().with_context(writing)
+    });
+    if written.is_err() {
+        std::fs::remove_file(&temporary).ok();
+    }
+    written
 }
 
 #[cfg(test)]

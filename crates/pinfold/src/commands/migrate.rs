@@ -14,11 +14,11 @@ use anyhow::{Context, bail};
 use peer::Cluster;
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use types::{Pin, PinKind};
+use types::PinKind;
 use wire::identity::PrivateKey;
 
 /// Pins that the first start merges, as lines of Go's `state export`.
@@ -73,7 +73,7 @@ fn migrate(args: &MigrateArgs, dir: &Path) -> anyhow::Result<Done> {
     let service: Value = read_json(&go.join("service.json"))?;
     let key = identity(go, &service)?;
     let _kept_out = Lock::take(go)?;
-    let peerstore = cluster_file(go, &service);
+    let peerstore = peerstore(go, &service);
     let mut taken = settings::translate(&service, &peerstore, &key.peer_id()).with_context(|| format!("reading {}", go.display()))?;
     config::parse_secret(&taken.secret).context("cluster.secret")?;
     std::fs::create_dir_all(dir).with_context(|| format!("making the data directory {}", dir.display()))?;
@@ -83,7 +83,8 @@ fn migrate(args: &MigrateArgs, dir: &Path) -> anyhow::Result<Done> {
             .notes
             .push(format!("{} other peers are known: the pins come from them; --state FILE brings them along instead", taken.others.len()));
     }
-    config::write_private(&dir.join("pinfold.toml"), taken.toml.as_bytes())?;
+    let toml = format!("{}\n{}", taken.toml, config::COMMENTED);
+    config::write_private(&dir.join("pinfold.toml"), toml.as_bytes())?;
     config::write_private(&dir.join("secret"), format!("{}\n", taken.secret).as_bytes())?;
     config::write_private(&dir.join("identity.json"), wire::identity::encode_identity(&key).as_bytes())?;
     Ok(Done { peer: key.peer_id().to_string(), dir: dir.to_owned(), pins, notes: taken.notes })
@@ -109,7 +110,7 @@ fn identity(go: &Path, service: &Value) -> anyhow::Result<PrivateKey> {
     }
 }
 
-fn cluster_file(go: &Path, service: &Value) -> String {
+fn peerstore(go: &Path, service: &Value) -> String {
     let name = service["cluster"]["peerstore_file"].as_str().filter(|name| !name.is_empty()).unwrap_or("peerstore");
     // A peer that never stopped cleanly has none.
     std::fs::read_to_string(go.join(name)).unwrap_or_default()
@@ -148,16 +149,15 @@ fn take_pins(args: &MigrateArgs, go: &Path, dir: &Path, taken: &settings::Taken)
         return Ok(None);
     }
     if let Some(path) = &args.state {
-        let file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
-        return keep_lines(BufReader::new(file), &to).with_context(|| format!("reading {}", path.display())).map(Some);
+        return keep_lines(path, &to).map(Some);
     }
     match &taken.consensus {
         Consensus::Raft(folder) => match newest_snapshot(&go.join(folder))? {
             Some(snapshot) => keep_snapshot(&snapshot, &to).map(Some),
             None => Ok(Some(0)),
         },
-        Consensus::Crdt => match export(args, go, dir)? {
-            Some(lines) => keep_lines(BufReader::new(&lines[..]), &to).context("reading Go's state export").map(Some),
+        Consensus::Crdt => match export(args, go, dir, &to)? {
+            Some(pins) => Ok(Some(pins)),
             None if !taken.others.is_empty() => Ok(None),
             None => bail!(
                 "the pins of {} are in a database that only Go reads, and {SERVICE} was not found: name it by --service, or write them out \
@@ -169,22 +169,26 @@ fn take_pins(args: &MigrateArgs, go: &Path, dir: &Path, taken: &settings::Taken)
     }
 }
 
-/// Checks every line and writes it durably. An error names the line.
-fn keep_lines(from: impl BufRead, to: &Path) -> anyhow::Result<u64> {
-    let mut pins = Vec::new();
-    for (number, line) in (1u64..).zip(from.lines()) {
-        let line = line.with_context(|| format!("line {number}"))?;
-        if line.trim().is_empty() {
-            continue;
+/// Checks every line and writes it durably, one after the other. An error names the line.
+fn keep_lines(from: &Path, to: &Path) -> anyhow::Result<u64> {
+    let file = File::open(from).with_context(|| format!("opening {}", from.display()))?;
+    let mut count = 0;
+    config::write_private_by(to, |out| {
+        for (number, line) in (1u64..).zip(BufReader::new(file).lines()) {
+            let line = line.with_context(|| format!("reading {}, line {number}", from.display()))?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let pin = wire::export::parse_line(&line).with_context(|| format!("{}: line {number} is no pin", from.display()))?;
+            if pin.kind == PinKind::Bad {
+                bail!("{}: line {number}: its type is none of pin, meta-pin, clusterdag-pin, shard-pin", from.display());
+            }
+            writeln!(out, "{line}")?;
+            count += 1;
         }
-        let pin = wire::export::parse_line(&line).with_context(|| format!("line {number} is no pin"))?;
-        if pin.kind == PinKind::Bad {
-            bail!("line {number}: its type is none of pin, meta-pin, clusterdag-pin, shard-pin");
-        }
-        pins.push(line);
-    }
-    write_lines(pins.iter().map(String::as_str), to)?;
-    Ok(pins.len() as u64)
+        Ok(())
+    })?;
+    Ok(count)
 }
 
 fn keep_snapshot(path: &Path, to: &Path) -> anyhow::Result<u64> {
@@ -192,21 +196,18 @@ fn keep_snapshot(path: &Path, to: &Path) -> anyhow::Result<u64> {
     if length > SNAPSHOT_MOST {
         bail!("{} is {length} bytes long, more than the {SNAPSHOT_MOST} that are read: give a state export by --state", path.display());
     }
+    // One msgpack value after the other, without lengths in between: read as a whole, within the bound.
     let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    let pins =
-        wire::raft::decode_snapshot(&bytes).collect::<Result<Vec<Pin>, _>>().with_context(|| format!("reading {}", path.display()))?;
-    let lines: Vec<String> = pins.iter().map(wire::export::export_line).collect();
-    write_lines(lines.iter().map(|line| line.trim_end()), to)?;
-    Ok(pins.len() as u64)
-}
-
-fn write_lines<'a>(lines: impl Iterator<Item = &'a str>, to: &Path) -> anyhow::Result<()> {
-    let mut bytes = Vec::new();
-    for line in lines {
-        bytes.write_all(line.as_bytes())?;
-        bytes.push(b'\n');
-    }
-    config::write_private(to, &bytes)
+    let mut count = 0;
+    config::write_private_by(to, |out| {
+        for pin in wire::raft::decode_snapshot(&bytes) {
+            let pin = pin.with_context(|| format!("reading {}", path.display()))?;
+            writeln!(out, "{}", wire::export::export_line(&pin).trim_end())?;
+            count += 1;
+        }
+        Ok(())
+    })?;
+    Ok(count)
 }
 
 /// The body of the newest snapshot below a Raft folder; their names are `<term>-<index>-<milliseconds>`.
@@ -232,8 +233,8 @@ fn newest_snapshot(raft: &Path) -> anyhow::Result<Option<PathBuf>> {
     Ok(found.into_iter().max().map(|(_, body)| body))
 }
 
-/// What Go's `state export` says of a copy of the folder; none when there is no such program.
-fn export(args: &MigrateArgs, go: &Path, dir: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+/// Takes what Go's `state export` says of a copy of the folder; none when there is no such program.
+fn export(args: &MigrateArgs, go: &Path, dir: &Path, to: &Path) -> anyhow::Result<Option<u64>> {
     let service = args.service.clone().unwrap_or_else(|| PathBuf::from(SERVICE));
     let is_there = Command::new(&service).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     match is_there {
@@ -255,7 +256,7 @@ fn export(args: &MigrateArgs, go: &Path, dir: &Path) -> anyhow::Result<Option<Ve
     if !output.status.success() {
         bail!("{} state export failed: {}", service.display(), String::from_utf8_lossy(&output.stderr).trim());
     }
-    std::fs::read(&lines).map(Some).with_context(|| format!("reading {}", lines.display()))
+    keep_lines(&lines, to).map(Some)
 }
 
 /// A copy of the Go folder, removed at the end.

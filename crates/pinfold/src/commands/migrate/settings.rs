@@ -22,7 +22,7 @@ pub enum Consensus {
 /// What a Go configuration becomes.
 #[derive(Clone, Debug)]
 pub struct Taken {
-    /// The new `pinfold.toml`.
+    /// What `pinfold.toml` says beside the defaults.
     pub toml: String,
     /// Of the private network, 64 hex digits.
     pub secret: String,
@@ -46,9 +46,7 @@ pub fn translate(service: &Value, peerstore: &str, me: &PeerId) -> anyhow::Resul
     let crdt = &service["consensus"]["crdt"];
     let addresses = peer_addresses(cluster, peerstore, me);
     let others: BTreeSet<PeerId> = addresses.iter().map(|(peer, _)| *peer).collect();
-    let mut lines = vec![
-        "# Taken over from Go ipfs-cluster by `pinfold migrate`. Other keys: see the documentation, or `pinfold up --help`.".to_owned(),
-    ];
+    let mut lines = vec!["# Taken over from Go ipfs-cluster by `pinfold migrate`; all keys with their defaults are below.".to_owned()];
     let mut set = |key: &str, value: toml::Value| lines.push(format!("{key} = {value}"));
     if let Some(name) = cluster["peername"].as_str().filter(|name| !name.is_empty()) {
         set("name", name.into());
