@@ -10,14 +10,20 @@ use net::{BandwidthLimits, Host, Incoming, Throttle};
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use types::PeerId;
+use tokio::task::JoinHandle;
 
 const PROTOCOL: &str = "/test/bytes/1";
 
-async fn send(from: &Host, to: PeerId, bytes: usize) {
-    let (mut stream, _) = from.open(to, &[PROTOCOL]).await.unwrap();
-    stream.write_all(&vec![7; bytes]).await.unwrap();
-    stream.shutdown().await.unwrap();
+/// Sends so many bytes, and where they arrive: it listens before, since who does not listen yet does not speak the protocol.
+fn begin(from: &Host, to: &Host, bytes: usize) -> (Incoming, JoinHandle<()>) {
+    let incoming = to.accept(&[PROTOCOL]).unwrap();
+    let (from, to) = (from.clone(), to.id());
+    let sending = tokio::spawn(async move {
+        let (mut stream, _) = from.open(to, &[PROTOCOL]).await.unwrap();
+        stream.write_all(&vec![7; bytes]).await.unwrap();
+        stream.shutdown().await.unwrap();
+    });
+    (incoming, sending)
 }
 
 /// Bytes received, at most until `deadline`.
@@ -48,13 +54,7 @@ async fn check(listen: &str, limits: BandwidthLimits, is_sender: bool) {
     };
     let (from, to) = pair(limited(options(1), is_sender), limited(options(2), !is_sender)).await;
     const BYTES: usize = 8_000_000;
-    let target = to.id();
-    // Before anything is sent: who does not listen yet does not speak it.
-    let incoming = to.accept(&[PROTOCOL]).unwrap();
-    let sending = tokio::spawn({
-        let from = from.clone();
-        async move { send(&from, target, BYTES).await }
-    });
+    let (incoming, sending) = begin(&from, &to, BYTES);
     let seconds = 3;
     let got = take(incoming, BYTES, Duration::from_secs(seconds)).await;
     let most = 1_000_000 * seconds as usize * 12 / 10;
@@ -92,12 +92,7 @@ async fn a_lifted_limit_is_lifted_for_open_streams_and_one_for_the_other_net_nev
     throttle.set(BandwidthLimits { lan_up: NonZeroU64::new(10_000), wan_up: NonZeroU64::new(1), ..BandwidthLimits::default() });
     let (from, to) = pair(net::HostOptions { throttle: throttle.clone(), ..options(1) }, options(2)).await;
     const BYTES: usize = 8_000_000;
-    let target = to.id();
-    let incoming = to.accept(&[PROTOCOL]).unwrap();
-    let sending = tokio::spawn({
-        let from = from.clone();
-        async move { send(&from, target, BYTES).await }
-    });
+    let (incoming, sending) = begin(&from, &to, BYTES);
     let lift = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         throttle.set(BandwidthLimits { wan_up: NonZeroU64::new(1), ..BandwidthLimits::default() });

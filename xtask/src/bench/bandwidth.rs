@@ -3,7 +3,8 @@
 //! Two peers; one holds a file, a client reads it through the other's gateway. What the client gets is measured, not what the peers count.
 
 use super::process::{Running, client, until};
-use super::{Options, machine};
+use super::slice::Noise;
+use super::{Options, machine, ours};
 use anyhow::Context;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -64,29 +65,11 @@ pub fn run(root: &Path, options: &Options, load: f64) -> anyhow::Result<()> {
 
 fn start(binary: &Path, folder: &Path, index: usize, net: &str, first: Option<&str>) -> anyhow::Result<Peer> {
     let dir = folder.join(format!("peer{index}"));
-    let log = folder.join(format!("peer{index}.log"));
     std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
     // Loopback is the local net unless another range is said to be.
     let lan = if net == "wan" { "[bandwidth]\nlan = [\"10.255.255.255/32\"]\n" } else { "" };
     std::fs::write(dir.join("pinfold.toml"), lan)?;
-    let mut command = Command::new(binary);
-    match first {
-        None => command.arg("up"),
-        Some(first) => {
-            let invite = client(Command::new(binary).args(["invite", "--api", first]))?;
-            command.arg("join").arg(invite.trim().lines().last().context("an invite")?)
-        }
-    };
-    command.arg("--dir").arg(&dir).args(["--name", &format!("peer{index}"), "--json"]);
-    command.args(["--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy", "127.0.0.1:0"]);
-    command.args(["--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0"]);
-    let mut running = Running::start("a pinfold peer", &mut command, &log)?;
-    let ready = until("a peer is ready", Duration::from_secs(60), || {
-        let text = std::fs::read_to_string(&log).unwrap_or_default();
-        text.lines().find_map(|line| serde_json::from_str::<Value>(line).ok().filter(|value| value["ready"] == true))
-    });
-    running.check()?;
-    let ready = ready?;
+    let (running, ready) = ours::start_peer(binary, folder, index, first, &[])?;
     let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
     Ok(Peer { _running: running, api: text("api"), gateway: text("gateway") })
 }
@@ -95,14 +78,8 @@ fn start(binary: &Path, folder: &Path, index: usize, net: &str, first: Option<&s
 fn content(binary: &Path, folder: &Path, peers: &[Peer; 2]) -> anyhow::Result<(String, usize)> {
     const BYTES: usize = 256 << 20;
     let path = folder.join("content");
-    let mut state = 88_172_645_463_325_252u64;
-    let mut bytes = Vec::with_capacity(BYTES);
-    while bytes.len() < BYTES {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
+    let mut bytes = vec![0; BYTES];
+    Noise(1).fill(&mut bytes);
     std::fs::write(&path, &bytes)?;
     let root =
         client(Command::new(binary).arg("add").arg(&path).args(["--quiet", "--copies", "1", "--wait", "1", "--api", &peers[0].api]))?;

@@ -3,14 +3,13 @@
 //! From the moment in which another peer takes it for lost (grace 0): until the first pin has a new holder, and until every pin
 //! has two confirmed copies on live peers.
 
-use super::process::{client, until};
-use super::{Options, machine};
+use super::process::{Running, until};
+use super::{Options, machine, ours};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PEERS: usize = 4;
@@ -19,17 +18,9 @@ const PINS: u64 = 2_500;
 const SIZE: usize = 4096;
 
 struct Peer {
-    child: Child,
+    running: Running,
     api: String,
     id: String,
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // A stopped one ends too; its data is a temporary folder's.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
 }
 
 /// Runs both losses.
@@ -65,7 +56,7 @@ fn lose_in(binary: &Path, signal: &str, folder: &Path) -> anyhow::Result<Value> 
     let lost = peers.remove(PEERS - 1);
     let held = placed_on(&peers[0].api, &lost.id)?;
     let begun = Instant::now();
-    client(Command::new("kill").arg(format!("-{signal}")).arg(lost.child.id().to_string()))?;
+    lost.running.signal(signal)?;
     let known = until("it is taken for lost", Duration::from_secs(60), || {
         let rows: Value = serde_json::from_slice(&get(&peers[0].api, "/pinfold/v1/peers").ok()?).ok()?;
         rows.as_array()?.iter().any(|row| row["peer"] == lost.id.as_str() && row["health"] == "down").then(Instant::now)
@@ -87,28 +78,10 @@ fn lose_in(binary: &Path, signal: &str, folder: &Path) -> anyhow::Result<Value> 
 fn start(binary: &Path, folder: &Path) -> anyhow::Result<Vec<Peer>> {
     let mut peers: Vec<Peer> = Vec::new();
     for index in 0..PEERS {
-        let mut command = Command::new(binary);
-        match peers.first() {
-            None => command.arg("up"),
-            Some(first) => {
-                let invite = client(Command::new(binary).args(["invite", "--api", &first.api]))?;
-                command.arg("join").arg(invite.trim().lines().last().context("an invite")?)
-            }
-        };
-        let log = folder.join(format!("peer{index}.log"));
-        command.arg("--dir").arg(folder.join(format!("peer{index}"))).args(["--name", &format!("peer{index}"), "--json", "--grace", "0s"]);
-        command.args(["--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy", "127.0.0.1:0"]);
-        command.args(["--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0"]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(std::fs::File::create(log).context("a log")?);
-        let mut child = command.spawn().context("starting a peer")?;
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().context("its output")?).read_line(&mut line).context("waiting for a peer")?;
-        let ready: Value = serde_json::from_str(&line).unwrap_or_default();
+        let first = peers.first().map(|first| first.api.as_str());
+        let (running, ready) = ours::start_peer(binary, folder, index, first, &["--grace", "0s"])?;
         let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
-        let peer = Peer { child, api: text("api"), id: text("peer") };
-        if ready["ready"] != true {
-            bail!("a peer did not start: {line}");
-        }
+        let peer = Peer { running, api: text("api"), id: text("peer") };
         peers.push(peer);
     }
     until("all peers see each other", Duration::from_secs(60), || {

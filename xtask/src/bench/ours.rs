@@ -19,32 +19,38 @@ pub struct Cluster {
     gateway: String,
 }
 
+/// Starts a peer in `folder/peer<index>`; it joins the one whose API is `first`. The line that it prints when it is ready.
+pub fn start_peer(binary: &Path, folder: &Path, index: usize, first: Option<&str>, more: &[&str]) -> anyhow::Result<(Running, Value)> {
+    let dir = folder.join(format!("peer{index}"));
+    let log = folder.join(format!("peer{index}.log"));
+    std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    let mut command = Command::new(binary);
+    match first {
+        None => command.arg("up"),
+        Some(first) => {
+            let invite = client(Command::new(binary).args(["invite", "--api", first]))?;
+            command.arg("join").arg(invite.trim().lines().last().context("an invite")?)
+        }
+    };
+    command.arg("--dir").arg(&dir).args(["--name", &format!("peer{index}"), "--json"]);
+    command.args(["--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy", "127.0.0.1:0"]);
+    command.args(["--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0"]).args(more);
+    let mut running = Running::start("a pinfold peer", &mut command, &log)?;
+    let ready = until("a peer is ready", Duration::from_secs(60), || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.lines().find_map(|line| serde_json::from_str::<Value>(line).ok().filter(|value| value["ready"] == true))
+    });
+    running.check()?;
+    Ok((running, ready?))
+}
+
 impl Cluster {
     /// Starts `count` peers in `folder`, joined by invites; ready when all see all.
     pub fn start(binary: &Path, folder: &Path, count: usize) -> anyhow::Result<Cluster> {
         let mut cluster =
             Cluster { binary: binary.to_owned(), peers: Vec::new(), api: String::new(), doors: Vec::new(), gateway: String::new() };
         for index in 0..count {
-            let dir = folder.join(format!("peer{index}"));
-            let log = folder.join(format!("peer{index}.log"));
-            std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-            let mut command = Command::new(binary);
-            if index == 0 {
-                command.arg("up");
-            } else {
-                let invite = client(Command::new(binary).args(["invite", "--api", &cluster.api]))?;
-                command.arg("join").arg(invite.trim().lines().last().context("an invite")?);
-            }
-            command.arg("--dir").arg(&dir).args(["--name", &format!("peer{index}"), "--json"]);
-            command.args(["--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy", "127.0.0.1:0"]);
-            command.args(["--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0"]);
-            let mut running = Running::start("a pinfold peer", &mut command, &log)?;
-            let ready = until("a peer is ready", Duration::from_secs(60), || {
-                let text = std::fs::read_to_string(&log).unwrap_or_default();
-                text.lines().find_map(|line| serde_json::from_str::<Value>(line).ok().filter(|value| value["ready"] == true))
-            });
-            running.check()?;
-            let ready = ready?;
+            let (running, ready) = start_peer(binary, folder, index, (index > 0).then_some(cluster.api.as_str()), &[])?;
             let api = ready["api"].as_str().unwrap_or_default().to_owned();
             cluster.doors.push(api.trim_start_matches("http://").trim_end_matches('/').to_owned());
             if index == 0 {

@@ -167,10 +167,10 @@ pub(super) fn make_large(folder: &Path, options: &Options) -> anyhow::Result<Pat
 }
 
 /// xorshift64*.
-struct Noise(u64);
+pub(super) struct Noise(pub(super) u64);
 
 impl Noise {
-    fn fill(&mut self, buffer: &mut [u8]) {
+    pub(super) fn fill(&mut self, buffer: &mut [u8]) {
         for chunk in buffer.chunks_mut(8) {
             self.0 ^= self.0 >> 12;
             self.0 ^= self.0 << 25;

@@ -3,6 +3,8 @@
 //! Each thread counts steps. A step puts blocks and syncs (`b`), then commits a pin to three areas at once, `Synced`, and in the same batch
 //! removes the step that is [`KEPT`] older (`p`); between the two it commits a buffered note to two areas.
 
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -308,14 +310,9 @@ fn blocks(thread: u64, step: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// Bytes that tables cannot compress.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..length).map(|_| next()).collect()
+    let mut bytes = vec![0; length];
+    ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    bytes
 }
 
 /// Writes until the disk refuses, reads everything back, makes room, goes on (after opening again where the store had no reserve).

@@ -1,6 +1,8 @@
 use super::*;
 use crate::conformance;
 use proptest::prelude::*;
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use tempfile::TempDir;
 
@@ -188,15 +190,8 @@ fn under_a_small_limit_the_journal_stays_short_and_nothing_is_lost() {
 
 /// Tables are compressed: only what does not shrink fills a disk.
 fn incompressible(seed: u64, size: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut data = Vec::with_capacity(size + 8);
-    while data.len() < size {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        data.extend_from_slice(&state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes());
-    }
-    data.truncate(size);
+    let mut data = vec![0; size];
+    ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut data);
     data
 }
 
