@@ -76,7 +76,8 @@ fn start(binary: &Path, folder: &Path, index: usize, net: &str, first: Option<&s
 
 /// A file of which one peer holds the only copy: its root and which peer.
 fn content(binary: &Path, folder: &Path, peers: &[Peer; 2]) -> anyhow::Result<(String, usize)> {
-    const BYTES: usize = 256 << 20;
+    // Below a unit: what is cut has several holders.
+    const BYTES: usize = 240 << 20;
     let path = folder.join("content");
     let mut bytes = vec![0; BYTES];
     Noise(1).fill(&mut bytes);
