@@ -71,7 +71,7 @@ fn pure(root: &Path, test: &str) -> anyhow::Result<()> {
 }
 
 fn parse(arguments: &[&str]) -> anyhow::Result<Options> {
-    let go = std::env::var_os("PINFOLD_PEERS").map(PathBuf::from);
+    let go = std::env::var_os("PINFOLD_PEERS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
     let mut options = Options {
         anyway: false,
         repeat: 2,
