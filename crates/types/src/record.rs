@@ -13,6 +13,8 @@ pub enum RecordKind {
     Duty,
     /// `key` is empty; value = whether copies are spread evenly by themselves, now, or not at all.
     Balance,
+    /// `key` = an IPNS name's multihash; value = its record, which proves itself by the name's key.
+    Name,
     /// A kind this version does not know: kept and passed on.
     Unknown(u16),
 }

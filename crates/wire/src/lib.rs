@@ -10,6 +10,7 @@
 //! our own         peer, record, join                      (Pinfold peers)
 //! blocks          bitswap
 //! people, disk    rest, status, multiaddr, gotime, identity
+//! names           ipns
 //! daemons         kubo                                    (what a Kubo answers)
 //! below           protobuf, cids
 //! ```
@@ -39,6 +40,7 @@ pub mod bitswap;
 
 pub mod gotime;
 pub mod identity;
+pub mod ipns;
 pub mod kubo;
 pub mod multiaddr;
 pub mod rest;

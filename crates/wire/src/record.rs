@@ -20,6 +20,7 @@ const SIGNING_PREFIX: &[u8] = b"pinfold-record:1";
 const MEMBER: u16 = 1;
 const DUTY: u16 = 2;
 const BALANCE: u16 = 3;
+const NAME: u16 = 4;
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -137,6 +138,7 @@ pub fn kind_number(kind: RecordKind) -> u16 {
         RecordKind::Member => MEMBER,
         RecordKind::Duty => DUTY,
         RecordKind::Balance => BALANCE,
+        RecordKind::Name => NAME,
         RecordKind::Unknown(number) => number,
     }
 }
@@ -147,6 +149,7 @@ pub fn kind_of_number(number: u16) -> RecordKind {
         MEMBER => RecordKind::Member,
         DUTY => RecordKind::Duty,
         BALANCE => RecordKind::Balance,
+        NAME => RecordKind::Name,
         other => RecordKind::Unknown(other),
     }
 }

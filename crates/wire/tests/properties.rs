@@ -99,7 +99,8 @@ fn a_record() -> impl Strategy<Value = SignedRecord> {
         Just(RecordKind::Member),
         Just(RecordKind::Duty),
         Just(RecordKind::Balance),
-        (4..=u16::MAX).prop_map(RecordKind::Unknown)
+        Just(RecordKind::Name),
+        (5..=u16::MAX).prop_map(RecordKind::Unknown)
     ];
     let value = option::of(vec(any::<u8>(), 0..200));
     (kind, vec(any::<u8>(), 0..60), a_peer(), any::<[u64; 2]>(), value, vec(any::<u8>(), 0..80)).prop_map(

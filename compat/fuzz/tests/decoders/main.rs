@@ -4,6 +4,7 @@
 //! `compat/fuzz/corpus`. Decoders that only their crate sees have their targets there: segments in `store`, lanes in `net`, history in `consensus`.
 
 mod content;
+mod names;
 mod own;
 mod shared;
 mod text;
@@ -46,6 +47,9 @@ targets! {
     rpc_frames: shared::rpc_frames, vectors::rpc_frames, COUNT;
     peer_message: own::peer_message, own::peer_messages, COUNT;
     record: own::record, own::records, COUNT;
+    ipns_record: names::ipns_record, names::ipns_records, COUNT;
+    ipns_name: names::ipns_name, names::ipns_names, COUNT;
+    key_pem: names::key_pem, names::key_pems, COUNT;
     invite: own::invite, own::invites, COUNT;
     join_request: own::join_request, own::join_requests, COUNT;
     join_answer: own::join_answer, own::join_answers, COUNT;

@@ -37,6 +37,12 @@ fn visit(value: &Value, found: &mut impl FnMut(&str, &Value)) {
     }
 }
 
+/// Records of Kubo.
+pub fn ipns_records() -> Vec<Vec<u8>> {
+    let Value::Array(entries) = json("ipns.json") else { panic!("no array") };
+    entries.iter().filter_map(|entry| entry["record"].as_str()).map(|text| hex::decode(text).expect("digits")).collect()
+}
+
 pub fn gossip() -> Vec<Vec<u8>> {
     of_hex("gossip.json")
 }
