@@ -14,6 +14,7 @@ mod fetch;
 mod file;
 mod form;
 mod media;
+pub(crate) mod names;
 mod range;
 
 use self::answer::Trouble;
@@ -31,7 +32,7 @@ use dag::unixfs::{Kind, UnixFs};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, StatusCode};
 use ipfs::{IpfsNode, Source};
-use peer::Cluster;
+use peer::{Cluster, Names};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -46,25 +47,48 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(60);
 ///
 /// Content comes from the cluster as one node; `Cache-Control: only-if-cached` asks this peer's own node alone.
 pub fn serve(options: ServeOptions, cluster: Arc<dyn Cluster>, stop: CancellationToken) -> JoinHandle<()> {
-    let door = Gateway { node: cluster.node(), own: cluster.own_node() };
+    let door = Gateway { node: cluster.node(), own: cluster.own_node(), names: cluster.names() };
     server::serve(options, Arc::new(door), stop)
 }
 
 struct Gateway {
     node: Arc<dyn IpfsNode>,
     own: Arc<dyn IpfsNode>,
+    names: Option<Arc<Names>>,
 }
 
 /// What a request asks for, taken apart.
 struct Asked {
     /// As it came, escaped.
     path: String,
+    /// Of paths that begin with a name: for how long it leads there.
+    ttl: Option<Duration>,
     /// Names below the root, divided by `/`, escapes undone.
     names: Vec<u8>,
     root: Cid,
     query: Query,
     headers: HeaderMap,
     is_head: bool,
+}
+
+impl Asked {
+    fn new(request: &Request, root: Cid, names: Vec<u8>, ttl: Option<Duration>) -> Asked {
+        Asked {
+            path: request.head.uri.path().to_owned(),
+            ttl,
+            names,
+            root,
+            query: Query::parse(request.head.uri.query().unwrap_or_default()),
+            is_head: request.head.method == Method::HEAD,
+            headers: request.head.headers.clone(),
+        }
+    }
+}
+
+/// The first name of a path and what follows it, without the slashes between.
+fn split(path: &str) -> (&str, &str) {
+    let path = path.trim_start_matches('/');
+    path.split_once('/').unwrap_or((path, ""))
 }
 
 impl Door for Gateway {
@@ -91,29 +115,20 @@ impl Gateway {
             return Ok(response);
         }
         let path = request.head.uri.path();
-        match path.split('/').nth(1).unwrap_or_default() {
-            "ipfs" => {}
-            "ipns" => {
-                return Err(Trouble::new(StatusCode::NOT_IMPLEMENTED, "names are not resolved here: use the /ipfs path behind the name"));
+        let (root, names) = match path.split('/').nth(1).unwrap_or_default() {
+            "ipfs" => split(&path["/ipfs".len()..]),
+            "ipns" => return self.named(&request).await,
+            "" => {
+                const HELLO: &str = "IPFS gateway: ask for /ipfs/<cid>/<path> or /ipns/<name>/<path>\n";
+                return Ok(with_type(StatusCode::OK, "text/plain; charset=utf-8", HELLO));
             }
-            "" => return Ok(with_type(StatusCode::OK, "text/plain; charset=utf-8", "IPFS gateway: ask for /ipfs/<cid>/<path>\n")),
             "health" => return Ok(bare(StatusCode::NO_CONTENT)),
             "listing.css" => return Ok(directory::style()),
-            _ => return Err(Trouble::new(StatusCode::NOT_FOUND, "only paths under /ipfs/ lead to content")),
-        }
-        let rest = &path["/ipfs".len()..];
-        let (root, names) = rest.trim_start_matches('/').split_once('/').unwrap_or((rest.trim_start_matches('/'), ""));
+            _ => return Err(Trouble::new(StatusCode::NOT_FOUND, "only paths under /ipfs/ and /ipns/ lead to content")),
+        };
         let root = wire::cids::cid_from_text(root)
             .map_err(|error| Trouble::new(StatusCode::BAD_REQUEST, &format!("{root:?} is no CID: {error}")))?;
-        let asked = Asked {
-            path: path.to_owned(),
-            names: decode_bytes(names.as_bytes()),
-            root,
-            query: Query::parse(request.head.uri.query().unwrap_or_default()),
-            is_head: request.head.method == Method::HEAD,
-            headers: request.head.headers,
-        };
-        self.content(&asked).await
+        self.content(&Asked::new(&request, root, decode_bytes(names.as_bytes()), None)).await
     }
 
     async fn content(&self, asked: &Asked) -> Result<Response, Trouble> {
@@ -137,6 +152,7 @@ impl Gateway {
             Form::Raw => raw(fetcher.get(&found.cid).await?, &found.cid),
             Form::Car(wanted) => car::answer(fetcher, &found, on_the_way, wanted).await?,
             Form::Content => return self.unixfs(asked, found, fetcher).await,
+            Form::Record => return Err(names::no_record_of_content()),
         };
         answer::mark(&mut response, asked, &found, &etag, answer::IMMUTABLE);
         Ok(response)

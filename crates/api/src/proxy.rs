@@ -93,6 +93,7 @@ impl Proxy {
             ["cat"] => self.cat(&arguments(&query, &[]), &query).await,
             ["block", "get"] => self.block_get(&arguments(&query, &[])).await,
             ["block", "stat"] => self.block_stat(&arguments(&query, &[])).await,
+            ["name", "resolve", path @ ..] => self.name_resolve(&arguments(&query, path), &query).await,
             ["resolve"] => {
                 let cid = self.resolve_first(&arguments(&query, &[])).await?;
                 Ok(whole(&json!({ "Path": format!("/ipfs/{cid}") })))
@@ -144,6 +145,25 @@ impl Proxy {
         let rows = self.cluster.peers();
         let sum = |of: fn(&cluster::PeerRow) -> ByteCount| rows.iter().map(of).fold(ByteCount::ZERO, |sum, next| sum + next).get();
         whole(&json!({ "RepoSize": sum(|row| row.space_used), "StorageMax": sum(|row| row.space_limit) }))
+    }
+
+    /// Where a name leads, as a path; without `recursive` only the next step.
+    async fn name_resolve(&self, arguments: &[String], query: &Query) -> Answer {
+        let first = arguments.first().ok_or_else(|| missing("name"))?;
+        let (name, rest) = first.trim_start_matches("/ipns/").split_once('/').unwrap_or((first.trim_start_matches("/ipns/"), ""));
+        let names = self.cluster.names().ok_or_else(|| KuboError::new("this peer knows no names"))?;
+        let refresh = query.bool("nocache").map_err(Failure::from)?.unwrap_or(false);
+        let how = peer::names::How { is_local: false, refresh };
+        let fault = |error: peer::names::NameError| KuboError::new(error.to_string());
+        let path = match query.bool("recursive").map_err(Failure::from)?.unwrap_or(true) {
+            true => {
+                let resolved = names.resolve(name, how).await.map_err(fault)?;
+                [&format!("/ipfs/{}", resolved.root), resolved.below.as_str()].join("/")
+            }
+            false => names.step(name, how).await.map_err(fault)?.value,
+        };
+        let path = [path.trim_end_matches('/'), rest].join("/");
+        Ok(whole(&json!({ "Path": path.trim_end_matches('/') })))
     }
 
     async fn resolve_first(&self, arguments: &[String]) -> Result<Cid, KuboError> {

@@ -10,6 +10,7 @@ mod events;
 mod json;
 mod limits;
 mod moving;
+mod names;
 mod options;
 mod ours;
 mod peers;

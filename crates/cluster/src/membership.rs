@@ -11,6 +11,8 @@ use types::{PeerId, RecordKey, RecordKind, SignedRecord};
 
 /// Member records kept.
 const RECORDS_MOST: usize = 16_384;
+/// Names (IPNS) among them: however many are published, members and decisions have room.
+const NAMES_MOST: usize = RECORDS_MOST / 2;
 /// Records of authors that are not trusted (yet).
 const WAITING_MOST: usize = 256;
 /// Records in one message.
@@ -56,6 +58,8 @@ pub(crate) struct Membership {
     waiting: BTreeMap<RecordKey, SignedRecord>,
     trusted: BTreeSet<PeerId>,
     decisions: Decisions,
+    /// How many of the records are of names.
+    names: usize,
 }
 
 impl Membership {
@@ -63,9 +67,11 @@ impl Membership {
     pub fn new(options: &Options) -> Membership {
         let mut start: BTreeSet<PeerId> = options.members.iter().copied().collect();
         start.insert(options.me);
-        let records = options.records.iter().take(RECORDS_MOST).map(|record| (record.key.clone(), record.clone())).collect();
-        let mut membership =
-            Membership { trusted: start.clone(), start, records, waiting: BTreeMap::new(), decisions: Decisions::default() };
+        let records: BTreeMap<RecordKey, SignedRecord> =
+            options.records.iter().take(RECORDS_MOST).map(|record| (record.key.clone(), record.clone())).collect();
+        let names = records.keys().filter(|key| key.kind == RecordKind::Name).count();
+        let (waiting, decisions) = (BTreeMap::new(), Decisions::default());
+        let mut membership = Membership { trusted: start.clone(), start, records, waiting, decisions, names };
         membership.trusted = membership.judge();
         membership.decisions = Decisions::of(membership.records.values());
         membership
@@ -101,7 +107,12 @@ impl Membership {
             self.wait(record);
             return false;
         }
+        let is_name = record.key.kind == RecordKind::Name;
         self.accept(record, effects);
+        if is_name {
+            // Says nothing about peers; judging all records anew for each name would cost by the square of their number.
+            return false;
+        }
         let before = self.trusted.clone();
         self.trusted = self.judge();
         self.take_waiting(effects);
@@ -141,6 +152,9 @@ impl Membership {
         if self.records.len() >= RECORDS_MOST && !self.records.contains_key(&record.key) {
             return Err("too many records are kept already".to_owned());
         }
+        if record.key.kind == RecordKind::Name && self.names >= NAMES_MOST && !self.records.contains_key(&record.key) {
+            return Err(format!("{NAMES_MOST} names are kept already"));
+        }
         if !(options.verify)(record) {
             return Err("its signature is wrong".to_owned());
         }
@@ -165,7 +179,9 @@ impl Membership {
             _ => {}
         }
         effects.push(Effect::Record(record.clone()));
-        self.records.insert(record.key.clone(), record);
+        let is_name = record.key.kind == RecordKind::Name;
+        let is_first = self.records.insert(record.key.clone(), record).is_none();
+        self.names += usize::from(is_name && is_first);
     }
 
     /// Accepts records that waited for their author, as long as that makes more authors trusted.
@@ -254,6 +270,27 @@ mod tests {
         check("+12 -12 *12", &[0, 1, 2]); // taken back by the same author
         check("+12 -02", &[0, 1]); // one expulsion suffices
         check("+12 +23 -12", &[0, 1, 3]); // whom the expelled one invited stays
+    }
+
+    #[test]
+    fn names_leave_room_for_members() {
+        let options = Options { verify: |_| true, ..Options::new(peer(0), "", "") };
+        let mut membership = Membership::new(&options);
+        let mut effects = Vec::new();
+        let name = |number: usize, version: u64| SignedRecord {
+            key: RecordKey { kind: RecordKind::Name, key: number.to_be_bytes().to_vec(), author: peer(0) },
+            ..record(0, 0, version, MemberDocument::Trusted)
+        };
+        for number in 0..=NAMES_MOST {
+            assert!(!membership.take(name(number, 1), &options, &mut effects), "nothing about peers");
+        }
+        assert_eq!(membership.records.len(), NAMES_MOST);
+        assert!(matches!(effects.last(), Some(Effect::Note(Notice::RecordRefused { why, .. })) if why.contains("names")));
+        membership.take(name(1, 2), &options, &mut effects);
+        assert_eq!((membership.records.len(), membership.names), (NAMES_MOST, NAMES_MOST));
+        assert!(membership.take(record(0, 1, 1, MemberDocument::Trusted), &options, &mut effects));
+        let stored = membership.records.values().cloned().collect();
+        assert_eq!(Membership::new(&Options { records: stored, ..options }).names, NAMES_MOST);
     }
 
     #[test]

@@ -374,4 +374,5 @@ pub mod broken;
 pub mod conformance;
 pub mod held;
 pub mod memory;
+pub mod values;
 pub mod walk;

@@ -20,9 +20,11 @@
 
 pub mod bitswap;
 pub mod blockstream;
+pub mod dns;
 pub mod frame;
 pub mod gorpc;
 pub mod host;
+pub mod keys;
 pub mod messages;
 mod peer;
 pub mod streams;

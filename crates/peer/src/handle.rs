@@ -196,6 +196,10 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// The cluster as one node: reads come from here or from the holders.
     fn node(&self) -> Arc<dyn IpfsNode>;
+    /// Keys of this peer and names of all; none where there are none.
+    fn names(&self) -> Option<Arc<crate::Names>> {
+        None
+    }
     /// This peer's own node alone.
     fn own_node(&self) -> Arc<dyn IpfsNode>;
 }

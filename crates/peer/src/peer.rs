@@ -9,6 +9,7 @@ use crate::limits::{Limits, LimitsAsk, LimitsOptions, LimitsReport};
 use crate::links::{BOOK, Links, MESSAGES, OwnFacts};
 use crate::looker::Looker;
 use crate::moving::Moving;
+use crate::names::{ClusterRegisters, Names, NamesOptions};
 use crate::node::ClusterNode;
 use crate::scrub::{Scrub, ScrubAsk, ScrubOptions, ScrubReport};
 use crate::sharded::ShardedAdd;
@@ -115,6 +116,8 @@ pub struct Parts {
     pub scrub: ScrubOptions,
     /// Limits of bandwidth.
     pub limits: LimitsOptions,
+    /// Keys and names.
+    pub names: NamesOptions,
 }
 
 /// Why and how a peer was asked to end.
@@ -145,6 +148,7 @@ pub struct Peer {
     scrub: Arc<Scrub>,
     fill: Arc<Fill>,
     limits: Arc<Limits>,
+    names: Arc<Names>,
 }
 
 impl Peer {
@@ -156,6 +160,7 @@ impl Peer {
         let Protocols { messages, received, joins, books } = parts.protocols;
         let links = Links::new(parts.host.clone(), messages, &core, parts.inbound.clone(), parts.own);
         let moving = Moving::new(core.clone(), parts.key.clone(), parts.host.id());
+        let registers = ClusterRegisters::new(core.clone(), parts.key.clone(), me);
         let joining = Joining::new(core.clone(), links.clone(), parts.key, parts.secret, parts.cluster.clone());
         let peer = Arc::new(Peer {
             started: core.now().wall,
@@ -171,6 +176,7 @@ impl Peer {
             scrub: Scrub::new(core.clone(), parts.scrub),
             fill: Fill::new(core.clone()),
             limits: Limits::new(core.clone(), parts.limits),
+            names: Names::new(parts.names, Arc::new(registers)),
         });
         links.set_node_addresses(core.node.addresses().await);
         peer.measure_space().await;
@@ -186,6 +192,7 @@ impl Peer {
             tokio::spawn(peer.scrub.clone().run()),
             tokio::spawn(peer.fill.clone().run()),
             tokio::spawn(peer.limits.clone().run()),
+            tokio::spawn(peer.names.clone().run()),
             tokio::spawn(answer_joins(joining.clone(), joins)),
             tokio::spawn(answer_books(links.clone(), books)),
             tokio::spawn(crate::adopt::run(core.clone(), parts.adopt, me, name)),
@@ -569,6 +576,10 @@ impl Cluster for Peer {
 
     fn node(&self) -> Arc<dyn IpfsNode> {
         Arc::new(ClusterNode::new(self.core.clone()))
+    }
+
+    fn names(&self) -> Option<Arc<Names>> {
+        Some(self.names.clone())
     }
 
     fn own_node(&self) -> Arc<dyn IpfsNode> {

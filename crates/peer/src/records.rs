@@ -15,7 +15,12 @@ pub fn member(key: &SigningKey, author: PeerId, peer: &PeerId, version: u64, wri
 
 /// Signs a record; `key` is that of its author.
 pub fn sign(key: &SigningKey, register: RecordKey, version: u64, written: UnixMillis, value: Vec<u8>) -> SignedRecord {
-    let mut record = SignedRecord { key: register, version, written, value: Some(value), signature: Vec::new() };
+    sign_value(key, register, version, written, Some(value))
+}
+
+/// The same; no value takes the register back.
+pub fn sign_value(key: &SigningKey, register: RecordKey, version: u64, written: UnixMillis, value: Option<Vec<u8>>) -> SignedRecord {
+    let mut record = SignedRecord { key: register, version, written, value, signature: Vec::new() };
     record.signature = key.sign(&wire::record::signing_bytes(&record)).to_bytes().to_vec();
     record
 }
@@ -24,10 +29,17 @@ pub fn sign(key: &SigningKey, register: RecordKey, version: u64, written: UnixMi
 pub fn verify(record: &SignedRecord) -> bool {
     let key = record.key.author.ed25519().and_then(|key| VerifyingKey::from_bytes(&key).ok());
     let signature = Signature::from_slice(&record.signature).ok();
-    match (key, signature) {
+    let is_signed = match (key, signature) {
         (Some(key), Some(signature)) => key.verify(&wire::record::signing_bytes(record), &signature).is_ok(),
         _ => false,
-    }
+    };
+    is_signed && (record.key.kind != RecordKind::Name || is_of_its_name(record))
+}
+
+/// A name's record must be signed by the name's own key too: no member can speak for a name that is not its own.
+fn is_of_its_name(record: &SignedRecord) -> bool {
+    let Ok(name) = PeerId::from_bytes(&record.key.key) else { return false };
+    record.value.as_ref().is_none_or(|value| crate::names::verified(&name, value).is_ok())
 }
 
 /// Signs this peer's deltas of the shared state, in the field that Go peers keep and ignore (`wire::delta`).
@@ -58,14 +70,29 @@ pub fn version_of_member(store: &dyn Store, author: PeerId, peer: &PeerId) -> Re
     Ok(kept.and_then(|kept| wire::record::decode_record(&kept).ok()).map(|record| record.version))
 }
 
+/// What everybody wrote about one thing.
+pub fn about(store: &dyn Store, kind: RecordKind, key: &[u8]) -> Result<Vec<SignedRecord>, StoreError> {
+    let prefix = [&wire::record::kind_number(kind).to_be_bytes()[..], &(key.len() as u16).to_be_bytes(), key].concat();
+    scan(store, &prefix)
+}
+
+/// Everything of one kind.
+pub fn of_kind(store: &dyn Store, kind: RecordKind) -> Result<Vec<SignedRecord>, StoreError> {
+    scan(store, &wire::record::kind_number(kind).to_be_bytes())
+}
+
 /// All records of this disk; those that do not read are left out and logged.
 pub fn load(store: &dyn Store) -> Result<Vec<SignedRecord>, StoreError> {
+    scan(store, &[])
+}
+
+fn scan(store: &dyn Store, prefix: &[u8]) -> Result<Vec<SignedRecord>, StoreError> {
     const PAGE: usize = 1000;
     let snapshot = store.snapshot();
     let mut records = Vec::new();
     let mut after: Option<Vec<u8>> = None;
     loop {
-        let page = snapshot.scan(Area::Records, after.as_deref(), &[], PAGE)?;
+        let page = snapshot.scan(Area::Records, after.as_deref(), prefix, PAGE)?;
         for (_, value) in &page {
             match wire::record::decode_record(value) {
                 Ok(record) => records.push(record),

@@ -154,6 +154,18 @@ pub enum Command {
     /// A mass removal that was held back for you to look at.
     #[command(subcommand, after_help = "Examples:\n  pinfold removals approve")]
     Removals(RemovalsCommand),
+    /// Keys of a peer, each of which is an IPNS name.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  pinfold key gen site\n  pinfold key list\n  pinfold key export site -o site.key      its secret half: keep it safe\n  pinfold key import site site.key --dir /srv/pinfold"
+    )]
+    Key(crate::commands::keys::KeyCommand),
+    /// Names (IPNS, DNSLink): publish where a key's name leads, and follow names to content.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  pinfold name publish /ipfs/<cid> --key site\n  pinfold name resolve k51...\n  pinfold name resolve docs.example.org\n  pinfold cat /ipns/docs.example.org/readme.txt"
+    )]
+    Name(crate::commands::names::NameCommand),
     /// Limits of bandwidth of a peer: up and down, local net and beyond, by day and hour.
     #[command(
         after_help = "Examples:\n  pinfold limits\n  pinfold limits set --wan-up 5MB/s\n  pinfold limits set --at \"mon-fri 08:00-18:00 wan_up=1MB/s\"\n  pinfold limits clear"

@@ -2,9 +2,11 @@
 
 pub mod add;
 pub mod content;
+pub mod keys;
 pub mod limits;
 pub mod migrate;
 pub mod moving;
+pub mod names;
 pub mod pins;
 pub mod pinset;
 pub mod scrub;

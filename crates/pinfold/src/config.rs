@@ -1,10 +1,11 @@
 //! Where a peer's settings come from: defaults, then `pinfold.toml`, then environment and flags.
 //!
 //! The data directory holds `pinfold.toml` (commented, for people), `identity.json` and `node.json` (keys, Go's form, readable
-//! by their owner alone), `secret` (the private network's key), and the stores.
+//! by their owner alone), `secret` (the private network's key), `keys` (of names), and the stores.
 
 use crate::cli::UpArgs;
 use crate::go_peers::GoPeers;
+use crate::names::{NameSettings, NamesTable};
 use crate::units::{parse_bytes, parse_duration, parse_rate};
 use anyhow::{Context, bail};
 use ed25519_dalek::SigningKey;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub rebalance: (bool, ByteCount),
     /// Go peers of the same cluster.
     pub trusted_peers: GoPeers,
+    /// IPNS and DNSLink.
+    pub names: NameSettings,
 }
 
 /// The file's keys. Unknown ones are an error.
@@ -79,6 +82,7 @@ struct File {
     scrub_rate: Option<String>,
     scrub_every: Option<String>,
     bandwidth: Option<BandwidthTable>,
+    names: Option<NamesTable>,
 }
 
 /// The table `[bandwidth]`.
@@ -117,7 +121,7 @@ impl Bandwidth {
     }
 }
 
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "name",
     "cluster_name",
     "api",
@@ -140,6 +144,7 @@ const KEYS: [&str; 22] = [
     "scrub_rate",
     "scrub_every",
     "bandwidth",
+    "names",
 ];
 
 /// All keys, commented out, with their defaults.
@@ -176,6 +181,13 @@ pub const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFO
 # wan_down = "none"
 # schedule = []                            # other rates at some hours: ["mon-fri 08:00-18:00 wan_up=1MB/s", "sat,sun wan_up=none"]
 # lan = []                                 # what the local net is, as ["10.0.0.0/8"]; default: private, link-local and loopback addresses
+
+# [names]                                  # IPNS and DNSLink
+# renew_every = "4h"                       # a published record is made anew so often, and always before it ends
+# dns = []                                 # servers that are asked for DNSLinks, as ["1.1.1.1", "127.0.0.1:5353"]; default: the system's
+
+# [names.dnslink]                          # names that are known without DNS
+# "docs.example.org" = "/ipfs/bafkqaaa"
 "#;
 
 impl Settings {
@@ -231,6 +243,7 @@ impl Settings {
                 .with_context(|| format!("reading [bandwidth] in {}", path.display()))?,
             repair: (file.repair.unwrap_or(true), rate(file.repair_rate, "500MB/s").context("reading repair_rate")?),
             rebalance: (file.rebalance.unwrap_or(false), rate(file.rebalance_rate, "100MB/s").context("reading rebalance_rate")?),
+            names: NameSettings::of(file.names.unwrap_or_default()).with_context(|| format!("reading [names] in {}", path.display()))?,
             trusted_peers,
             dir,
         })
@@ -428,11 +441,13 @@ mod tests {
     #[test]
     fn the_commented_file_is_all_defaults() {
         assert!(parse(COMMENTED).expect("it reads").name.is_none());
-        let is_setting = |line: &&str| line.contains(" = ") || line.starts_with("# [");
+        let is_setting = |line: &&str| line.starts_with("# ") && (line.contains(" = ") || line.starts_with("# ["));
         let uncommented = COMMENTED.lines().filter(is_setting).map(|line| line.trim_start_matches("# "));
         let file = parse(&uncommented.collect::<Vec<_>>().join("\n")).expect("every default reads");
         assert_eq!(file.api.as_deref(), Some("127.0.0.1:9094"));
         let bandwidth = Bandwidth::of(file.bandwidth.expect("a table")).expect("it reads");
+        let names = NameSettings::of(file.names.expect("a table")).expect("it reads");
+        assert_eq!(names.dnslink["docs.example.org"], "/ipfs/bafkqaaa");
         assert_eq!(bandwidth.rules, ["always lan_up=none lan_down=none wan_up=none wan_down=none".parse().expect("a rule")]);
     }
 

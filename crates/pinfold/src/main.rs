@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod descriptors;
 mod go_peers;
+mod names;
 mod output;
 mod try_it;
 mod units;
@@ -78,6 +79,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Peers { target } => commands::state::peers(&target).await,
         Command::Recover { target, cid } => commands::state::recover(&target, cid).await,
         Command::Removals(cli::RemovalsCommand::Approve { target }) => commands::state::approve(&target).await,
+        Command::Key(command) => commands::keys::run(command).await,
+        Command::Name(command) => commands::names::run(command).await,
         Command::Limits(args) => commands::limits::run(args).await,
         Command::Scrub(args) => commands::scrub::run(args).await,
         Command::Drain(args) => commands::moving::drain(args).await,

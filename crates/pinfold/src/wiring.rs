@@ -12,10 +12,10 @@ use net::{Admission, Bitswap, BitswapLimits, GossipOptions, Host, HostOptions, T
 use peer::crdt_network::{self, ClusterNetwork, CrdtInbound, DagBlocks};
 use peer::go::{GoInbound, GoOptions, GoSide, GoStreams};
 use peer::links::OwnFacts;
-use peer::{LimitsOptions, Parts, Peer, Protocols, Trust};
+use peer::{Cluster, LimitsOptions, Parts, Peer, Protocols, Trust};
 use std::sync::Arc;
 use store::{Area, Batch, DiskOptions, DiskStore, Durability, PackOptions, PackStore, Quota, Store};
-use types::{ByteCount, Depth, Millis, Owner, PeerId, UnixMillis};
+use types::{ByteCount, Depth, Millis, Owner, PeerId, RecordKind, UnixMillis};
 use wire::join::{Invite, Known};
 
 /// What the hosts say they are.
@@ -80,7 +80,8 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         None => None,
     };
     let network = ClusterNetwork::new(host.clone(), cluster_bitswap, protocols.messages(), topic);
-    let is_alone = records.is_empty() && invite.is_none();
+    // Records of other kinds (names, decisions) a lone peer writes too.
+    let is_alone = invite.is_none() && !records.iter().any(|record| record.key.kind == RecordKind::Member);
     let signer = peer::records::delta_signer(SigningKey::from_bytes(&keys.cluster), me, cluster_name.clone());
     let options = CrdtOptions { alone: is_alone, signer: Some(signer), ..CrdtOptions::new(me) };
     let crdt = Arc::new(Crdt::open(store.clone(), network, options).await.context("opening the shared state")?);
@@ -145,6 +146,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         protocols,
         welcome: welcome.unwrap_or_default(),
         scrub: settings.scrub,
+        names: crate::names::options(settings, keys),
         limits: LimitsOptions { throttle, rules: settings.bandwidth.rules.clone(), utc_offset: Arc::new(crate::units::utc_offset) },
     })
     .await
@@ -260,6 +262,7 @@ impl Running {
             }
             after = page.last().map(|held| held.cid);
         }
+        let names = peer::records::of_kind(self.store.as_ref(), RecordKind::Name)?;
         for area in [
             Area::Pins,
             Area::Elements,
@@ -273,6 +276,11 @@ impl Running {
             Area::Meta,
         ] {
             clear(self.store.as_ref(), area)?;
+        }
+        // What this peer published is its user's, as are the keys: it goes along into the next cluster.
+        let me = Cluster::identity(&*self.peer).await.peer;
+        for register in names.iter().filter(|register| register.key.author == me) {
+            peer::records::keep(self.store.as_ref(), register)?;
         }
         Ok(())
     }

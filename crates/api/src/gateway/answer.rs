@@ -68,10 +68,13 @@ impl From<Trouble> for Response {
     }
 }
 
-/// Sets the headers that every answer with content has.
+/// Sets the headers that every answer with content has; what a name leads to may be other content soon.
 pub(super) fn mark(response: &mut Response, asked: &Asked, found: &Found, etag: &str, cache: &'static str) {
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    match asked.ttl {
+        None => drop(headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache))),
+        Some(ttl) => set(headers, "cache-control", &format!("public, max-age={}", ttl.as_secs())),
+    }
     set(headers, "etag", etag);
     set(headers, "x-ipfs-path", &asked.path);
     let roots: Vec<String> = found.roots.iter().map(Cid::to_string).collect();

@@ -9,14 +9,15 @@ use super::file;
 use super::{What, kind};
 use crate::message::{Body, Broken, Response, error_json, json, line_of, with_type};
 use crate::path;
-use crate::query::decode_bytes;
+use crate::query::{decode_bytes, decode_percent};
 use bytes::Bytes;
 use dag::export::{DirectoryReader, Entry, ListStep, file_size};
 use futures::stream;
 use hyper::StatusCode;
-use ipfs::{IpfsNode, Source};
+use ipfs::Source;
+use peer::Cluster;
+use peer::names::How;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use types::Cid;
 
 /// What is asked.
@@ -26,20 +27,32 @@ pub(crate) enum Wanted {
     Bytes,
 }
 
-/// Answers for `path`: `<cid>/<name>/…`, escaped as it came.
-pub(crate) async fn answer(node: Arc<dyn IpfsNode>, wanted: Wanted, path: &str) -> Response {
-    match try_answer(node, wanted, path).await {
+/// Answers for `path`: `<cid>/<name>/…` or `ipns/<name>/…`, escaped as it came.
+pub(crate) async fn answer(cluster: &dyn Cluster, wanted: Wanted, path: &str) -> Response {
+    match try_answer(cluster, wanted, path).await {
         Ok(response) => response,
         Err(trouble) => error_json(trouble.status, &trouble.message),
     }
 }
 
-async fn try_answer(node: Arc<dyn IpfsNode>, wanted: Wanted, path: &str) -> Result<Response, Trouble> {
+/// The CID that a path begins with, or that the name at its beginning leads to, and the names below it.
+async fn begin(cluster: &dyn Cluster, path: &str) -> Result<(Cid, Vec<u8>), Trouble> {
+    if let Some(named) = path.strip_prefix("ipns/") {
+        let (name, rest) = named.split_once('/').unwrap_or((named, ""));
+        let names = cluster.names().ok_or_else(|| Trouble::new(StatusCode::NOT_IMPLEMENTED, "this peer knows no names"))?;
+        let resolved = names.resolve(&decode_percent(name), How::default()).await?;
+        return Ok((resolved.root, [resolved.below.as_bytes(), &decode_bytes(rest.as_bytes())].join(&b'/')));
+    }
     let (root, names) = path.split_once('/').unwrap_or((path, ""));
     let root =
         wire::cids::cid_from_text(root).map_err(|error| Trouble::new(StatusCode::BAD_REQUEST, &format!("{root:?} is no CID: {error}")))?;
-    let fetcher = Fetcher::new(node, Source::default());
-    let found = path::resolve(fetcher.node(), root, &decode_bytes(names.as_bytes()), fetcher.source(), |_, _| {}).await?;
+    Ok((root, decode_bytes(names.as_bytes())))
+}
+
+async fn try_answer(cluster: &dyn Cluster, wanted: Wanted, path: &str) -> Result<Response, Trouble> {
+    let (root, names) = begin(cluster, path).await?;
+    let fetcher = Fetcher::new(cluster.node(), Source::default());
+    let found = path::resolve(fetcher.node(), root, &names, fetcher.source(), |_, _| {}).await?;
     let block = fetcher.get(&found.cid).await?;
     match (wanted, kind(&found.cid, &block)?) {
         (Wanted::Stat, what) => Ok(json(line_of(&described(&found.cid, &block, &what)))),

@@ -6,6 +6,9 @@ use hyper::header::{self, HeaderMap};
 use types::Cid;
 use wire::rest::query::Query;
 
+/// The media type of a name's record.
+pub(super) const RECORD: &str = "application/vnd.ipfs.ipns-record";
+
 /// The form of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Form {
@@ -15,6 +18,8 @@ pub(super) enum Form {
     Raw,
     /// Blocks that prove what the path leads to.
     Car(CarForm),
+    /// The signed record of a name.
+    Record,
 }
 
 /// Which blocks a CAR has.
@@ -43,7 +48,7 @@ impl Form {
         let accept = || headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
         let media = accept().map(|media| media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
         let wanted = match named {
-            "" => media.into_iter().find(|media| media.starts_with("application/vnd.ipld.")).unwrap_or_default(),
+            "" => media.into_iter().find(|media| media.starts_with("application/vnd.ipld.") || media == RECORD).unwrap_or_default(),
             named => named.to_owned(),
         };
         match wanted.as_str() {
@@ -53,7 +58,10 @@ impl Form {
                 check_version(query, accept())?;
                 Ok(Form::Car(CarForm { scope: scope(query)?, bytes: entity_bytes(query)? }))
             }
-            other => Err(Trouble::new(StatusCode::NOT_ACCEPTABLE, &format!("form {other:?} is not offered: only raw and car"))),
+            "ipns-record" | RECORD => Ok(Form::Record),
+            other => {
+                Err(Trouble::new(StatusCode::NOT_ACCEPTABLE, &format!("form {other:?} is not offered: only raw, car and ipns-record")))
+            }
         }
     }
 
@@ -62,6 +70,7 @@ impl Form {
         match self {
             Form::Content => format!("\"{cid}\""),
             Form::Raw => format!("\"{cid}.raw\""),
+            Form::Record => format!("\"{cid}.ipns-record\""),
             Form::Car(CarForm { scope, bytes }) => {
                 let bytes = bytes
                     .map_or_else(String::new, |(from, to)| format!(".{from}_{}", to.map_or_else(|| "*".to_owned(), |to| to.to_string())));
@@ -142,6 +151,8 @@ mod tests {
         check("format=car&dag-scope=some", "", Err(400));
         check("format=car&car-version=2", "", Err(400));
         check("", "application/vnd.ipld.car; version=2", Err(400));
+        check("format=ipns-record", "", Ok(Form::Record));
+        check("", "application/vnd.ipfs.ipns-record", Ok(Form::Record));
         check("format=tar", "", Err(406));
     }
 }

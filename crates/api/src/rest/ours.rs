@@ -56,6 +56,7 @@ impl Rest {
             ["peers", peer, "drain"] if post => self.set_duty(peer, Duty::Draining).await,
             ["peers", peer, "cordon"] if post => self.set_duty(peer, Duty::Cordoned).await,
             ["peers", peer, "uncordon"] if post => self.set_duty(peer, Duty::InUse).await,
+            ["keys", ..] | ["names", ..] | ["records", _] => self.named(path, query, request).await,
             ["rebalance"] if get => self.balancing(),
             ["rebalance"] if post => self.set_balancing(query).await,
             ["plan", "drain", peer] if get => self.plan_drain(peer).await,
@@ -78,7 +79,7 @@ impl Rest {
     /// What stands at `/pinfold/v1/<word>/<cid>/<path>`; the path as it came, since names may be any bytes.
     async fn content(&self, wanted: Wanted, request: &Request) -> Response {
         let path = request.head.uri.path().splitn(5, '/').nth(4).unwrap_or_default();
-        content::answer(self.cluster.node(), wanted, path).await
+        content::answer(&*self.cluster, wanted, path).await
     }
 
     fn why(&self, cid: &str) -> Answer {
@@ -124,7 +125,7 @@ fn copies(query: &Query) -> Result<u32, Failure> {
     u32::try_from(query.int("copies")?.unwrap_or(1)).map_err(|_| Failure::bad("parameter copies invalid"))
 }
 
-fn span(query: &Query, name: &str, default: Duration) -> Result<Duration, Failure> {
+pub(super) fn span(query: &Query, name: &str, default: Duration) -> Result<Duration, Failure> {
     match query.get(name) {
         "" => Ok(default),
         text => {

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use cluster::{Balancing, CopyRow, Duty, Explanation, Missing, PeerHealth, PeerRow, plan};
 use ipfs::memory::MemoryNode;
 use ipfs::{Block, Blocks, IpfsNode};
+use peer::names::{DnsError, DnsLink, Keystore, MemoryRegisters, SELF, Texts, TxtLookup};
 use peer::{AddSession, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Totals};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,38 @@ pub struct Twin {
     pub limit: Mutex<Option<ByteCount>>,
     pub adds: AtomicU64,
     pub balancing: Mutex<Balancing>,
+    pub names: Arc<peer::Names>,
+    _folder: tempfile::TempDir,
+}
+
+/// DNS of this world: one name with a link.
+struct Zone;
+
+#[async_trait]
+impl TxtLookup for Zone {
+    async fn texts(&self, name: &str) -> Result<Texts, DnsError> {
+        let texts = if name == "_dnslink.www.example.org" { vec!["dnslink=/ipns/docs.example.org/sub".to_owned()] } else { Vec::new() };
+        Ok(Texts { texts, ttl: Duration::from_secs(7) })
+    }
+}
+
+/// The node's own name, which `docs.example.org` leads to.
+pub fn own_name() -> String {
+    wire::ipns::name_text(&Keystore::new("".into(), Some([9; 32])).find(SELF).unwrap().name())
+}
+
+fn names_of_one(folder: &std::path::Path) -> Arc<peer::Names> {
+    let link = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+    let own = format!("/ipns/{}", own_name());
+    let table =
+        [link("docs.example.org", &own), link("a.example.org", "/ipns/b.example.org"), link("b.example.org", "/ipns/a.example.org")];
+    let options = peer::NamesOptions {
+        keys: Keystore::new(folder.join("keys"), Some([9; 32])),
+        links: DnsLink::new(table.into(), Arc::new(Zone)),
+        routing: Vec::new(),
+        renew_every: Duration::from_secs(4 * 3600),
+    };
+    peer::Names::new(options, Arc::new(MemoryRegisters::default()))
 }
 
 pub fn peer(number: u8) -> PeerId {
@@ -36,7 +69,10 @@ pub fn peer(number: u8) -> PeerId {
 
 impl Twin {
     pub fn new() -> Arc<Twin> {
+        let folder = tempfile::tempdir().unwrap();
         Arc::new(Twin {
+            names: names_of_one(folder.path()),
+            _folder: folder,
             node: MemoryNode::new(),
             own: MemoryNode::new(),
             pins: Arc::default(),
@@ -287,6 +323,10 @@ impl Cluster for Twin {
 
     fn node(&self) -> Arc<dyn IpfsNode> {
         self.node.clone()
+    }
+
+    fn names(&self) -> Option<Arc<peer::Names>> {
+        Some(self.names.clone())
     }
 
     fn own_node(&self) -> Arc<dyn IpfsNode> {

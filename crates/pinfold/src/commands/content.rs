@@ -11,7 +11,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use tokio::io::AsyncWriteExt;
 
-/// `/ipfs/…` for what a user typed: a CID with or without `/ipfs/`, with a path below it; each part escaped. Names may be any bytes.
+/// For what a user typed (a CID with or without `/ipfs/`, or a name behind `/ipns/`, with a path below it) the path that doors take; each
+/// part escaped. Names may be any bytes.
 fn content_path(typed: &OsStr) -> anyhow::Result<String> {
     let path = trimmed(typed);
     if path.is_empty() {
@@ -209,6 +210,7 @@ mod tests {
         assert_eq!(path(b"/ipfs/bafy/a b/").as_deref(), Some("bafy/a%20b"));
         assert_eq!(path(b"bafy").as_deref(), Some("bafy"));
         assert_eq!(path(b"bafy/\xff%41").as_deref(), Some("bafy/%FF%2541"));
+        assert_eq!(path(b"/ipns/docs.example.org/a b").as_deref(), Some("ipns/docs.example.org/a%20b"));
         assert_eq!(path(b"/ipfs/"), None);
     }
 }
