@@ -7,6 +7,7 @@ FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pinfold-kubo-"))
 RUNNING = []
 BEGUN = time.time()
 PASSWORD = "a secret of the daemon"
+ENTRIES = int(os.environ.get("KUBO_ENTRIES", "50000"))
 
 
 def passed(what):
@@ -61,8 +62,8 @@ def lines(text):
 class Kubo:
     """A daemon of its own that wants to see a password before it answers."""
 
-    def __init__(self):
-        self.env = {"IPFS_PATH": str(FOLDER / "kubo"), "IPFS_TELEMETRY": "off"}
+    def __init__(self, name="kubo"):
+        self.name, self.env = name, {"IPFS_PATH": str(FOLDER / name), "IPFS_TELEMETRY": "off"}
         self.ipfs("init", "--profile=test")
         self.ipfs("config", "Addresses.API", "/ip4/127.0.0.1/tcp/0")
         for key, value in {
@@ -78,13 +79,13 @@ class Kubo:
     def begin(self):
         api = pathlib.Path(self.env["IPFS_PATH"]) / "api"
         api.unlink(missing_ok=True)
-        self.daemon = start("kubo", [IPFS, "daemon"], self.env)
+        self.daemon = start(self.name, [IPFS, "daemon"], self.env)
         until("the daemon is up", lambda: api.exists() and api.read_text().strip())
         self.port = int(api.read_text().strip().split("/")[4])
         self.ipfs("config", "Addresses.API", f"/ip4/127.0.0.1/tcp/{self.port}")
 
-    def ipfs(self, *arguments, **options):
-        authorization = ["--api-auth", f"basic:me:{PASSWORD}"] if hasattr(self, "port") else []
+    def ipfs(self, *arguments, offline=False, **options):
+        authorization = ["--api-auth", f"basic:me:{PASSWORD}"] if hasattr(self, "port") and not offline else []
         return run([IPFS, *authorization, *arguments], self.env, **options)
 
     def is_pinned(self, cid):
@@ -111,6 +112,7 @@ class Peer:
             raise SystemExit(f"FAILED: {self.name} did not start: {(FOLDER / (self.name + '.log')).read_text()[-2000:]}")
         ready = json.loads(line)
         self.api, self.gateway = ready["api"], ready["gateway"]
+        self.swarm = ready["swarm"][0] if "/p2p/" in ready["swarm"][0] else f"{ready['swarm'][0]}/p2p/{ready['node']}"
 
     def cli(self, *arguments, **options):
         return run([BIN, *arguments, "--api", self.api], **options)
@@ -132,6 +134,27 @@ def everywhere(peer, cid):
     return lambda: all(state == "pinned" for state in peer.states(cid).values()) and len(peer.states(cid)) == 2
 
 
+def pins_a_large_folder(one):
+    """A Kubo that nobody told anything but the address fetches by bitswap. It asks for 32 blocks at once and sends a want list each 20 ms at the most
+    (`concurrency` of its walk, `minSendMessageDelay` of boxo), so 50,000 files take it 40 s from whomever."""
+    source = FOLDER / "many"
+    source.mkdir()
+    for number in range(ENTRIES):
+        (source / f"entry-{number:06}").write_text(f"{number} of many")
+    root = lines(one.cli("add", source, "--copies", "1", "--json", timeout=300))[-1]["cid"]
+    other = Kubo("other")
+    other.ipfs("swarm", "connect", one.swarm)
+    begun = time.time()
+    other.ipfs("pin", "add", root, timeout=400)
+    print(f"figure: kubo: a pin of {ENTRIES:,} entries from a peer, by bitswap: {time.time() - begun:.1f} s", flush=True)
+    stop(other.daemon)
+    # Without a network: all of it is there.
+    held = other.ipfs("refs", "--recursive", "--unique", "--offline", root, offline=True).split()
+    expect(f"Kubo pins all {ENTRIES:,} entries", len(held) >= ENTRIES)
+    shutil.rmtree(source)
+    one.cli("pin", "rm", root)
+
+
 def main():
     kubo = Kubo()
     refused = subprocess.run([BIN, "up", "--dir", FOLDER / "refused", "--node", f"kubo=http://127.0.0.1:{kubo.port}", "--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0",
@@ -139,6 +162,7 @@ def main():
     expect("without the password the daemon refuses, and the start says so", refused.returncode == 1 and "Kubo refused" in refused.stderr)
 
     one = Peer("one")
+    pins_a_large_folder(one)
     two = Peer("two", "--node", kubo.url, "--adopt", "pins+mfs", invite=one.cli("invite").splitlines()[-1])
     log = (FOLDER / "two.log").read_text()
     expect("no log names the password", PASSWORD not in log)

@@ -71,7 +71,10 @@ impl Served {
             return;
         }
         client.unqueue(&want.cid);
-        let entry = Entry { kind: want.kind, priority: want.priority, send_dont_have: want.send_dont_have, queued: None };
+        // A fetcher that hears nothing for a while asks everybody "who has it?", also whom it asked for the block: that it still wants.
+        let wants_block = client.wants.get(&want.cid).is_some_and(|entry| entry.kind == WantKind::Block);
+        let kind = if wants_block { WantKind::Block } else { want.kind };
+        let entry = Entry { kind, priority: want.priority, send_dont_have: want.send_dont_have, queued: None };
         client.wants.insert(want.cid, entry);
         client.enqueue(&want.cid);
         self.waiting.entry(*want.cid.hash()).or_default().insert((peer, want.cid));
@@ -195,6 +198,16 @@ mod tests {
         assert_eq!(served.next(&peer(1)).map(|task| (task.cid, task.kind)), Some((cid(1), WantKind::Block)));
         served.remove(&peer(1), &cid(1));
         assert!(served.peers.is_empty() && served.waiting.is_empty());
+    }
+
+    #[test]
+    fn asking_who_has_it_does_not_take_back_the_want_for_the_block() {
+        let mut served = Served::new(10);
+        served.take(peer(1), vec![Want::block(cid(1), 1)], false);
+        served.take(peer(1), vec![Want::have(cid(1), 7)], false);
+        assert_eq!(served.next(&peer(1)).map(|task| (task.cid, task.kind)), Some((cid(1), WantKind::Block)));
+        served.take(peer(1), vec![Want::cancel(cid(1)), Want::have(cid(1), 7)], false);
+        assert_eq!(served.next(&peer(1)).map(|task| (task.cid, task.kind)), Some((cid(1), WantKind::Have)));
     }
 
     #[test]
