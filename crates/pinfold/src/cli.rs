@@ -111,6 +111,11 @@ pub enum Command {
         after_help = "Examples:\n  pinfold migrate ~/.ipfs-cluster\n  pinfold migrate ~/.ipfs-cluster --dir /srv/pinfold --state pins.ndjson\n  pinfold migrate /data/ipfs-cluster --service /opt/ipfs-cluster-service\n\nStop the Go peer first. The way back: `pinfold state export -o pins.ndjson`, `ipfs-cluster-service state import -f pins.ndjson`."
     )]
     Migrate(MigrateArgs),
+    /// Take over a Kubo repository: blocks, pins with their names, the files tree, keys and settings. The repository stays as it is.
+    #[command(
+        after_help = "Examples:\n  pinfold migrate-kubo ~/.ipfs\n  pinfold migrate-kubo ~/.ipfs --dir /srv/pinfold --ipfs /opt/ipfs --copies 2\n  ipfs pin ls --names > pins.txt && pinfold migrate-kubo ~/.ipfs --pins pins.txt\n\nStop the Kubo daemon and the Pinfold peer first. Run again, it goes on where it stopped."
+    )]
+    MigrateKubo(crate::commands::migrate_kubo::MigrateKuboArgs),
     /// How the copies stand: of one CID, or of everything.
     #[command(after_help = "Examples:\n  pinfold status\n  pinfold status <cid> --json\n  pinfold status --filter error")]
     Status {

@@ -374,6 +374,12 @@ impl Keys {
         };
         Ok(Keys { cluster, node, secret })
     }
+
+    /// Who the peer of a data directory is; its identity is made if it is missing. The secret is left to its start.
+    pub fn cluster_id(dir: &Path) -> anyhow::Result<types::PeerId> {
+        let seed = identity(&dir.join("identity.json"))?;
+        Ok(types::PeerId::from_ed25519(&SigningKey::from_bytes(&seed).verifying_key().to_bytes()))
+    }
 }
 
 /// Reads 64 hex digits.

@@ -72,6 +72,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Cat { target, path } => commands::content::cat(&Client::new(&target.api)?, &path).await,
         Command::Ls { target, path } => commands::content::ls(&Client::new(&target.api)?, &path, target.json).await,
         Command::Pin(command) => commands::pins::run(command).await,
+        Command::MigrateKubo(args) => Box::pin(commands::migrate_kubo::run(args)).await,
         Command::Migrate(args) => commands::migrate::run(args).await,
         Command::State(command) => commands::pinset::run(command).await,
         Command::Status { target, cid, filter, shards } => commands::state::status(&target, cid, filter, shards).await,

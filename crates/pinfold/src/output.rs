@@ -53,6 +53,19 @@ pub fn byte_bar(total: Option<u64>) -> ProgressBar {
     bar
 }
 
+/// A bar that counts things; silent when standard error is no terminal.
+pub fn count_bar(total: u64, what: &'static str) -> ProgressBar {
+    let bar = ProgressBar::new(total);
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        return bar;
+    }
+    if let Ok(style) = ProgressStyle::with_template("{bar:32} {pos} of {len} {msg}, {eta} left") {
+        bar.set_style(style);
+    }
+    bar.with_message(what)
+}
+
 /// Prints one JSON value on a line.
 pub fn json_line(value: &Value) {
     println!("{value}");

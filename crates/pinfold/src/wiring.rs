@@ -308,7 +308,7 @@ fn clear(store: &dyn Store, area: Area) -> anyhow::Result<()> {
 }
 
 /// The cluster's name is part of what was joined: kept with the state, and only an invite or an empty state changes it.
-fn settled_name(store: &dyn Store, wanted: String, is_join: bool) -> anyhow::Result<String> {
+pub fn settled_name(store: &dyn Store, wanted: String, is_join: bool) -> anyhow::Result<String> {
     const KEY: &[u8] = b"cluster-name";
     let kept = store.snapshot().get(Area::Meta, KEY)?.map(|kept| String::from_utf8_lossy(&kept).into_owned());
     match kept {
@@ -365,7 +365,7 @@ fn now() -> UnixMillis {
 
 /// The limit that was asked for, or what the disk has free now less a reserve of 5% (at least 1 GiB when there is so much). It holds for the
 /// whole data directory.
-fn space_quota(settings: &Settings) -> anyhow::Result<Arc<Quota>> {
+pub fn space_quota(settings: &Settings) -> anyhow::Result<Arc<Quota>> {
     let counted = folder_size(&settings.dir.join("blocks")) + folder_size(&settings.dir.join("state"));
     let whole = folder_size(&settings.dir);
     let other = ByteCount(whole.saturating_sub(counted));

@@ -11,7 +11,7 @@
 //! blocks          bitswap
 //! people, disk    rest, status, multiaddr, gotime, identity
 //! names           ipns
-//! daemons         kubo                                    (what a Kubo answers)
+//! daemons         kubo, flatfs                            (what a Kubo answers, and how its blocks lie)
 //! below           protobuf, cids
 //! ```
 //!
@@ -38,6 +38,7 @@ pub mod record;
 
 pub mod bitswap;
 
+pub mod flatfs;
 pub mod gotime;
 pub mod identity;
 pub mod ipns;

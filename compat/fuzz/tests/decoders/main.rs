@@ -50,6 +50,7 @@ targets! {
     ipns_record: names::ipns_record, names::ipns_records, COUNT;
     ipns_name: names::ipns_name, names::ipns_names, COUNT;
     key_pem: names::key_pem, names::key_pems, COUNT;
+    flatfs_file: names::flatfs_file, names::flatfs_files, COUNT;
     invite: own::invite, own::invites, COUNT;
     join_request: own::join_request, own::join_requests, COUNT;
     join_answer: own::join_answer, own::join_answers, COUNT;

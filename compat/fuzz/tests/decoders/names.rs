@@ -1,4 +1,4 @@
-//! Records of names, and keys as people hand them over.
+//! Records of names, keys as people hand them over, files of a Kubo repository.
 
 use crate::vectors;
 use fuzz::same;
@@ -62,4 +62,17 @@ pub fn key_pem(input: &[u8]) -> bool {
 
 pub fn key_pems() -> Vec<Vec<u8>> {
     vec![ipns::pem_from_seed(&[7; 32]).into_bytes()]
+}
+
+pub fn flatfs_file(input: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(input) else { return false };
+    let is_rule = wire::flatfs::is_sharding(text);
+    let Some(cid) = wire::flatfs::block_of_file(text) else { return is_rule };
+    same(wire::flatfs::block_of_file(&wire::flatfs::file_of_block(&cid)), Some(cid));
+    true
+}
+
+pub fn flatfs_files() -> Vec<Vec<u8>> {
+    let file = "CIQFRENVWURNLXYINUH7BMIQ7PM5EG5U7RYWHLZU2CBINIXII33L4AY.data";
+    vec![file.as_bytes().to_vec(), b"/repo/flatfs/shard/v1/next-to-last/2".to_vec()]
 }

@@ -22,7 +22,7 @@ use types::PinKind;
 use wire::identity::PrivateKey;
 
 /// Pins that the first start merges, as lines of Go's `state export`.
-const PINS: &str = "pins-to-take-over.ndjson";
+pub(super) const PINS: &str = "pins-to-take-over.ndjson";
 /// What they are called afterwards.
 const PINS_TAKEN: &str = "pins-taken-over.ndjson";
 /// Pins merged at a time.
@@ -306,6 +306,6 @@ pub async fn take_over(dir: &Path, peer: &Arc<peer::Peer>) -> anyhow::Result<()>
         peer.import(pins, false).await.map_err(|error| anyhow::anyhow!("merging the pins of {}: {error}", path.display()))?;
     }
     std::fs::rename(&path, dir.join(PINS_TAKEN)).with_context(|| format!("renaming {}", path.display()))?;
-    tracing::info!(count, "the pins of the Go peer are taken over");
+    tracing::info!(count, "pins that were migrated are taken over");
     Ok(())
 }
