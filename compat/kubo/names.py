@@ -56,11 +56,11 @@ def kubo():
 
 
 class Peer:
-    def __init__(self):
+    def __init__(self, name="one", *flags):
         doors = ["--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy", "127.0.0.1:0"]
         libp2p = ["--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0"]
-        self.dir = FOLDER / "one"
-        self.process = start("one", BIN, "up", "--dir", self.dir, "--name", "one", *doors, *libp2p, "--json", stdout=subprocess.PIPE)
+        self.dir = FOLDER / name
+        self.process = start(name, BIN, "up", "--dir", self.dir, "--name", name, *doors, *libp2p, *flags, "--json", stdout=subprocess.PIPE)
         ready = json.loads(self.process.stdout.readline())
         self.api, self.gateway = ready["api"], ready["gateway"]
 
@@ -124,6 +124,22 @@ def main():
         peer.cli("key", "export", "site", "--format", ours_form, "-o", FOLDER / f"site.{ours_form}", "--dir", peer.dir)
         imported = ipfs("key", "import", f"site-{ours_form}", FOLDER / f"site.{ours_form}", f"--format={form}")
         expect(f"a key of ours ({ours_form}) has the same name there", imported == name)
+    # A peer over the daemon finds records by its routing, and tells it its own.
+    port = (FOLDER / "kubo" / "api").read_text().split("/")[4]
+    over = Peer("over", "--node", f"kubo=http://127.0.0.1:{port}")
+    theirs = ipfs("key", "list", "-l").splitlines()[0].split()[0]
+    ipfs("name", "publish", "--allow-offline", "--resolve=false", ours)
+    found = over.json("name", "resolve", theirs)
+    expect("a name that only Kubo has is found through its routing", found["path"] == ours and found["steps"][0]["from"] == "routing")
+    told = over.json("name", "publish", ours, "--resolve", "false")
+    expect("what is published over Kubo is told to it", [told["error"] for told in told["told"]] == [None])
+    kept = run(IPFS, "routing", "get", f"/ipns/{told['name']}")
+    expect("  and Kubo gives it to others", kept == over.get(f"/ipns/{told['name']}?format=ipns-record"))
+    nobody = peer.json("key", "gen", "unpublished")["name"]
+    nobody = subprocess.run([BIN, "name", "resolve", nobody], env={**ENV, "PINFOLD_API": over.api}, capture_output=True, text=True, timeout=90)
+    expect("what nobody has is said to be nowhere", nobody.returncode == 2 and "the routing of Kubo found none" in nobody.stderr)
+    over.process.terminate()
+    over.process.wait(30)
     # An RSA key of an older node publishes here; Kubo verifies it.
     daemon.send_signal(signal.SIGTERM)
     daemon.wait(30)

@@ -7,6 +7,7 @@
 //!     ├── listing   pin/ls, sorted on disk; what others pinned there is the user's, shown and never removed
 //!     ├── front     our own host before the daemon: members send blocks to it (lanes) and fetch from it (bitswap)
 //!     └── rpc       one HTTP client: a deadline on everything, bounded answers, credentials
+//!   KuboRouting (ipfs::values::ValueRouting): routing/get, routing/put, for records of names
 //!   ipfs::held (in store::Store) is the ledger: Kubo knows no owners
 //! ```
 //! Nothing waits for ever: every call has a deadline, every stream one for silence. What Kubo cannot tell is said to be estimated
@@ -23,6 +24,8 @@ mod intents;
 mod listing;
 mod node;
 mod pinning;
+mod routing;
 pub mod rpc;
 
 pub use node::{KuboError, KuboNode, KuboOptions};
+pub use routing::KuboRouting;

@@ -1,8 +1,9 @@
 //! What `pinfold.toml` says of names, and the parts they are made of.
 
-use crate::config::{Keys, Settings};
+use crate::config::{Keys, NodeKind, Settings};
 use crate::units::parse_duration;
 use anyhow::{Context, bail};
+use ipfs::values::ValueRouting;
 use peer::names::{DnsLink, Keystore};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -67,10 +68,14 @@ pub fn keystore(dir: &Path, own: Option<[u8; 32]>) -> Keystore {
 /// What the peer makes its names of.
 pub fn options(settings: &Settings, keys: &Keys) -> peer::NamesOptions {
     let names = &settings.names;
+    let routing: Vec<Arc<dyn ValueRouting>> = match &settings.node {
+        NodeKind::Embedded => Vec::new(),
+        NodeKind::Kubo(endpoint) => vec![Arc::new(ipfs_kubo::KuboRouting::new(endpoint.clone()))],
+    };
     peer::NamesOptions {
         keys: keystore(&settings.dir, Some(keys.node)),
         links: DnsLink::new(names.dnslink.clone(), Arc::new(net::dns::Dns::new(&names.dns))),
-        routing: Vec::new(),
+        routing,
         renew_every: names.renew_every,
     }
 }

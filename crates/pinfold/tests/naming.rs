@@ -240,3 +240,28 @@ fn domain_names_lead_to_content_by_table_and_by_dns() {
     let own = text(&one.json(&["key", "list", "--json"]), "name");
     assert_eq!(read(&one, &format!("/ipns/{own}/page")).1, "by name");
 }
+
+#[test]
+fn what_a_peer_published_goes_along_when_it_leaves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Alone it publishes, and comes back alone.
+    let two = Peer::up(folder.path(), "two");
+    two.say(&["key", "gen", "site"]);
+    let name = text(&two.json(&["name", "publish", "bafkqaaa", "--key", "site", "--json"]), "name");
+    assert_eq!(two.terminate(), Some(0));
+    let mut two = Peer::up(folder.path(), "two");
+    assert_eq!(two.say(&["name", "resolve", &name]).trim(), "/ipfs/bafkqaaa");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "a lone peer takes pins after a restart").expect("written");
+    two.say(&["add", file.to_str().expect("a path"), "--copies", "1", "--wait", "1"]);
+    two.say(&["leave", "--force"]);
+    assert_eq!(two.ended(SOON), Some(0));
+    // In the next cluster everybody answers for it.
+    let one = Peer::up(folder.path(), "one");
+    let two = Peer::join(folder.path(), "two", &one.invite());
+    assert_eq!(text(&two.json(&["name", "ls", "--json"]), "key"), "site");
+    until("the other peer answers for the name", SOON, || {
+        let output = one.run(&["name", "resolve", &name]);
+        (String::from_utf8_lossy(&output.stdout).trim() == "/ipfs/bafkqaaa").then_some(())
+    });
+}

@@ -3,6 +3,7 @@
 //! Source: Kubo's RPC reference and live daemons. Fields that are not needed are passed over; what is missing or of another kind is an
 //! error, since it would mean that something else answers there.
 
+use base64::Engine;
 use serde::Deserialize;
 use types::{ByteCount, Cid};
 
@@ -185,6 +186,24 @@ pub fn files_root(body: &[u8]) -> Result<Cid, BadAnswer> {
     cid_of("files/stat", &hash)
 }
 
+/// Reads a line of `routing/get`: the value, where it is not a step of the search.
+pub fn routing_value(line: &[u8]) -> Result<Option<Vec<u8>>, BadAnswer> {
+    const VALUE: u64 = 5;
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Shape {
+        r#type: u64,
+        #[serde(default)]
+        extra: String,
+    }
+    let Shape { r#type, extra } = read("routing/get", line)?;
+    if r#type != VALUE || extra.is_empty() {
+        return Ok(None);
+    }
+    let value = base64::engine::general_purpose::STANDARD.decode(extra);
+    value.map(Some).map_err(|error| BadAnswer { call: "routing/get", reason: error.to_string() })
+}
+
 /// Finds the CID at the end of an error about a missing block (`... ipld: could not find <cid>`), whatever stands before it.
 pub fn missing_block(message: &str) -> Option<Cid> {
     let (_, behind) = message.rsplit_once("could not find ")?;
@@ -224,6 +243,15 @@ mod tests {
         let line = format!(r#"{{"Cid":"{CID}","Type":"recursive","Name":"site"}}"#);
         assert_eq!(listed_pin(line.as_bytes()), Ok(ListedPin { cid, name: "site".to_owned() }));
         assert!(listed_pin(br#"{"Cid":"no"}"#).is_err());
+    }
+
+    #[test]
+    fn a_value_is_the_last_step_of_a_search() {
+        assert_eq!(routing_value(br#"{"ID":"","Type":5,"Responses":null,"Extra":"aGVsbG8="}"#), Ok(Some(b"hello".to_vec())));
+        for step in [&br#"{"ID":"12D3KooW","Type":1,"Responses":null,"Extra":"x"}"#[..], br#"{"ID":"12D3KooW","Type":5,"Extra":""}"#] {
+            assert_eq!(routing_value(step), Ok(None));
+        }
+        assert!(routing_value(br#"{"Type":5,"Extra":"!"}"#).is_err() && routing_value(b"{}").is_err());
     }
 
     #[test]

@@ -202,6 +202,7 @@ pub fn kubo_answers(input: &[u8]) -> bool {
         kubo::repo_stat(input).is_ok(),
         kubo::dag_stat(input).is_ok(),
         kubo::files_root(input).is_ok(),
+        kubo::routing_value(input).is_ok(),
     ];
     read.contains(&true)
 }
@@ -209,6 +210,7 @@ pub fn kubo_answers(input: &[u8]) -> bool {
 pub fn answers_of_kubo() -> Vec<Vec<u8>> {
     bytes_of(&[
         r#"{"Progress":12}"#,
+        r#"{"ID":"","Type":5,"Responses":null,"Extra":"aGVsbG8="}"#,
         r#"{"Pins":["QmUXe7pRRhqJ13oqpAUVve9vAfViZzpbPsnhrXojfEePwW"]}"#,
         r#"{"Cid":"QmUXe7pRRhqJ13oqpAUVve9vAfViZzpbPsnhrXojfEePwW","Type":"recursive","Name":"n"}"#,
         r#"{"Key":"bafkreiflkkb6fotir5lny4ep4jgzn7emkbaurq4bnlnnbg7hpdfs622j4y","Size":7}"#,

@@ -17,6 +17,8 @@ pub const TTL: Duration = Duration::from_secs(300);
 const LIFETIME_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// The longest value: what leaves room for the rest of a record, twice.
 const VALUE_BYTES_MAX: usize = 4 << 10;
+/// How long routing may take to say which record was the last; a version published elsewhere is rare.
+const LAST_LIMIT: Duration = Duration::from_secs(15);
 /// How long routing may take to store a record.
 const ROUTING_LIMIT: Duration = Duration::from_secs(60);
 
@@ -97,7 +99,7 @@ impl Names {
         if ttl > asked.lifetime {
             return Err(PublishError::Times("the ttl is longer than the lifetime".to_owned()));
         }
-        let _one_at_a_time = self.publishing.lock().await;
+        let one_at_a_time = self.publishing.lock().await;
         let last = self.last(&key.name()).await?;
         let validity = after(crate::clock::wall(), asked.lifetime);
         let mut entry = Entry { value: value.into_bytes(), validity, sequence: 0, ttl };
@@ -117,6 +119,7 @@ impl Names {
             record = sign(&key, &entry)?;
         }
         self.registers.write(&key.name(), Some(record.bytes().to_vec())).await?;
+        drop(one_at_a_time);
         self.published.notify_one();
         let told = self.tell_routing(&key.name(), record.bytes()).await;
         Ok(Published { name: key.name(), entry, told })
@@ -130,12 +133,13 @@ impl Names {
         if record.is_expired(now()) {
             return Err(refused(format!("the record ended at {}: it must be published again", record.entry.validity)));
         }
-        let _one_at_a_time = self.publishing.lock().await;
+        let one_at_a_time = self.publishing.lock().await;
         if let Some(known) = self.known(&name)?.filter(|known| record.order(known).is_lt()) {
             let (sequence, validity) = (known.entry.sequence, known.entry.validity);
             return Err(refused(format!("a better record is known: sequence {sequence}, valid until {validity}")));
         }
         self.registers.write(&name, Some(bytes.to_vec())).await?;
+        drop(one_at_a_time);
         self.published.notify_one();
         let told = self.tell_routing(&name, bytes).await;
         Ok(Published { name, entry: record.entry, told })
@@ -155,8 +159,9 @@ impl Names {
             return Ok(known);
         }
         let how = super::How { is_local: false, refresh: true };
-        // Nobody else has one, or nobody answers: the own one is the last.
-        let elsewhere = self.record(name, how).await.ok().map(|(record, _)| record);
+        // Nobody else has one, or nobody answers in time: the own one is the last.
+        let asked = tokio::time::timeout(LAST_LIMIT, self.record(name, how)).await;
+        let elsewhere = asked.ok().and_then(Result::ok).map(|(record, _)| record);
         Ok(known.into_iter().chain(elsewhere).max_by(Record::order))
     }
 

@@ -57,7 +57,7 @@ impl Names {
     /// Makes one record anew, if this peer can and nobody has published a newer value; when to look at it again.
     async fn renew(&self, written: &Written, record: Record) -> Duration {
         let name = name_text(&written.name);
-        let _one_at_a_time = self.publishing.lock().await;
+        let one_at_a_time = self.publishing.lock().await;
         let key = match self.keys.of(&written.name) {
             Ok(Some(key)) => key,
             Ok(None) => {
@@ -89,6 +89,7 @@ impl Names {
         };
         match outcome {
             Ok(renewed) => {
+                drop(one_at_a_time);
                 tracing::info!(%name, %validity, "the record of a name is renewed");
                 for (router, told) in self.tell_routing(&written.name, renewed.bytes()).await {
                     if let Err(error) = told {
