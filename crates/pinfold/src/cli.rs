@@ -70,7 +70,7 @@ pub enum Command {
         /// The peer.
         #[command(flatten)]
         target: Target,
-        /// CID, with a path below it.
+        /// CID or /ipns/NAME, with a path below it.
         path: OsString,
         /// Where to; default: the last part of the path.
         #[arg(short, long)]
@@ -82,7 +82,7 @@ pub enum Command {
         /// The peer.
         #[command(flatten)]
         target: Target,
-        /// CID, with a path below it.
+        /// CID or /ipns/NAME, with a path below it.
         path: OsString,
     },
     /// List a folder.
@@ -91,7 +91,7 @@ pub enum Command {
         /// The peer.
         #[command(flatten)]
         target: Target,
-        /// CID, with a path below it.
+        /// CID or /ipns/NAME, with a path below it.
         path: OsString,
     },
     /// Pins: what the cluster keeps.
@@ -226,7 +226,7 @@ pub enum PinCommand {
         /// The peer.
         #[command(flatten)]
         target: Target,
-        /// CID, or /ipfs/CID/path.
+        /// CID, /ipfs/CID/path, or /ipns/NAME/path (what it leads to at this moment).
         path: String,
         /// What is wished.
         #[command(flatten)]

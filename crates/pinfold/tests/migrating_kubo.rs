@@ -158,3 +158,21 @@ fn a_repository_in_use_is_refused() {
     let (code, _, errors) = migrate(&repo, &to, &["--no-pins"]);
     assert!(code == Some(1) && errors.contains("not in flatfs"), "{errors}");
 }
+
+#[test]
+fn a_repository_joins_a_cluster_and_gets_its_second_copies() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (repo, to) = (folder.path().join("kubo"), folder.path().join("two"));
+    let (root, _) = repository(folder.path(), &repo);
+    let pins = folder.path().join("pins.txt");
+    std::fs::write(&pins, format!("{root} recursive site\n")).expect("written");
+    let (code, _, errors) = migrate(&repo, &to, &["--pins", pins.to_str().expect("a path"), "--copies", "2"]);
+    assert_eq!(code, Some(0), "{errors}");
+    let (code, _, errors) = migrate(&repo, &to, &["--no-pins", "--cluster-name", "another"]);
+    assert!(code == Some(1) && errors.contains("belongs to the cluster \"pinfold\""), "{errors}");
+    let one = Peer::up(folder.path(), "one");
+    let two = Peer::join(folder.path(), "two", &one.invite());
+    until("both hold it", Duration::from_secs(120), || (common::holders(&two, &root) == ["one", "two"]).then_some(()));
+    let (status, body) = http(one.gateway(), "GET", &format!("/ipfs/{root}/readme"), &[], b"");
+    assert_eq!((status, body), (200, b"read me".to_vec()));
+}

@@ -12,7 +12,7 @@ use self::pins::KuboPin;
 use self::repo::Repo;
 use super::migrate::PINS;
 use crate::cli::UpArgs;
-use crate::config::{self, Keys, Settings};
+use crate::config::{self, Keys, NodeKind, Settings};
 use crate::{names, output, wiring};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -55,6 +55,9 @@ pub struct MigrateKuboArgs {
     /// Copies wished of each pin; more than one are made as soon as there are other peers.
     #[arg(long, default_value = "1")]
     pub copies: NonZeroU32,
+    /// The name of the cluster that a new peer is to join (default: as pinfold.toml says).
+    #[arg(long, value_name = "NAME")]
+    pub cluster_name: Option<String>,
     /// Most bytes that the peer may use (500GB, 1GiB, ...).
     #[arg(long, value_name = "BYTES")]
     pub space: Option<String>,
@@ -87,11 +90,20 @@ pub async fn run(args: MigrateKuboArgs) -> anyhow::Result<()> {
     let mut done = Done::default();
     take_settings(&repo, &dir, &mut done.notes)?;
     let settings = Settings::load(&UpArgs { dir: Some(dir.clone()), space: args.space.clone(), ..UpArgs::default() })?;
+    if !matches!(settings.node, NodeKind::Embedded) {
+        bail!("the blocks of {} lie in a Kubo daemon (`node` in pinfold.toml): name another --dir", dir.display());
+    }
     let me = Keys::cluster_id(&dir)?;
     // Before anything long begins: the program may be missing.
     let pins = pins::take(&args, &repo, &dir, &mut done.notes)?;
     let (node, store) = open(&settings, &dir)?;
-    let owner = Owner::Cluster(wiring::settled_name(store.as_ref(), settings.cluster_name.clone(), false)?);
+    // What is kept is kept for a cluster by its name, which an invite must have too.
+    let wanted = args.cluster_name.clone().unwrap_or_else(|| settings.cluster_name.clone());
+    let name = wiring::settled_name(store.as_ref(), wanted, false)?;
+    if let Some(asked) = args.cluster_name.as_ref().filter(|asked| **asked != name) {
+        bail!("{} belongs to the cluster {name:?}, not {asked:?}: name another --dir", dir.display());
+    }
+    let owner = Owner::Cluster(name);
 
     done.blocks = blocks::copy(node.clone(), &repo.blocks).await?;
     keep(&node, &owner, &pins, &mut done).await?;
@@ -222,7 +234,7 @@ fn report(done: &Done, dir: &Path, as_json: bool) {
     for note in &done.notes {
         println!("note: {note}");
     }
-    println!("Start it with: pinfold up --dir {}", dir.display());
+    println!("Start it with: pinfold up --dir {0}   (or join a cluster: pinfold join <invite> --dir {0})", dir.display());
 }
 
 /// How deep Kubo's kinds of pins go; none for those that follow from others.

@@ -16,8 +16,13 @@ pub async fn run(command: PinCommand) -> anyhow::Result<()> {
             if direct {
                 query.push_str("&mode=direct");
             }
-            let content = path.strip_prefix("/ipfs/").unwrap_or(&path).split('/').map(escape).collect::<Vec<_>>().join("/");
-            let asked = format!("/pins/ipfs/{content}?{}", query.trim_start_matches('&'));
+            // A name is followed by the peer; what is pinned is where it leads at this moment.
+            let (kind, content) = match path.strip_prefix("/ipns/") {
+                Some(named) => ("ipns", named),
+                None => ("ipfs", path.strip_prefix("/ipfs/").unwrap_or(&path)),
+            };
+            let content = content.split('/').map(escape).collect::<Vec<_>>().join("/");
+            let asked = format!("/pins/{kind}/{content}?{}", query.trim_start_matches('&'));
             let pin = client.json(Method::POST, &asked).await?.unwrap_or_default();
             let cid = output::text(&pin["cid"]);
             let confirmed = match wait {
