@@ -10,6 +10,7 @@ mod attempt;
 mod behaviour;
 mod driver;
 mod gossip;
+mod lan;
 mod listen;
 mod options;
 mod reconnect;
@@ -19,7 +20,7 @@ mod transport;
 pub(crate) use side::{Expected, MAGIC, SideDoor, Ticket};
 
 pub use gossip::{GossipOptions, PublishError, message_id};
-pub use options::HostOptions;
+pub use options::{CLUSTER_SERVICE, HostOptions, NODE_SERVICE};
 
 use crate::peer::theirs;
 use crate::streams::{self, Incoming, OpenError, Stream};

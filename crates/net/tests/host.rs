@@ -45,6 +45,23 @@ async fn two_hosts_connect_and_both_say_so() {
     }
 }
 
+/// What every machine has under the same address (loopback, containers) is this host's or somebody else's here, and answers first.
+#[tokio::test]
+async fn an_address_at_which_somebody_else_answers_does_not_hide_the_others() {
+    let (first, _) = start(options(1)).await;
+    let (second, _) = start(options(2)).await;
+    let (third, _) = start(options(3)).await;
+    let without_peer = |address: String| address.split("/p2p/").next().unwrap().to_owned();
+    let addresses = [&first, &third, &second].map(|host| without_peer(host.addresses().remove(0)));
+    for _ in 0..10 {
+        assert_eq!(first.connect(second.id(), &addresses).await, Ok(()));
+        first.disconnect(second.id()).await;
+        wait_for("they are apart", || !first.is_connected(&second.id())).await;
+    }
+    let wrong = first.connect(second.id(), &addresses[1..2]).await;
+    assert!(matches!(&wrong, Err(DialError::WrongPeer { obtained, .. }) if *obtained == third.id().to_string()), "{wrong:?}");
+}
+
 fn public_key(number: u8) -> [u8; 32] {
     let keypair = libp2p::identity::Keypair::ed25519_from_bytes([number; 32]).unwrap();
     keypair.public().try_into_ed25519().unwrap().to_bytes()

@@ -51,6 +51,8 @@ pub struct Settings {
     pub repair: (bool, ByteCount),
     /// Copies move by themselves to peers below their share; they and those of a drain at this rate.
     pub rebalance: (bool, ByteCount),
+    /// Whether peers and IPFS nodes of the local net are found by multicast DNS.
+    pub mdns: bool,
     /// Go peers of the same cluster.
     pub trusted_peers: GoPeers,
     /// IPNS and DNSLink.
@@ -78,6 +80,7 @@ struct File {
     repair_rate: Option<String>,
     rebalance: Option<bool>,
     rebalance_rate: Option<String>,
+    mdns: Option<bool>,
     trusted_peers: Option<Vec<String>>,
     scrub_rate: Option<String>,
     scrub_every: Option<String>,
@@ -121,7 +124,7 @@ impl Bandwidth {
     }
 }
 
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "name",
     "cluster_name",
     "api",
@@ -140,6 +143,7 @@ const KEYS: [&str; 23] = [
     "repair_rate",
     "rebalance",
     "rebalance_rate",
+    "mdns",
     "trusted_peers",
     "scrub_rate",
     "scrub_every",
@@ -171,6 +175,7 @@ pub const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFO
 # repair_rate = "500MB/s"                  # bytes that this peer orders anew in a second, at most, after copies were lost
 # rebalance = false                        # move copies by themselves to peers that have less than their share
 # rebalance_rate = "100MB/s"               # bytes that this peer moves in a second, at most: balancing and draining
+# mdns = true                              # peers and IPFS nodes on one local net find each other (not where only loopback is listened on)
 # trusted_peers = []                       # Go ipfs-cluster peers that may write: ids, multiaddrs with /p2p/<id>, or "*" for all with the
 #                                          # secret. With any of them pins that say nothing go everywhere and nothing is repaired, as in Go.
 
@@ -244,6 +249,7 @@ impl Settings {
             repair: (file.repair.unwrap_or(true), rate(file.repair_rate, "500MB/s").context("reading repair_rate")?),
             rebalance: (file.rebalance.unwrap_or(false), rate(file.rebalance_rate, "100MB/s").context("reading rebalance_rate")?),
             names: NameSettings::of(file.names.unwrap_or_default()).with_context(|| format!("reading [names] in {}", path.display()))?,
+            mdns: file.mdns.unwrap_or(true),
             trusted_peers,
             dir,
         })

@@ -58,6 +58,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         gossip: Some(GossipOptions::new([topic.clone()])),
         agent: AGENT.to_owned(),
         connections: connections(bound),
+        local_net: settings.mdns.then_some(net::CLUSTER_SERVICE),
         ..HostOptions::cluster(keys.cluster, Some(keys.secret))
     })
     .await
@@ -93,6 +94,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         listen: settings.swarm.clone(),
         agent: AGENT.to_owned(),
         connections: connections(bound),
+        local_net: settings.mdns.then_some(net::NODE_SERVICE),
         ..HostOptions::node(keys.node)
     })
     .await

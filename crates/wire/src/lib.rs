@@ -9,6 +9,7 @@
 //! peer RPC        msgpack, rpc                            (Go peers)
 //! our own         peer, record, join                      (Pinfold peers)
 //! blocks          bitswap
+//! local net       mdns                                    (how peers find each other there)
 //! people, disk    rest, status, multiaddr, gotime, identity
 //! names           ipns
 //! daemons         kubo, flatfs                            (what a Kubo answers, and how its blocks lie)
@@ -39,6 +40,8 @@ pub mod record;
 pub mod bitswap;
 
 pub mod flatfs;
+pub mod mdns;
+
 pub mod gotime;
 pub mod identity;
 pub mod ipns;

@@ -146,6 +146,18 @@ pub fn gossip_message(input: &[u8]) -> bool {
     true
 }
 
+const SERVICE: &str = "_p2p._udp.local";
+
+pub fn mdns(input: &[u8]) -> bool {
+    wire::mdns::hear(input, SERVICE).is_some_and(|heard| heard != wire::mdns::Heard::Nothing)
+}
+
+pub fn mdns_packets() -> Vec<Vec<u8>> {
+    let addresses = ["/ip4/10.0.0.1/tcp/9096".to_owned(), "/ip6/::1/tcp/1".to_owned()];
+    let said = wire::mdns::answer(SERVICE, "somebody", [10, 0, 0, 1].into(), &addresses);
+    vec![wire::mdns::question(SERVICE), said]
+}
+
 pub fn bitswap(input: &[u8]) -> bool {
     let Ok(message) = Message::decode(&Bytes::copy_from_slice(input)) else { return false };
     for block in &message.blocks {

@@ -36,6 +36,8 @@ impl Behaviour {
         let gossip = options.gossip.as_ref().map(|gossip| gossip::behaviour(gossip, keypair)).transpose().map_err(HostError::Setup)?;
         let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public())
             .with_agent_version(options.agent.clone())
+            // Where others say they listen is kept by whoever uses it, which looks at it first.
+            .with_cache_size(0)
             .with_push_listen_addr_updates(true);
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(CONNECTIONS_PENDING))

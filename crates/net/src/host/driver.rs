@@ -1,8 +1,11 @@
 //! The task that owns the swarm: waits for commands, events of the network and times, and lets small parts decide.
 
+mod dial;
+
 use super::attempt::dial_error;
 use super::behaviour::{Behaviour, BehaviourEvent, LAN_KAD};
 use super::gossip::PublishError;
+use super::lan::{Found, Lan};
 use super::reconnect::Reconnect;
 use super::{Board, DialError, HostError, HostEvent, HostOptions, Links, PeerInfo, SideDoor, known_kind, listen, transport};
 use crate::peer::{ours, theirs};
@@ -12,8 +15,6 @@ use futures::StreamExt;
 use libp2p::core::transport::ListenerId;
 use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance};
 use libp2p::identity::Keypair;
-use libp2p::multiaddr::Protocol;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{self, ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId as Libp2pId, Swarm, identify, ping};
 use parking_lot::RwLock;
@@ -102,12 +103,15 @@ pub(super) async fn start(
         waiters: Vec::new(),
         reconnect: Reconnect::default(),
         kept_dials: HashMap::new(),
+        dialled: HashMap::new(),
         heard: HashMap::new(),
         next_probe: Instant::now() + options.ping,
         probe: options.ping,
         silence: options.silence,
         // In a private network bulk never goes.
         throttle: options.psk.is_none().then(|| options.throttle.clone()),
+        lan: options.local_net.map(|service| Lan::start(service.to_owned(), id)),
+        lan_peers: BTreeSet::new(),
         next_lookup: Instant::now(),
         arrivals: 0,
         pending: VecDeque::new(),
@@ -131,6 +135,8 @@ struct Driver {
     reconnect: Reconnect,
     /// Dials made for peers that are kept.
     kept_dials: HashMap<ConnectionId, PeerId>,
+    /// Where the peers of dials under way may be, as callers said.
+    dialled: HashMap<ConnectionId, (PeerId, Vec<Multiaddr>)>,
     /// When a probe was last answered on a connection that answers probes.
     heard: HashMap<ConnectionId, Instant>,
     next_probe: Instant,
@@ -138,6 +144,10 @@ struct Driver {
     silence: Duration,
     /// Under a limit probes stand behind what waits in the buffers of both systems.
     throttle: Option<Throttle>,
+    /// Finds peers on the local net.
+    lan: Option<Lan>,
+    /// Those found there that stay connected although nothing uses them.
+    lan_peers: BTreeSet<Libp2pId>,
     /// A member that is heard but not connected may be looked for from then on.
     next_lookup: Instant,
     /// Counts peers that connected.
@@ -173,6 +183,7 @@ impl Driver {
                 },
                 event = self.swarm.select_next_some(), if self.pending.len() < PENDING_MAX => self.network(event),
                 place = reserve(self.events.clone()), if !self.pending.is_empty() => self.deliver(place),
+                found = next_found(self.lan.as_mut()) => self.found(found),
                 () = tokio::time::sleep_until(wake.into()) => self.wake(Instant::now()),
             }
         }
@@ -192,10 +203,8 @@ impl Driver {
                 self.reconnect.connected(&peer);
                 continue;
             }
-            let options = dial_options(&peer, addresses);
-            let connection = options.connection_id();
-            match self.swarm.dial(options) {
-                Ok(()) => _ = self.kept_dials.insert(connection, peer),
+            match self.dial_peer(peer, addresses) {
+                Ok(connection) => _ = self.kept_dials.insert(connection, peer),
                 Err(error) => {
                     tracing::debug!(%peer, %error, "dialling a kept peer");
                     self.reconnect.failed(&peer, now, rand::random());
@@ -262,41 +271,6 @@ impl Driver {
         }
     }
 
-    fn dial(&mut self, address: Multiaddr, reply: DialReply) {
-        let named = address.iter().find_map(|part| if let Protocol::P2p(id) = part { Some(id) } else { None });
-        if named == Some(*self.swarm.local_peer_id()) {
-            return answer(reply, Err(DialError::Own));
-        }
-        if let Some(peer) = named {
-            return match ours(&peer) {
-                Some(peer) => self.connect(peer, vec![address], reply),
-                None => answer(reply, Err(DialError::BadAddress(address.to_string()))),
-            };
-        }
-        let options = DialOpts::unknown_peer_id().address(address).allocate_new_port().build();
-        self.dial_with(options, None, reply);
-    }
-
-    fn connect(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, reply: DialReply) {
-        let Some(id) = known_kind(&peer) else { return answer(reply, Err(DialError::NoAddress(peer))) };
-        if id == *self.swarm.local_peer_id() {
-            return answer(reply, Err(DialError::Own));
-        }
-        if self.swarm.is_connected(&id) {
-            return answer(reply, Ok(peer));
-        }
-        self.dial_with(dial_options(&peer, addresses), Some(peer), reply);
-    }
-
-    fn dial_with(&mut self, options: DialOpts, peer: Option<PeerId>, reply: DialReply) {
-        self.waiters.retain(|waiter| !waiter.reply.is_closed());
-        let connection = Some(options.connection_id());
-        match self.swarm.dial(options) {
-            Ok(()) => self.waiters.push(Waiter { connection, peer, reply }),
-            Err(error) => answer(reply, Err(dial_error(&error, peer))),
-        }
-    }
-
     fn publish(&mut self, topic: &str, data: Vec<u8>) -> Result<(), PublishError> {
         let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() else { return Err(PublishError::NoGossip) };
         let size = data.len();
@@ -349,6 +323,7 @@ impl Driver {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 self.heard.insert(connection_id, Instant::now());
                 self.kept_dials.remove(&connection_id);
+                self.dialled.remove(&connection_id);
                 let Some(peer) = ours(&peer_id) else {
                     self.swarm.close_connection(connection_id);
                     return;
@@ -364,12 +339,19 @@ impl Driver {
                 let Some(peer) = ours(&peer_id) else { return };
                 tracing::debug!(%peer, ?cause, left = num_established, "connection closed");
                 if num_established == 0 {
+                    self.lost_on_lan(&peer_id);
                     self.disconnected(peer);
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                if self.dialled_elsewhere(connection_id, &error) {
+                    return;
+                }
                 let peer = peer_id.as_ref().and_then(ours);
                 tracing::debug!(?peer, %error, "dial failed");
+                if let Some(id) = peer_id.filter(|id| !self.swarm.is_connected(id)) {
+                    self.lost_on_lan(&id);
+                }
                 if let Some(kept) = self.kept_dials.remove(&connection_id) {
                     self.reconnect.failed(&kept, Instant::now(), rand::random());
                 }
@@ -418,9 +400,10 @@ impl Driver {
 
     fn identified(&mut self, id: &Libp2pId, info: identify::Info) {
         let speaks_kad = info.protocols.contains(&LAN_KAD);
+        let listens: Vec<&Multiaddr> = info.listen_addrs.iter().take(LISTENS_MAX).filter(|address| !self.is_own(address)).collect();
         if let (true, Some(kad)) = (speaks_kad, self.swarm.behaviour_mut().kad.as_mut()) {
             let is_first = kad.kbuckets().all(|bucket| bucket.is_empty());
-            for address in info.listen_addrs.iter().take(LISTENS_MAX) {
+            for address in listens {
                 kad.add_address(id, address.clone());
             }
             if is_first {
@@ -495,6 +478,9 @@ impl Driver {
         let announced = self.swarm.external_addresses().map(with_id).filter(|address| !listening.contains(address));
         let all: Vec<String> = listening.iter().cloned().chain(announced).collect();
         if *self.board.addresses.read() != all {
+            if let Some(lan) = &self.lan {
+                lan.listens(&all);
+            }
             *self.board.addresses.write() = all;
             self.push(HostEvent::ListenChanged);
         }
@@ -551,6 +537,14 @@ fn answer(reply: DialReply, result: Result<PeerId, DialError>) {
     let _ = reply.send(result);
 }
 
+/// The next peer that is heard on the local net; never where nobody listens.
+async fn next_found(lan: Option<&mut Lan>) -> Found {
+    match lan {
+        Some(lan) => lan.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A place in the channel of events; none when nobody listens.
 async fn reserve(events: Option<mpsc::Sender<HostEvent>>) -> Option<mpsc::OwnedPermit<HostEvent>> {
     events?.reserve_owned().await.ok()
@@ -558,15 +552,4 @@ async fn reserve(events: Option<mpsc::Sender<HostEvent>>) -> Option<mpsc::OwnedP
 
 fn theirs_known(peer: &PeerId) -> Libp2pId {
     theirs(peer).expect("only peers with a libp2p id are kept")
-}
-
-/// A fresh port for each dial: with the listening port, two peers that dial each other at one moment would meet in a TCP
-/// simultaneous open, where both speak as the dialler and the handshake fails.
-fn dial_options(peer: &PeerId, addresses: Vec<Multiaddr>) -> DialOpts {
-    DialOpts::peer_id(theirs_known(peer))
-        .addresses(addresses)
-        .extend_addresses_through_behaviour()
-        .condition(PeerCondition::Disconnected)
-        .allocate_new_port()
-        .build()
 }

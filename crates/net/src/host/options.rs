@@ -6,6 +6,12 @@ use crate::throttle::Throttle;
 use std::fmt;
 use std::time::Duration;
 
+/// What Go's cluster peers call themselves on the local net.
+pub const CLUSTER_SERVICE: &str = "_ipfs-cluster-discovery._udp.local";
+
+/// What IPFS nodes call themselves there.
+pub const NODE_SERVICE: &str = "_p2p._udp.local";
+
 /// What a host is told at its start. [`HostOptions::cluster`] and [`HostOptions::node`] give the two usual ones.
 #[derive(Clone)]
 pub struct HostOptions {
@@ -23,6 +29,9 @@ pub struct HostOptions {
     pub agent: String,
     /// Whether hosts find each other through `/ipfs/lan/kad/1.0.0`.
     pub discovery: bool,
+    /// The service name under which it is found on the local net by multicast DNS ([`CLUSTER_SERVICE`], [`NODE_SERVICE`]); none: it is
+    /// not. A host that listens on loopback alone never is.
+    pub local_net: Option<&'static str>,
     /// Whether connections stay although nothing uses them: where everybody that can connect is a member.
     pub keep_all: bool,
     /// After so long an unused and unwanted connection ends.
@@ -55,6 +64,7 @@ impl HostOptions {
             gossip: None,
             agent: "pinfold".to_owned(),
             discovery: false,
+            local_net: None,
             keep_all: false,
             idle: Duration::from_secs(60),
             ping: Duration::from_secs(2),

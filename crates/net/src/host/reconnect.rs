@@ -49,8 +49,7 @@ impl Reconnect {
     }
 
     /// Whether `peer` should stay connected.
-    #[cfg(test)]
-    fn is_kept(&self, peer: &PeerId) -> bool {
+    pub(super) fn is_kept(&self, peer: &PeerId) -> bool {
         self.peers.contains_key(peer)
     }
 
