@@ -162,7 +162,10 @@ impl Membership {
     }
 
     fn wait(&mut self, record: SignedRecord) {
-        if self.waiting.len() < WAITING_MOST {
+        // Names leave room for the records that make their author trusted; they come again when they are renewed, and with each connection.
+        let names = self.waiting.keys().filter(|key| key.kind == RecordKind::Name).count();
+        let has_room = record.key.kind != RecordKind::Name || names < WAITING_MOST / 2;
+        if has_room && self.waiting.len() < WAITING_MOST {
             self.waiting.insert(record.key.clone(), record);
         }
     }
@@ -291,6 +294,22 @@ mod tests {
         assert!(membership.take(record(0, 1, 1, MemberDocument::Trusted), &options, &mut effects));
         let stored = membership.records.values().cloned().collect();
         assert_eq!(Membership::new(&Options { records: stored, ..options }).names, NAMES_MOST);
+    }
+
+    #[test]
+    fn names_of_one_who_is_not_trusted_yet_wait_and_leave_room_for_trust() {
+        let options = Options { members: vec![peer(1)], verify: |_| true, ..Options::new(peer(0), "", "") };
+        let mut membership = Membership::new(&options);
+        let mut effects = Vec::new();
+        for number in 0..2 * WAITING_MOST {
+            let key = RecordKey { kind: RecordKind::Name, key: number.to_be_bytes().to_vec(), author: peer(3) };
+            membership.take(SignedRecord { key, ..record(3, 0, 1, MemberDocument::Trusted) }, &options, &mut effects);
+        }
+        assert_eq!((membership.waiting.len(), membership.names), (WAITING_MOST / 2, 0));
+        membership.take(record(2, 3, 1, MemberDocument::Trusted), &options, &mut effects);
+        membership.take(record(1, 2, 1, MemberDocument::Trusted), &options, &mut effects);
+        assert!(membership.trusted().contains(&peer(3)), "the chain of trust had room");
+        assert_eq!((membership.waiting.len(), membership.names), (0, WAITING_MOST / 2));
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn what_one_peer_publishes_all_answer_for() {
     assert_eq!(std::fs::read_to_string(back).expect("read"), "second");
     let pinned = two.json(&["pin", "add", &format!("/ipns/{name}"), "--copies", "2", "--json"]);
     assert_eq!(text(&pinned, "cid"), second, "what it leads to");
-    assert_eq!(two.say(&["name", "resolve", &name]).trim(), format!("/ipfs/{second}"));
+    assert_eq!(two.say(&["name", "resolve", "--recursive", &name]).trim(), format!("/ipfs/{second}"));
     let resolved = two.json(&["name", "resolve", &format!("/ipns/{name}/page"), "--json"]);
     assert_eq!((text(&resolved, "path"), text(&resolved["steps"][0], "from")), (format!("/ipfs/{second}/page"), "cluster".to_owned()));
 

@@ -90,7 +90,9 @@ pub struct ResolveArgs {
     /// The name, with or without /ipns/.
     pub name: String,
     /// Until content comes; otherwise only the next step.
-    #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(
+        short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true
+    )]
     pub recursive: bool,
     /// Ask routing even where a member has a record.
     #[arg(long)]
