@@ -155,9 +155,9 @@ class Pinfold(Peer):
         self.name, self.trusted = "pinfold", trusted
         self.folder = FOLDER / self.name
 
-    def start(self):
+    def start(self, **further):
         self.folder.mkdir(exist_ok=True)
-        settings = {"name": self.name, "cluster_name": CLUSTER, "trusted_peers": self.trusted}
+        settings = {"name": self.name, "cluster_name": CLUSTER, "trusted_peers": self.trusted, **further}
         (self.folder / "pinfold.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
         self.process = start(self.name, [BIN, "up", "--dir", self.folder, "--secret", SECRET, "--json", "--api", "127.0.0.1:0", "--gateway",
                              "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0"],
@@ -308,6 +308,19 @@ def restart(go1, ours):
     passed("after a restart we get what was pinned meanwhile")
 
 
+def follows(go1, ours):
+    ours.process.send_signal(signal.SIGTERM)
+    ours.process.wait(60)
+    ours.start(follower=True)
+    until("as a follower we are listed", lambda: is_member(go1, ours, 3))
+    told = added(go1, sample("told"), "--name", "told")
+    until("a follower holds what Go pins", lambda: go1.status(told).get("pinfold") == "pinned")
+    for command in (["pin", "rm", told], ["pin", "add", "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"]):
+        refused = subprocess.run([PEERS / "ipfs-cluster-ctl", "--host", f"/ip4/127.0.0.1/tcp/{ours.api}", *command], capture_output=True, text=True, timeout=60)
+        expect(f"Go's ctl is told why `{' '.join(command[:2])}` is refused", refused.returncode != 0 and "follower mode" in refused.stdout + refused.stderr)
+    expect("and nothing changed", ours.pins().keys() == go1.pins().keys() and told in ours.pins())
+
+
 def main():
     go1, go2, go3 = Go(1), Go(2), Go(3)
     for go in (go1, go2):
@@ -327,6 +340,7 @@ def main():
     many(go1, ours)
     newcomers(go1, go3, ours)
     restart(go1, ours)
+    follows(go1, ours)
     expect("nothing ended by itself", all(process.poll() is None for process in RUNNING if process.name != "pinfold" or process is ours.process))
     print(f"figure: {time.time() - BEGUN:.0f} s for all checks among Go peers")
 

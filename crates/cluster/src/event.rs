@@ -252,6 +252,11 @@ pub enum Missing {
     /// The shared state did not take the write.
     #[error("writing to the shared state: {0}")]
     NotWritten(String),
+    /// This peer follows others and writes nothing (Go's follower mode).
+    #[error(
+        "this peer is configured to be in follower mode. Write operations are disabled: ask a peer that the others trust, or set `follower = false` in pinfold.toml if they trust this one"
+    )]
+    Follower,
     /// This peer is leaving or draining.
     #[error("this peer is leaving the cluster: use another one")]
     Leaving,

@@ -281,7 +281,8 @@ impl Parts {
 
     /// Hands changes to the consensus; the answer goes out when they are durable.
     fn submit(&mut self, changes: Vec<Change>, pending: Option<Pending>, ctx: &mut Context) {
-        if changes.is_empty() {
+        // A follower's own steps (repair, pins that end) are others' to take.
+        if changes.is_empty() || ctx.options.follower {
             return;
         }
         let id = ctx.ids.submit();

@@ -185,6 +185,9 @@ pub struct Options {
     pub spread_by: String,
     /// Whether adds that are larger than a unit are cut into shards.
     pub shards: bool,
+    /// Whether this peer only follows: what others wish is carried out, and nothing is written, neither for a door nor by itself (repair,
+    /// pins that end). For peers that the others do not trust, whose writes would be seen here alone.
+    pub follower: bool,
     /// A fault put in by a test.
     #[doc(hidden)]
     pub planted: Option<PlantedBug>,
@@ -211,6 +214,7 @@ impl Options {
             labels: BTreeMap::new(),
             spread_by: "site".to_owned(),
             shards: true,
+            follower: false,
             planted: None,
         }
     }

@@ -59,6 +59,9 @@ pub(crate) async fn import(core: &Arc<Core>, pins: Vec<Pin>, renews: bool) -> Re
     let comparing = core.clone();
     let compared = tokio::task::spawn_blocking(move || compare(&comparing, pins, renews)).await;
     let (writes, imported) = compared.map_err(|error| CommandError::Failed(format!("comparing pins: {error}")))??;
+    if core.is_follower && !writes.is_empty() {
+        return Err(CommandError::Refused(cluster::Missing::Follower));
+    }
     let mut writes = writes.into_iter().peekable();
     while writes.peek().is_some() {
         let part = writes.by_ref().take(WRITES_MAX).collect();

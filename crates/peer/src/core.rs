@@ -42,6 +42,8 @@ pub struct Core {
     links: OnceLock<Arc<Links>>,
     answers: Mutex<Waiting>,
     operations: Mutex<HashMap<OpId, AbortHandle>>,
+    /// Whether nothing may be written through this peer.
+    pub(crate) is_follower: bool,
     pub(crate) submitter: Submitter,
     /// The node is to be measured soon.
     pub(crate) measure: tokio::sync::Notify,
@@ -82,6 +84,7 @@ impl Core {
         owner: Owner,
     ) -> Arc<Core> {
         let started = Instant::now();
+        let is_follower = options.follower;
         let machine = Machine::new(options, clocks(started));
         trust.set_members(machine.trusted());
         Arc::new_cyclic(|own| Core {
@@ -94,6 +97,7 @@ impl Core {
             links: OnceLock::new(),
             answers: Mutex::new(Waiting::default()),
             operations: Mutex::new(HashMap::new()),
+            is_follower,
             submitter: Submitter::default(),
             measure: tokio::sync::Notify::new(),
             looker: Looker::default(),

@@ -53,6 +53,8 @@ pub struct Settings {
     pub rebalance: (bool, ByteCount),
     /// Whether peers and IPFS nodes of the local net are found by multicast DNS.
     pub mdns: bool,
+    /// Whether this peer only follows what others write.
+    pub follower: bool,
     /// Go peers of the same cluster.
     pub trusted_peers: GoPeers,
     /// IPNS and DNSLink.
@@ -81,6 +83,7 @@ struct File {
     rebalance: Option<bool>,
     rebalance_rate: Option<String>,
     mdns: Option<bool>,
+    follower: Option<bool>,
     trusted_peers: Option<Vec<String>>,
     scrub_rate: Option<String>,
     scrub_every: Option<String>,
@@ -124,7 +127,7 @@ impl Bandwidth {
     }
 }
 
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "name",
     "cluster_name",
     "api",
@@ -144,6 +147,7 @@ const KEYS: [&str; 24] = [
     "rebalance",
     "rebalance_rate",
     "mdns",
+    "follower",
     "trusted_peers",
     "scrub_rate",
     "scrub_every",
@@ -176,6 +180,8 @@ pub const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFO
 # rebalance = false                        # move copies by themselves to peers that have less than their share
 # rebalance_rate = "100MB/s"               # bytes that this peer moves in a second, at most: balancing and draining
 # mdns = true                              # peers and IPFS nodes on one local net find each other (not where only loopback is listened on)
+# follower = false                         # true: what others write is carried out, and nothing is written through this peer, which they
+#                                          # do not trust (a pin, an unpin or an add is refused)
 # trusted_peers = []                       # Go ipfs-cluster peers that may write: ids, multiaddrs with /p2p/<id>, or "*" for all with the
 #                                          # secret. With any of them pins that say nothing go everywhere and nothing is repaired, as in Go.
 
@@ -250,6 +256,7 @@ impl Settings {
             rebalance: (file.rebalance.unwrap_or(false), rate(file.rebalance_rate, "100MB/s").context("reading rebalance_rate")?),
             names: NameSettings::of(file.names.unwrap_or_default()).with_context(|| format!("reading [names] in {}", path.display()))?,
             mdns: file.mdns.unwrap_or(true),
+            follower: file.follower.unwrap_or(false),
             trusted_peers,
             dir,
         })

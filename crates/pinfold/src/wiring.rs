@@ -117,6 +117,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         },
         // Go peers would hold the shards, but not know them for parts of a root.
         shards: settings.trusted_peers.is_empty(),
+        follower: settings.follower,
         verify: peer::records::verify,
         ..cluster::Options::new(me, &settings.name, &cluster_name)
     };

@@ -10,6 +10,27 @@ use crate::{Answer, Change, Command, Effect, Missing, RequestId};
 use std::collections::BTreeSet;
 use types::{ByteCount, Cid, Depth, PeerId, Pin, PinKind, PinOptions, Replicas, UnixMillis};
 
+/// Whether the command changes the wish, or begins what ends with that.
+fn is_write(command: &Command) -> bool {
+    match command {
+        Command::Pin { .. }
+        | Command::Unpin { .. }
+        | Command::Place { .. }
+        | Command::PinUnit { .. }
+        | Command::PinRoot(_)
+        | Command::DropUnits { .. }
+        | Command::RenewUnits { .. } => true,
+        Command::Grow { .. }
+        | Command::Replace { .. }
+        | Command::Arrived { .. }
+        | Command::Release { .. }
+        | Command::Recover { .. }
+        | Command::Leave { .. }
+        | Command::ApproveRemovals
+        | Command::SetRecord { .. } => false,
+    }
+}
+
 /// A pin that a door asks for.
 struct Asked {
     cid: Cid,
@@ -21,6 +42,9 @@ struct Asked {
 
 impl Parts {
     pub(super) fn command(&mut self, request: RequestId, command: Command, ctx: &mut Context) {
+        if ctx.options.follower && is_write(&command) {
+            return answer(request, Answer::Refused(Missing::Follower), ctx);
+        }
         match command {
             Command::Pin { cid, options, depth, size, lease } => {
                 self.answer_or_submit(request, Asked { cid, options, depth, size, lease }, ctx);

@@ -122,6 +122,44 @@ fn a_write_that_fails_is_said() {
     assert!(matches!(answers(&table)[..], [Answer::Refused(Missing::NotWritten(_))]));
 }
 
+#[test]
+fn a_follower_carries_out_what_others_wish_and_writes_nothing() {
+    let over = || PinOptions { expires: Some(UnixMillis::from_seconds(1)), ..between(1, 1) };
+    let begin = |follower| {
+        let mut table = with_others(Options { follower, ..options(3) });
+        table.wish(pin_on(cid(1), &[peer(0)], between(1, 1)));
+        table.wish(pin_on(cid(2), &[peer(0)], over()));
+        table
+    };
+    let writes = |table: &Table| table.effects.iter().any(|effect| matches!(effect, Effect::Submit(..)));
+    let mut table = begin(true);
+    for (number, command) in [
+        pin_command(7, PinOptions::default()),
+        Command::Unpin { cid: cid(1) },
+        Command::Place { options: PinOptions::default(), size: None },
+        Command::DropUnits { add: "an add".to_owned(), units: vec![cid(1)] },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        table.command(number as u64, command);
+        let Some(Answer::Refused(why)) = answers(&table).last().copied() else { panic!("{:?}", table.effects) };
+        assert_eq!(*why, Missing::Follower);
+        assert!(!writes(&table));
+    }
+    // A pin that is over is removed by a peer that may write, after a while.
+    let mut other = begin(false);
+    let mut wrote = [false; 2];
+    for _ in 0..60 {
+        for (table, wrote) in [&mut table, &mut other].into_iter().zip(&mut wrote) {
+            table.pass(Millis::minutes(1));
+            *wrote |= writes(table);
+        }
+    }
+    assert_eq!(wrote, [false, true]);
+    assert!(table.holds(&cid(1)), "it is placed here");
+}
+
 /// Pins cid 1 as `before`, then asks for `after`; the text of the refusal, or "".
 fn check_repin(before: Option<Pin>, after: Command, expected: &str) {
     let mut table = with_others(options(3));

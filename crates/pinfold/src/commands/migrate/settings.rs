@@ -84,6 +84,9 @@ pub fn translate(service: &Value, peerstore: &str, me: &PeerId) -> anyhow::Resul
     let trusted = trusted(&consensus, crdt, &addresses, me, &mut notes);
     let has_trusted = !trusted.is_empty();
     set("trusted_peers", toml::Value::Array(trusted.into_iter().map(Into::into).collect()));
+    if cluster["follower_mode"] == true {
+        set("follower", true.into());
+    }
     copies(cluster, has_trusted, &mut set, &mut notes)?;
     left_behind(service, &mut notes);
     lines.push(String::new());
@@ -222,7 +225,6 @@ fn left_behind(service: &Value, notes: &mut Vec<String>) {
         ("api.restapi.basic_auth_credentials", &rest["basic_auth_credentials"]),
         ("api.restapi.ssl_cert_file", &rest["ssl_cert_file"]),
         ("api.restapi.libp2p_listen_multiaddress", &rest["libp2p_listen_multiaddress"]),
-        ("cluster.follower_mode", &service["cluster"]["follower_mode"]),
         ("cluster.announce_multiaddress", &service["cluster"]["announce_multiaddress"]),
         ("cluster.pin_only_on_trusted_peers", &service["cluster"]["pin_only_on_trusted_peers"]),
         ("cluster.pin_only_on_untrusted_peers", &service["cluster"]["pin_only_on_untrusted_peers"]),
@@ -288,9 +290,11 @@ mod tests {
     fn everybody_and_raft_and_open_networks() {
         let mut everybody = service();
         everybody["consensus"]["crdt"]["trusted_peers"] = json!(["*"]);
+        everybody["cluster"]["follower_mode"] = json!(true);
         let known = format!("/dns4/nas2/tcp/9096/p2p/{}", peer(2));
         let table: toml::Table = translate(&everybody, &known, &peer(1)).expect("read").toml.parse().expect("TOML");
         assert_eq!(table["trusted_peers"], toml::Value::Array(vec!["*".into(), known.into()]));
+        assert_eq!(table["follower"], toml::Value::Boolean(true));
         let mut raft = service();
         raft["consensus"] = json!({ "raft": {} });
         let taken = translate(&raft, "", &peer(1)).expect("read");
