@@ -11,6 +11,7 @@ mod ours;
 mod pins;
 mod process;
 mod slice;
+mod wire;
 
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
@@ -57,9 +58,10 @@ pub fn run(root: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
         "pins" => pins::run(root, &options, load),
         "bandwidth" => bandwidth::run(root, &options, load),
         "heal" => heal::run(root, &options, load),
+        "wire" => wire::run(root, &options, load),
         "spread" => pure(root, "spread_stays_even_and_little_moves"),
         "plan" => pure(root, "a_million_pins_are_planned"),
-        other => bail!("there is no benchmark {other:?}: slice, car, million, pins, bandwidth, heal, spread, plan"),
+        other => bail!("there is no benchmark {other:?}: slice, car, million, pins, bandwidth, heal, wire, spread, plan"),
     }
 }
 

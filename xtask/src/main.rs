@@ -21,6 +21,7 @@ fn main() -> ExitCode {
 const HELP: &str = "cargo xtask tidy             rules of the repository (also part of .ci/run)
 cargo xtask check            format, clippy with warnings denied, tidy, all tests
 cargo xtask bench heal       a holder is lost: time until repair begins and ends, 2,500 pins on four peers
+cargo xtask bench wire       joining, meeting again and idling among Pinfold peers; bursts and joins among Go peers
 cargo xtask bench spread     even spread by bytes, and what moves when a peer joins or is drained
 cargo xtask bench plan       plans over a million pins
 cargo xtask bench slice      adds on one peer and on three, beside Kubo and Go where PINFOLD_PEERS names their folder

@@ -79,7 +79,12 @@ pub struct Cluster {
     api: u16,
     /// `host:port` of every peer's REST door.
     pub doors: Vec<String>,
+    /// Multiaddrs of every peer with its id.
+    pub addresses: Vec<String>,
 }
+
+/// The key of its private network.
+pub const SECRET: &str = "9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f9f";
 
 /// How pins of a Go cluster are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,13 +98,12 @@ pub enum Batching {
 impl Cluster {
     /// Starts `count` peers with `copies` as replication factors (-1: everywhere); ready when all see all.
     pub fn start(bin: &Path, folder: &Path, count: usize, copies: i64, batching: Batching) -> anyhow::Result<Cluster> {
-        let secret = "9f".repeat(32);
         let service = bin.join("ipfs-cluster-service");
         let mut made = Vec::new();
         for index in 0..count {
             let kubo = Kubo::start(bin, folder, index)?;
             let dir = folder.join(format!("go{index}"));
-            client(Command::new(&service).arg("-c").arg(&dir).args(["init", "--consensus", "crdt"]).env("CLUSTER_SECRET", &secret))?;
+            client(Command::new(&service).arg("-c").arg(&dir).args(["init", "--consensus", "crdt"]).env("CLUSTER_SECRET", SECRET))?;
             let identity: Value = serde_json::from_str(&std::fs::read_to_string(dir.join("identity.json"))?)?;
             let id = identity["id"].as_str().context("an identity")?.to_owned();
             made.push((kubo, dir, id, free_port()?, free_port()?));
@@ -109,7 +113,7 @@ impl Cluster {
             let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
             let own = &mut config["cluster"];
             own["peername"] = json!(format!("go{index}"));
-            own["secret"] = json!(secret);
+            own["secret"] = json!(SECRET);
             own["listen_multiaddress"] = json!([format!("/ip4/127.0.0.1/tcp/{swarm}")]);
             own["mdns_interval"] = json!("0s");
             own["enable_relay_hop"] = json!(false);
@@ -138,7 +142,9 @@ impl Cluster {
         }
         let api = made[0].4;
         let doors = made.iter().map(|(.., api)| format!("127.0.0.1:{api}")).collect();
-        let cluster = Cluster { bin: bin.to_owned(), kubos: made.into_iter().map(|(kubo, ..)| kubo).collect(), peers, api, doors };
+        let addresses = made.iter().map(|(_, _, id, swarm, _)| format!("/ip4/127.0.0.1/tcp/{swarm}/p2p/{id}")).collect();
+        let kubos = made.into_iter().map(|(kubo, ..)| kubo).collect();
+        let cluster = Cluster { bin: bin.to_owned(), kubos, peers, api, doors, addresses };
         until("all go peers see each other", Duration::from_secs(90), || {
             let id: Value = serde_json::from_str(&client(cluster.ctl().args(["id"])).ok()?).ok()?;
             (id["cluster_peers"].as_array()?.len() == count).then_some(())

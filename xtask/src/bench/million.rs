@@ -7,7 +7,7 @@ mod http;
 mod peer;
 
 use self::http::{Fetched, get};
-use self::peer::Peer;
+pub use self::peer::Peer;
 use super::machine::{commit, load, round};
 use super::process::{client, cpu_of_ended_children};
 use super::{Options, slice};
@@ -255,7 +255,7 @@ fn wait(what: &str, limit: Duration, check: impl FnMut() -> Option<()>) -> anyho
 }
 
 /// Lines as `state export` writes them, sorted by the bytes of their keys.
-fn write_pins(file: &Path, pins: usize) -> anyhow::Result<PathBuf> {
+pub fn write_pins(file: &Path, pins: usize) -> anyhow::Result<PathBuf> {
     let mut out = std::io::BufWriter::with_capacity(1 << 20, std::fs::File::create(file).context("making the pinset")?);
     let step = u64::MAX / pins.max(1) as u64;
     for number in 0..pins as u64 {

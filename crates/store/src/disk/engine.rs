@@ -33,7 +33,9 @@ impl Engine {
         let database = Database::builder(&keys)
             .cache_size(options.cache.get())
             .max_journaling_size(JOURNAL)
-            .worker_threads(2)
+            // Of several, fjall 3.1 keeps one free for flushes, and that one spins for as long as the others compact (`worker_tick`
+            // sends the message back to itself): a sixth of the CPU of a large import. Four full memtables may wait meanwhile.
+            .worker_threads(1)
             .open()
             .map_err(failed("opening the store"))?;
         let mut areas = Vec::with_capacity(Area::ALL.len());
