@@ -8,7 +8,7 @@ use crate::event::PeerFacts;
 use crate::options::PlantedBug;
 use crate::{Effect, Notice, Options, PeerHealth};
 use std::collections::{BTreeMap, BTreeSet};
-use types::{ByteCount, Millis, Now, PeerId, PeerMessage, UnixMillis};
+use types::{ByteCount, Load, Millis, Now, PeerId, PeerMessage, UnixMillis};
 
 /// Between two looks at all peers.
 const TICK: Millis = Millis::seconds(1);
@@ -214,6 +214,11 @@ impl Health {
         if let Some(standing) = self.peers.get_mut(peer) {
             standing.promised += bytes;
         }
+    }
+
+    /// What a peer said that it has.
+    pub fn load(&self, peer: &PeerId) -> Option<Load> {
+        self.of(peer)?.facts.as_ref()?.load
     }
 
     /// All other peers.

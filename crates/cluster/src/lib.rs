@@ -36,6 +36,7 @@ pub mod placement;
 pub mod plan;
 mod repair;
 mod space;
+mod taking;
 
 pub mod expect;
 pub mod owner;

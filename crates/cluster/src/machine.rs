@@ -35,6 +35,7 @@ use crate::outbox::Outbox;
 use crate::repair::Repair;
 use crate::shards::Pieces;
 use crate::space::Space;
+use crate::taking::Taking;
 use crate::tracker::{Around, Tracker};
 use crate::{
     Answer, Change, Effect, Event, LinkState, Missing, Options, PinChange, RequestId, SharedChange, SharedView, SubmitId, ViewState,
@@ -64,6 +65,7 @@ pub(crate) struct Parts {
     health: Health,
     space: Space,
     repair: Repair,
+    taking: Taking,
     adding: Adding,
     membership: Membership,
     leaving: Option<Leaving>,
@@ -106,6 +108,7 @@ impl Machine {
             health,
             space: Space::default(),
             repair: Repair::new(&options.repair),
+            taking: Taking::default(),
             adding: Adding::default(),
             membership,
             leaving: None,

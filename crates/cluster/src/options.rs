@@ -68,7 +68,7 @@ impl Default for RepairLimits {
             walk_busy: Millis::seconds(30),
             walk_quiet: Millis::minutes(10),
             trim_after: Millis::minutes(10),
-            balances: false,
+            balances: true,
         }
     }
 }
@@ -146,6 +146,8 @@ pub enum PlantedBug {
     ForgetsPromises,
     /// Shows silent peers as if they were heard of.
     ShowsSilentAsLive,
+    /// Moves what it offered whether it is taken or not.
+    IgnoresTakers,
 }
 
 /// What a machine is told once.

@@ -343,7 +343,7 @@ fn givers(start: &Start) -> BTreeMap<PeerId, Shipping> {
     if !balance::is_uneven(&shares, &targets, Tolerance::ASKED) {
         return BTreeMap::new();
     }
-    shares.iter().map(|share| (share.peer, Shipping::new(balance::shipments(&share.peer, &shares, &targets), false))).collect()
+    shares.iter().map(|share| (share.peer, Shipping::new(balance::lanes(&share.peer, &shares, &targets), false))).collect()
 }
 
 /// What each other peer lacks when one gives everything.
@@ -365,7 +365,9 @@ pub fn shares(candidates: &[Candidate], loads: &BTreeMap<PeerId, Load>) -> (Vec<
         let placed = load.map_or(0, |load| load.placed.get());
         Share { peer: candidate.peer, capacity: candidate.capacity.get(), placed, role }
     };
-    let moving = loads.values().fold(0u64, |sum, load| sum.saturating_add(load.moving.get()));
+    // What a peer that fell silent or left said last has long come where it was going.
+    let there = candidates.iter().filter(|candidate| candidate.is_up).filter_map(|candidate| loads.get(&candidate.peer));
+    let moving = there.fold(0u64, |sum, load| sum.saturating_add(load.moving.get()));
     (candidates.iter().map(share).collect(), moving)
 }
 

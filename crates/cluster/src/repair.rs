@@ -14,15 +14,16 @@ use crate::context::Context;
 use crate::look::Look;
 use crate::options::PlantedBug;
 use crate::order::Distances;
-use crate::placement::{self, Rules};
+use crate::placement::{self, Candidate, Rules};
 use crate::{Change, Effect, Notice, PinChange};
 use graves::Graves;
 use judge::{Verdict, giver, is_whole, judge};
 use shipping::Orders;
+pub(crate) use shipping::shares;
 use std::collections::{BTreeMap, BTreeSet};
 use tokens::Tokens;
 use turns::{Kind, Turn, Turns};
-use types::{Because, ByteCount, Cid, Millis, PeerId, Pin, UnixMillis};
+use types::{Because, ByteCount, Cid, Millis, PeerId, Pin, PinKind, UnixMillis};
 
 /// Pins looked at in one wake.
 const PAGE: usize = 500;
@@ -34,8 +35,8 @@ const WALK_GAP: Millis = Millis::seconds(10);
 const WALK_LEAVING: Millis = Millis::seconds(2);
 /// Copies that this peer hands over at a time: a drain that is turned back ends with these.
 const HAND_OVERS_MOST: u64 = 2_000;
-/// The order of copies that are moved for balance: behind all that drain.
-const BALANCE_LAST: u32 = 1_000_000;
+/// The order of what is in no danger.
+const LAST: u32 = 1_000_000;
 /// Changes in one write.
 const WRITE_MOST: usize = 100;
 /// A write whose result was not seen for so long is tried again.
@@ -196,7 +197,7 @@ impl Repair {
     /// When [`Repair::advance`] next has something to do.
     pub fn next_wake(&self) -> Option<Millis> {
         let ready = self.turns.is_any_ready().then(|| self.throttled.unwrap_or_default());
-        self.turns.next_due().into_iter().chain(ready).chain([self.next]).min()
+        self.turns.next_due().into_iter().chain(ready).chain(self.orders.next_wake()).chain([self.next]).min()
     }
 
     /// Goes one page on, and proposes what has its turn. The changes are to be submitted.
@@ -213,6 +214,7 @@ impl Repair {
         for kind in [Kind::Heal, Kind::Move] {
             self.take_turns(kind, may_write, look, &mut changes, ctx);
         }
+        self.advance_shipments(may_write, look, &mut changes, ctx);
         if self.next <= ctx.now.mono {
             self.walk(look, may_write, ctx);
         }
@@ -250,8 +252,7 @@ impl Repair {
         if cursor.is_none() {
             self.is_urgent = false;
             self.first_end = None;
-            self.turns.drop_shipments();
-            self.orders.begin(self.copies().unwrap_or(1000), look);
+            self.orders.begin(self.copies(), look);
         }
         let mut last = None;
         let passed = look.health.slowest_clock(look.now);
@@ -276,12 +277,13 @@ impl Repair {
         let pause = match (look.is_leaving, is_busy) {
             _ if self.is_urgent => Millis(0),
             (true, _) if self.counted.placed_here > 0 => WALK_LEAVING.min(limits.walk_busy),
-            _ if self.orders.is_active() => WALK_GAP.min(limits.walk_busy),
             (_, true) => limits.walk_busy,
             (_, false) => limits.walk_quiet,
         };
         self.next = ctx.now.after(pause);
         self.look_at_end(look);
+        self.orders.offer(look, ctx);
+        self.walk_for_balance(look);
         self.writing.retain(|_, at| at.0.saturating_add(WRITE_AGAIN.0) > ctx.now.mono.0);
     }
 
@@ -323,35 +325,77 @@ impl Repair {
         let now = ctx.now.mono;
         let turn = match verdict {
             Verdict::Hopeless(_) => return,
-            Verdict::Fine => match self.ships(pin, look, ctx) {
-                Some(ships) => Turn { at: now, kind: Kind::Move, staying: BALANCE_LAST, ships: Some(ships) },
-                None => return,
-            },
+            Verdict::Fine => return self.consider(pin, look, ctx),
             Verdict::Replace { is_urgent, staying, .. } => {
                 let kind = if is_urgent { Kind::Heal } else { Kind::Move };
-                Turn { at: self.patience(pin, look, ctx), kind, staying, ships: None }
+                Turn { at: self.patience(pin, look, ctx), kind, staying }
             }
-            Verdict::Expired => Turn { at: self.patience(pin, look, ctx), kind: Kind::Heal, staying: BALANCE_LAST, ships: None },
+            Verdict::Expired => Turn { at: self.patience(pin, look, ctx), kind: Kind::Heal, staying: LAST },
             Verdict::Trim { .. } => {
                 let since = *self.surplus.entry(cid).or_insert(now);
                 let is_due = now.0.saturating_sub(since.0) >= look.options.repair.trim_after.0;
                 if !is_due || self.rank(&cid, look) != 0 {
                     return;
                 }
-                Turn { at: now, kind: Kind::Heal, staying: BALANCE_LAST, ships: None }
+                Turn { at: now, kind: Kind::Heal, staying: LAST }
             }
         };
         self.turns.insert(cid, turn);
     }
 
-    /// Who gets the own copy of a pin that is as it should be, when this peer has more than its share.
-    fn ships(&mut self, pin: &Pin, look: Look, ctx: &Context) -> Option<(PeerId, ByteCount)> {
+    /// Whether the own copy of a pin that is as it should be goes to a peer that has less than its share.
+    fn consider(&mut self, pin: &Pin, look: Look, ctx: &Context) {
         let me = look.options.me;
-        if !self.orders.is_active() || !pin.placement.contains(&me) || !is_whole(pin, look) {
-            return None;
+        // A unit of an add that is under way is not worth it.
+        let is_ending = pin.kind == PinKind::Shard && pin.options.expires.is_some();
+        let is_movable =
+            self.orders.is_choosing() && !is_ending && pin.placement.contains(&me) && !self.orders.has(&pin.cid) && is_whole(pin, look);
+        if let Some(size) = ctx.shared.own_size(&pin.cid).filter(|_| is_movable) {
+            self.orders.look_at(pin, size, &me);
         }
-        let size = ctx.shared.own_size(&pin.cid)?;
-        Some((self.orders.choose(pin, size, &me)?, size))
+    }
+
+    /// A peer answered an offer.
+    pub fn answered(&mut self, peer: &PeerId, shipment: u64, bytes: ByteCount, look: Look, ctx: &mut Context) {
+        self.orders.answered(peer, shipment, bytes, look, ctx);
+        self.walk_for_balance(look);
+    }
+
+    /// Writes what others agreed to take, copy by copy, until a limit is reached.
+    fn advance_shipments(&mut self, may_write: bool, look: Look, changes: &mut Vec<Change>, ctx: &mut Context) {
+        let (copies, writing) = (self.copies(), &self.writing);
+        self.orders.advance(copies, |cid| writing.contains_key(cid), look, ctx);
+        self.walk_for_balance(look);
+        if !may_write || self.orders.next_agreed().is_none() {
+            return;
+        }
+        let candidates = look.candidates();
+        let mut room = HAND_OVERS_MOST.saturating_sub(look.tracker.hand_overs());
+        while let Some((to, cid, size)) = self.orders.next_agreed() {
+            let pin = ctx.shared.pin(&cid).map(|(pin, _)| pin).filter(|_| self.turns.get(&cid).is_none());
+            let placement = pin.as_ref().and_then(|pin| shipped(pin, &to, size, &candidates, look));
+            let (Some(pin), Some(placement)) = (pin, placement) else {
+                self.orders.done(&to, false);
+                continue;
+            };
+            let is_full = room == 0 || changes.len() >= WRITE_MOST;
+            if is_full || !self.moves.take(size.get(), ctx.now) || !self.pins.take(1, ctx.now) {
+                self.orders.wait(ctx.now.after(THROTTLED));
+                return;
+            }
+            room -= 1;
+            self.orders.done(&to, true);
+            self.writing.insert(cid, ctx.now.mono);
+            changes.push(Change::Put(Box::new(Pin { placement, ..pin })));
+        }
+    }
+
+    /// Brings the next walk forward when it may find something for others to take.
+    fn walk_for_balance(&mut self, look: Look) {
+        if let (None, Some(at)) = (self.cursor, self.orders.walk_at()) {
+            let rested = self.ended.0.saturating_add(WALK_GAP.min(look.options.repair.walk_busy).0);
+            self.next = self.next.min(at.max(Millis(rested)));
+        }
     }
 
     /// When it is this peer's turn: who gives its copy up goes first, then by rank.
@@ -392,19 +436,15 @@ impl Repair {
         let size = ctx.shared.own_size(&cid).or_else(|| look.space.size(&cid)).filter(|size| *size > ByteCount::ZERO);
         let gives = look.is_leaving && pin.placement.contains(&look.options.me);
         let prefer = size.filter(|_| gives).and_then(|size| self.orders.drains_to(pin, size, look));
-        let (placement, lost, gained) = match (self.judge(pin, size, prefer, look), turn.ships) {
-            (Verdict::Expired, _) => {
+        let (placement, lost, gained) = match self.judge(pin, size, prefer, look) {
+            Verdict::Expired => {
                 self.writing.insert(cid, ctx.now.mono);
                 changes.push(Change::Remove(cid));
                 return true;
             }
-            (Verdict::Replace { placement, lost, gained, .. }, _) => (placement, lost, gained),
-            (Verdict::Trim { placement }, _) => (placement, Vec::new(), Vec::new()),
-            (Verdict::Fine, Some((to, size))) => match shipped(pin, &to, size, look) {
-                Some(placement) => (placement, Vec::new(), vec![to]),
-                None => return true,
-            },
-            (Verdict::Fine | Verdict::Hopeless(_), _) => return true,
+            Verdict::Replace { placement, lost, gained, .. } => (placement, lost, gained),
+            Verdict::Trim { placement } => (placement, Vec::new(), Vec::new()),
+            Verdict::Fine | Verdict::Hopeless(_) => return true,
         };
         let bytes = size.unwrap_or_else(|| look.tracker.mean_size()).get().saturating_mul(gained.len() as u64);
         let limit = if turn.kind == Kind::Heal { &mut self.heals } else { &mut self.moves };
@@ -445,12 +485,12 @@ impl Repair {
 }
 
 /// The placement once `to` has the own copy, if it may have it still.
-fn shipped(pin: &Pin, to: &PeerId, size: ByteCount, look: Look) -> Option<Vec<PeerId>> {
+fn shipped(pin: &Pin, to: &PeerId, size: ByteCount, candidates: &[Candidate], look: Look) -> Option<Vec<PeerId>> {
     let me = look.options.me;
-    let candidates = look.candidates();
     let taker = candidates.iter().find(|candidate| candidate.peer == *to)?;
     let rules = Rules { size: Some(size), ..Rules::copies(1, 1, 1) };
-    let is_right = pin.placement.contains(&me) && is_whole(pin, look) && placement::may_take(taker, &rules, pin, &me, &candidates);
+    let is_right = pin.placement.contains(&me) && is_whole(pin, look) && placement::may_take(taker, &rules, pin, &me, candidates);
+    let is_right = is_right && matches!(judge(pin, Some(size), None, look), Verdict::Fine);
     is_right.then(|| pin.placement.iter().filter(|peer| **peer != me).chain([to]).copied().collect())
 }
 

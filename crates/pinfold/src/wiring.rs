@@ -110,7 +110,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         // The machine does not hear Go peers: it would take every one for lost and replace its copies.
         repair: cluster::RepairLimits {
             is_on: settings.repair.0 && settings.trusted_peers.is_empty(),
-            balances: settings.rebalance.0,
+            balances: settings.rebalance.0 && settings.trusted_peers.is_empty(),
             bytes_per_minute: settings.repair.1.get().saturating_mul(60),
             move_bytes_per_minute: settings.rebalance.1.get().saturating_mul(60),
             ..cluster::RepairLimits::default()

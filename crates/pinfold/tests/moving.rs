@@ -201,3 +201,42 @@ fn a_new_empty_peer_is_given_its_share_when_asked_for() {
     let stopped = peers[1].json(&["rebalance", "--stop", "--json"]);
     assert_eq!(stopped["balancing"], "off");
 }
+
+/// Bytes of copies that each peer has, as the first one heard it, and whether nothing is on its way.
+fn spread(peers: &[Peer]) -> (Vec<u64>, bool) {
+    let loads: Vec<Value> = peers.iter().map(|peer| row(&peers[0], &peer.name)["load"].clone()).collect();
+    let all = |key: &str| loads.iter().map(|load| load[key].as_u64().unwrap_or_default()).collect::<Vec<_>>();
+    (all("placed"), all("moving").iter().all(|bytes| *bytes == 0))
+}
+
+#[test]
+fn by_default_a_new_empty_peer_gets_its_fair_share_and_then_nothing_moves_any_more() {
+    const PINS: u64 = 200;
+    let folder = tempfile::tempdir().expect("a folder");
+    let space = ["--space", "256MiB"];
+    let mut peers = vec![Peer::start(folder.path(), "one", &["up"], &space)];
+    for name in ["two", "three"] {
+        let invite = peers[0].invite();
+        peers.push(Peer::start(folder.path(), name, &["join", &invite], &space));
+    }
+    meet(&peers);
+    let roots = add_files(&peers[0], PINS);
+    let invite = peers[0].invite();
+    peers.push(Peer::start(folder.path(), "four", &["join", &invite], &space));
+    let share = PINS as usize * 2 / 4;
+    until("it has its share without being asked", LATER, || (held_by(&peers[0], &roots, "four") >= share - 5).then_some(()));
+    // Within 3% of its share, and one copy.
+    let fair = PINS * 2 * FILE as u64 / 4;
+    let settled = until("all have their share, and nothing is on its way", LATER, || {
+        let (placed, is_still) = spread(&peers);
+        let is_even = placed.iter().all(|placed| placed.abs_diff(fair) <= fair * 3 / 100 + FILE as u64);
+        (is_still && is_even).then_some(placed)
+    });
+    // Longer than between two walks while something is under way: all stays where it is.
+    let before = all_holders(&peers[0]);
+    assert!(before.values().all(|names| names.len() == 2), "each has its two copies");
+    std::thread::sleep(Duration::from_secs(45));
+    assert_eq!(all_holders(&peers[0]), before);
+    assert_eq!(spread(&peers).0, settled);
+    all_readable(&peers, &roots);
+}

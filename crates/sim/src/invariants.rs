@@ -13,7 +13,7 @@
 //! | 7 limits | *within-limits* |
 //! | 8 catching up | *catches-up*, *converged* |
 //!
-//! *healed*, *at-rest* and *same-seed-same-trace* hold the whole together. Each rule has planted bugs (`cluster::PlantedBug`,
+//! *takers-agree* looks after the even spread; *healed*, *at-rest* and *same-seed-same-trace* hold the whole together. Each rule has planted bugs (`cluster::PlantedBug`,
 //! `consensus::crdt::PlantedBug`) that its invariants must find; the tests of this crate see to it.
 
 use crate::queue::Time;
@@ -52,6 +52,8 @@ pub enum Invariant {
     SitesGetTime,
     /// The closest peer repairs, the next one later, and each writes the pin as it stands.
     RepairersTakeTurns,
+    /// For an even spread a copy moves only to who agreed to take it.
+    TakersAgree,
     /// A silent peer is shown as silent, with the age of its last word.
     StatusHasItsAge,
     /// With nothing in the way, missing history comes soon.
@@ -79,6 +81,7 @@ impl Invariant {
             Invariant::GraceIsWaited => "grace-is-waited",
             Invariant::SitesGetTime => "sites-get-time",
             Invariant::RepairersTakeTurns => "repairers-take-turns",
+            Invariant::TakersAgree => "takers-agree",
             Invariant::StatusHasItsAge => "status-has-its-age",
             Invariant::CatchesUp => "catches-up",
             Invariant::SameSeedSameTrace => "same-seed-same-trace",

@@ -68,7 +68,7 @@ fn run_one(settings: &Settings, twice: bool) -> bool {
     let outcome = run(settings);
     let Outcome { numbers, kept, trace, time, .. } = &outcome;
     let mut text = format!(
-        "seed {}: {} in {:.1} s ({} s virtual, {} events, {kept} kept, {} copies made, {} let go, {} repairs, {} crashes, {} lost by fate, trace {trace:016x})",
+        "seed {}: {} in {:.1} s ({} s virtual, {} events, {kept} kept, {} copies made, {} let go, {} repairs, {} of them for an even spread, at most {}.{}% off, {} crashes, {} lost by fate, trace {trace:016x})",
         settings.seed,
         match &outcome.violation {
             Some(_) => "RED",
@@ -81,6 +81,9 @@ fn run_one(settings: &Settings, twice: bool) -> bool {
         numbers.pinned,
         numbers.unpinned,
         numbers.repairs,
+        numbers.moves,
+        numbers.off_share / 10,
+        numbers.off_share % 10,
         numbers.crashes,
         numbers.excused,
     );

@@ -26,6 +26,10 @@ const FAULTS_BEGIN: Time = 20_000;
 const HEALING: Time = 210_000;
 /// People look at removals that were braked so late.
 const APPROVED_AFTER: Time = 60_000;
+/// An even spread may take so long on top.
+const EVENING: Time = 500_000;
+/// So long no copy has moved for it: then it has ended. Longer than until a peer counts what it let go as collected, and the next walk.
+const EVEN_FOR: Time = 250_000;
 /// So long nothing may happen at the end.
 const QUIET: Time = 130_000;
 /// A roomy disk, and a small one.
@@ -174,10 +178,19 @@ pub fn run(settings: &Settings) -> Outcome {
     }
     let healed = settings.faults_end() + settings.grace + HEALING;
     world.run_until(healed);
+    // Copies go on moving until all peers have their share.
+    let mut rested = healed;
+    let mut moves = 0;
+    while world.numbers.moves != moves && rested < healed + EVENING && world.violation.is_none() {
+        moves = world.numbers.moves;
+        rested += EVEN_FOR;
+        world.run_until(rested);
+    }
     if world.violation.is_none() {
         world.look_at_the_end();
         world.must_rest = world.numbers.histories_lost == 0;
-        world.run_until(healed + QUIET);
+        world.run_until(rested + QUIET);
+        world.measure_spread();
     }
     Outcome {
         violation: world.violation.clone(),

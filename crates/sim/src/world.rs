@@ -32,6 +32,10 @@ pub struct Numbers {
     pub events: u64,
     /// Writes by repair.
     pub repairs: u64,
+    /// Of them, copies moved for an even spread.
+    pub moves: u64,
+    /// The greatest distance of a roomy peer from its share at the end, in thousandths of it.
+    pub off_share: u64,
     /// Copies made.
     pub pinned: u64,
     /// Copies let go.

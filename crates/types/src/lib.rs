@@ -16,7 +16,7 @@ pub mod time;
 
 pub use crate::bytes::ByteCount;
 pub use crate::id::{BadPeerId, Owner, PeerId};
-pub use crate::message::{CopyState, HoldingReport, Load, PeerMessage, Refusal};
+pub use crate::message::{CopyState, HoldingReport, Load, Offer, PeerMessage, Refusal};
 pub use crate::pin::{BadReplicas, Depth, Pin, PinKind, PinOptions, Replicas};
 pub use crate::record::{RecordKey, RecordKind, SignedRecord};
 pub use crate::status::{Because, PinState};

@@ -50,6 +50,21 @@ pub struct Load {
     pub foreign: ByteCount,
 }
 
+/// What a peer that has too much would give another one, for an even spread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// Counts the giver's shipments; differs between its starts.
+    pub shipment: u64,
+    /// So much in all; of a shipment that was taken up, what is left of it. Zero: it has ended.
+    pub bytes: ByteCount,
+    /// The smallest copy of it: less is of no use.
+    pub least: ByteCount,
+    /// What the giver has itself, after everything that it gives to others.
+    pub placed: ByteCount,
+    /// How much it could have.
+    pub capacity: ByteCount,
+}
+
 /// One message between Pinfold peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerMessage {
@@ -109,6 +124,15 @@ pub enum PeerMessage {
         lease: u64,
         /// What it brought is pinned, and the receiver has confirmed it: the pin alone keeps it from now on.
         is_kept: bool,
+    },
+    /// "I would give you so much." Repeated while it is under way.
+    Offer(Offer),
+    /// Answer to `Offer`: "I keep a place for so much of it."
+    Take {
+        /// The giver's number.
+        shipment: u64,
+        /// Zero: nothing.
+        bytes: ByteCount,
     },
     /// Records, newest known values; answered with newer ones if the receiver has them.
     Records(Vec<SignedRecord>),

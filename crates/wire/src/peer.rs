@@ -9,7 +9,7 @@ mod because;
 use crate::cids::cid_from_bytes;
 use crate::msgpack::{MsgpackError, Reader, Writer};
 use crate::record::{RecordDecodeError, decode_record, encode_record};
-use types::{ByteCount, Cid, CopyState, HoldingReport, Load, PeerMessage, PinState, Refusal, SignedRecord, UnixMillis};
+use types::{ByteCount, Cid, CopyState, HoldingReport, Load, Offer, PeerMessage, PinState, Refusal, SignedRecord, UnixMillis};
 
 /// The longest message.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -36,6 +36,8 @@ const RELEASE: u64 = 7;
 const RECORDS: u64 = 8;
 const LEAVING: u64 = 9;
 const DELTA: u64 = 10;
+const OFFER: u64 = 11;
+const TAKE: u64 = 12;
 
 /// Why bytes are no message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,6 +124,18 @@ pub fn encode(message: &PeerMessage) -> Vec<u8> {
             out.uint(*lease);
             out.bool(*is_kept);
         }
+        PeerMessage::Offer(Offer { shipment, bytes, least, placed, capacity }) => {
+            head(&mut out, OFFER, 5);
+            out.uint(*shipment);
+            for amount in [bytes, least, placed, capacity] {
+                out.uint(amount.0);
+            }
+        }
+        PeerMessage::Take { shipment, bytes } => {
+            head(&mut out, TAKE, 2);
+            out.uint(*shipment);
+            out.uint(bytes.0);
+        }
         PeerMessage::Records(records) => {
             head(&mut out, RECORDS, 1);
             put_records(&mut out, records);
@@ -156,8 +170,9 @@ pub fn decode(bytes: &[u8]) -> Decoded<Option<PeerMessage>> {
 fn fields_of(kind: u64) -> Option<usize> {
     match kind {
         HELLO => Some(11),
+        OFFER => Some(5),
         HOLDINGS => Some(4),
-        ASK_HOLDINGS | RESERVE | RESERVED | RELEASE => Some(2),
+        ASK_HOLDINGS | RESERVE | RESERVED | RELEASE | TAKE => Some(2),
         ASK_COPIES | RECORDS | DELTA => Some(1),
         LEAVING => Some(0),
         _ => None,
@@ -194,6 +209,12 @@ fn read_message(kind: u64, reader: &mut Reader<'_>) -> Decoded<PeerMessage> {
             reader.list(RECORDS_MAX, |reader| Ok::<_, PeerDecodeError>(decode_record(reader.bytes()?)?))?.unwrap_or_default(),
         ),
         DELTA => PeerMessage::Delta(reader.bytes()?.to_vec()),
+        OFFER => {
+            let shipment = reader.uint()?;
+            let mut bytes = || Ok::<_, PeerDecodeError>(ByteCount(reader.uint()?));
+            PeerMessage::Offer(Offer { shipment, bytes: bytes()?, least: bytes()?, placed: bytes()?, capacity: bytes()? })
+        }
+        TAKE => PeerMessage::Take { shipment: reader.uint()?, bytes: ByteCount(reader.uint()?) },
         _ => PeerMessage::Leaving,
     })
 }

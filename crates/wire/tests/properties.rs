@@ -152,6 +152,11 @@ fn a_message() -> impl Strategy<Value = PeerMessage> {
         any::<[u64; 2]>().prop_map(|[lease, bytes]| PeerMessage::Reserve { lease, bytes: ByteCount(bytes) }),
         (any::<u64>(), option::of(refusal)).prop_map(|(lease, refused)| PeerMessage::Reserved { lease, refused }),
         any::<(u64, bool)>().prop_map(|(lease, is_kept)| PeerMessage::Release { lease, is_kept }),
+        any::<(u64, [u64; 4])>().prop_map(|(shipment, [bytes, least, placed, capacity])| {
+            let [bytes, least, placed, capacity] = [bytes, least, placed, capacity].map(ByteCount);
+            PeerMessage::Offer(Offer { shipment, bytes, least, placed, capacity })
+        }),
+        any::<[u64; 2]>().prop_map(|[shipment, bytes]| PeerMessage::Take { shipment, bytes: ByteCount(bytes) }),
         vec(a_record(), 0..4).prop_map(PeerMessage::Records),
         Just(PeerMessage::Leaving),
     ]

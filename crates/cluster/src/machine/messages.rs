@@ -4,6 +4,7 @@ use super::Parts;
 use crate::Effect;
 use crate::context::Context;
 use crate::decisions::Duty;
+use crate::look::Look;
 use crate::options::PlantedBug;
 use crate::outbox::MESSAGE_MOST;
 use types::{Cid, CopyState, HoldingReport, PeerId, PeerMessage, PinState, Refusal, SignedRecord};
@@ -39,6 +40,15 @@ impl Parts {
                     ctx.effects.push(Effect::LaneEnded { peer, lease });
                 }
             }
+            PeerMessage::Offer(offer) => {
+                let copies = self.repair.copies();
+                let look = look!(self, ctx);
+                self.taking.offered(peer, &offer, copies, look, ctx);
+            }
+            PeerMessage::Take { shipment, bytes } => {
+                let look = look!(self, ctx);
+                self.repair.answered(&peer, shipment, bytes, look, ctx);
+            }
             PeerMessage::Records(records) => self.heard_records(peer, records, ctx),
             PeerMessage::Leaving => {
                 self.health.left(&peer);
@@ -50,12 +60,15 @@ impl Parts {
     fn heard_hello(&mut self, peer: &PeerId, message: &PeerMessage, ctx: &mut Context) {
         let was_known = self.health.of(peer).is_some_and(|standing| standing.facts.is_some());
         let was_draining = self.health.is_draining(peer);
+        let had_load = self.health.load(peer).is_some();
         if self.health.hello(peer, message, ctx.options, ctx.now) {
             self.space.release_all(peer);
             self.holdings.linked(peer, true, ctx.now);
             self.tracker.unconfirm(&[*peer]);
         }
-        if !was_known || was_draining != self.health.is_draining(peer) {
+        // With what it has it takes part in the spread.
+        let has_counted = !had_load && self.health.load(peer).is_some();
+        if !was_known || has_counted || was_draining != self.health.is_draining(peer) {
             self.repair.look_soon(ctx);
         }
         if !was_known {

@@ -4,7 +4,8 @@ use crate::testing::{Table, cid, hello, peer, pin_on};
 use crate::{Change, Command, Duty, Effect, Event, LinkState, Options, RepairLimits};
 use std::num::NonZeroU32;
 use types::{
-    ByteCount, Cid, HoldingReport, Load, Millis, PeerMessage, Pin, PinOptions, RecordKey, RecordKind, Replicas, SignedRecord, UnixMillis,
+    ByteCount, Cid, HoldingReport, Load, Millis, Offer, PeerId, PeerMessage, Pin, PinOptions, RecordKey, RecordKind, Replicas,
+    SignedRecord, UnixMillis,
 };
 
 const MIB: u64 = 1 << 20;
@@ -15,7 +16,12 @@ fn two() -> PinOptions {
 
 /// Peer 0 with three others that are up, have 100 MiB each and answered that all is well.
 fn four() -> Table {
-    let repair = RepairLimits { balances: false, ..RepairLimits::default() };
+    four_with(false)
+}
+
+/// The same; whether it balances by itself.
+fn four_with(balances: bool) -> Table {
+    let repair = RepairLimits { balances, ..RepairLimits::default() };
     let options = Options { members: (1..4).map(peer).collect(), repair, verify: |_| true, ..Options::new(peer(0), "zero", "test") };
     let mut table = Table::started(options);
     table.handle(Event::Space { limit: ByteCount(100 * MIB), used: ByteCount(0), upkeep: ByteCount(0) });
@@ -70,7 +76,9 @@ fn decide(table: &mut Table, author: u8, about: u8, version: u64, duty: Duty) {
 /// What it wrote since the last look.
 fn written(table: &mut Table) -> Vec<Pin> {
     let effects = std::mem::take(&mut table.effects);
-    let changes = effects.into_iter().filter_map(|effect| if let Effect::Submit(_, changes) = effect { Some(changes) } else { None });
+    let (writes, others): (Vec<Effect>, Vec<Effect>) = effects.into_iter().partition(|effect| matches!(effect, Effect::Submit(..)));
+    table.effects = others;
+    let changes = writes.into_iter().filter_map(|effect| if let Effect::Submit(_, changes) = effect { Some(changes) } else { None });
     changes.flatten().filter_map(|change| if let Change::Put(pin) = change { Some(*pin) } else { None }).collect()
 }
 
@@ -80,17 +88,7 @@ fn ten(table: &mut Table) -> Vec<Cid> {
     for cid in &cids {
         let version = table.wish(pin_on(*cid, &[peer(0), peer(1)], two()));
         table.shelf.sizes.insert(cid.to_bytes(), ByteCount(MIB));
-        let copy = types::CopyState {
-            cid: *cid,
-            version,
-            state: types::PinState::Pinned,
-            because: None,
-            next_try: None,
-            tries: 0,
-            since: UnixMillis(0),
-        };
-        let report = HoldingReport { incarnation: 1, complete: None, answer: 0, copies: vec![copy] };
-        table.handle(Event::Message(peer(1), PeerMessage::Holdings(report)));
+        holds(table, peer(1), *cid, version);
     }
     // A full round counts the sizes.
     pass_with(table, &[(1, 10), (2, 0), (3, 0)], 610);
@@ -144,15 +142,141 @@ fn who_has_too_much_gives_to_the_empty_and_stops() {
         signature: Vec::new(),
     };
     table.handle(Event::Message(peer(2), PeerMessage::Records(vec![balance])));
-    pass_with(&mut table, &[(1, 10), (2, 0), (3, 0)], 15);
+    pass_with(&mut table, &[(1, 10), (2, 0), (3, 0)], 12);
+    assert!(written(&mut table).is_empty(), "nobody has agreed yet");
+    let taken = take_all(&mut table);
+    assert!(taken.iter().all(|(to, _)| [2, 3].contains(to)) && !taken.is_empty(), "{taken:?}");
+    pass_with(&mut table, &[(1, 10), (2, 0), (3, 0)], 2);
     let moved = written(&mut table);
     assert!((4..=5).contains(&moved.len()), "{} moved", moved.len());
     assert!(moved.iter().all(|pin| pin.placement[0] == peer(1) && [peer(2), peer(3)].contains(&pin.placement[1])));
     for pin in moved {
-        table.wish(pin);
+        let version = table.wish(pin.clone());
+        holds(&mut table, pin.placement[1], pin.cid, version);
+        holds(&mut table, peer(1), pin.cid, version);
     }
-    pass_with(&mut table, &[(1, 5), (2, 5), (3, 5)], 120);
+    pass_with(&mut table, &[(1, 5), (2, 5), (3, 5)], 12);
+    let is_end = |effect: &&Effect| matches!(effect, Effect::Tell(_, PeerMessage::Offer(offer)) if offer.bytes == ByteCount(0));
+    assert_eq!(table.effects.iter().filter(is_end).count(), taken.len(), "every shipment was ended");
+    table.effects.clear();
+    pass_with(&mut table, &[(1, 5), (2, 5), (3, 5)], 700);
+    assert!(written(&mut table).is_empty() && offers(&table).is_empty());
+}
+
+/// Offers that it made since the last look.
+fn offers(table: &Table) -> Vec<(PeerId, Offer)> {
+    let offer = |effect: &Effect| match effect {
+        Effect::Tell(to, PeerMessage::Offer(offer)) if offer.bytes > ByteCount(0) => Some((*to, *offer)),
+        _ => None,
+    };
+    table.effects.iter().filter_map(offer).collect()
+}
+
+/// Everybody takes everything that was offered; who, and how many copies of a MiB.
+fn take_all(table: &mut Table) -> Vec<(u8, u64)> {
+    let offers = offers(table);
+    for (to, Offer { shipment, bytes, .. }) in &offers {
+        table.handle(Event::Message(*to, PeerMessage::Take { shipment: *shipment, bytes: *bytes }));
+    }
+    offers.iter().map(|(to, offer)| (to.ed25519().expect("a key")[0], offer.bytes.get() / MIB)).collect()
+}
+
+/// A peer says that it holds this.
+fn holds(table: &mut Table, other: PeerId, cid: Cid, version: u64) {
+    let copy =
+        types::CopyState { cid, version, state: types::PinState::Pinned, because: None, next_try: None, tries: 0, since: UnixMillis(0) };
+    let report = HoldingReport { incarnation: 1, complete: None, answer: 0, copies: vec![copy] };
+    table.handle(Event::Message(other, PeerMessage::Holdings(report)));
+}
+
+#[test]
+fn by_itself_it_gives_to_who_is_clearly_below_its_share_what_that_one_agrees_to_take() {
+    let mut table = four_with(true);
+    ten(&mut table);
+    let mut made = 0;
+    while made < 2 {
+        table.effects.clear();
+        pass_with(&mut table, &[(1, 10), (2, 0), (3, 0)], 1);
+        made += usize::from(!offers(&table).is_empty());
+        assert!(table.now.mono < Millis::minutes(30), "who does not answer is asked again");
+    }
+    let all: u64 = offers(&table).iter().map(|(_, offer)| offer.bytes.get()).sum();
+    let (to, offer) = offers(&table)[0];
+    assert_eq!(offer.placed.get() + all, 10 * MIB, "what stays is told with it");
     assert!(written(&mut table).is_empty());
+    // An answer to another shipment, one of a part, and one that comes too late.
+    for (number, bytes, expected) in [(offer.shipment + 100, 5, 0), (offer.shipment, 2, 2), (offer.shipment, 5, 0)] {
+        table.handle(Event::Message(to, PeerMessage::Take { shipment: number, bytes: ByteCount(bytes * MIB) }));
+        pass_with(&mut table, &[(1, 10), (2, 0), (3, 0)], 1);
+        assert_eq!(written(&mut table).len(), expected);
+    }
+}
+
+#[test]
+fn who_refuses_is_left_alone_for_longer_and_longer() {
+    let mut table = four_with(true);
+    ten(&mut table);
+    let mut asked = Vec::new();
+    for second in 0..3_600u64 {
+        for (to, Offer { shipment, .. }) in offers(&table) {
+            asked.push((to, second));
+            table.handle(Event::Message(to, PeerMessage::Take { shipment, bytes: ByteCount(0) }));
+        }
+        table.effects.clear();
+        pass_with(&mut table, &[(1, 10), (2, 0), (3, 0)], 1);
+    }
+    let of = |number: u8| asked.iter().filter(|(to, _)| *to == peer(number)).map(|(_, second)| *second).collect::<Vec<_>>();
+    assert!((3..=12).contains(&of(2).len()), "in an hour: {:?}", of(2));
+    assert!(of(2).windows(3).all(|times| times[2] - times[1] + 30 >= times[1] - times[0]), "{:?}", of(2));
+}
+
+#[test]
+fn two_givers_do_not_fill_the_same_place() {
+    let mut table = four();
+    // A walk counts copies; the own load is known after a round.
+    table.wish(pin_on(cid(1), &[peer(1), peer(2)], two()));
+    pass_with(&mut table, &[(1, 12), (2, 12), (3, 12)], 660);
+    let offer = |shipment: u64, mebibytes: u64| Offer {
+        shipment,
+        bytes: ByteCount(mebibytes * MIB),
+        least: ByteCount(MIB),
+        placed: ByteCount(9 * MIB),
+        capacity: ByteCount(100 * MIB),
+    };
+    let mut ask = |giver: u8, offer: Offer| {
+        table.effects.clear();
+        table.handle(Event::Message(peer(giver), PeerMessage::Offer(offer)));
+        let answer = |effect: &Effect| match effect {
+            Effect::Tell(to, PeerMessage::Take { shipment, bytes }) if (*to, *shipment) == (peer(giver), offer.shipment) => {
+                Some(bytes.get() / MIB)
+            }
+            _ => None,
+        };
+        table.effects.iter().find_map(answer)
+    };
+    // It has nothing, and its share of 36 MiB is 9.
+    assert_eq!(ask(1, offer(1, 3)), Some(3));
+    assert_eq!(ask(2, offer(1, 10)), Some(6), "what is on its way counts");
+    assert_eq!(ask(3, offer(1, 3)), Some(0));
+    assert_eq!(ask(2, offer(1, 10)), Some(6), "asked again, the answer is the same");
+    assert_eq!(ask(2, offer(1, 1)), Some(1), "most of it has come");
+    assert_eq!(ask(3, offer(2, 3)), Some(3));
+    assert_eq!(ask(3, offer(2, 0)), None);
+    assert_eq!(ask(1, offer(2, 9)), Some(8), "a new shipment takes the place of the one before");
+}
+
+#[test]
+fn who_is_cordoned_takes_nothing() {
+    let mut table = four();
+    table.wish(pin_on(cid(1), &[peer(1), peer(2)], two()));
+    pass_with(&mut table, &[(1, 12), (2, 12), (3, 12)], 660);
+    decide(&mut table, 2, 0, 1, Duty::Cordoned);
+    table.effects.clear();
+    let offer =
+        Offer { shipment: 1, bytes: ByteCount(MIB), least: ByteCount(MIB), placed: ByteCount(9 * MIB), capacity: ByteCount(100 * MIB) };
+    table.handle(Event::Message(peer(1), PeerMessage::Offer(offer)));
+    let answer = |effect: &Effect| matches!(effect, Effect::Tell(_, PeerMessage::Take { bytes, .. }) if *bytes == ByteCount(0));
+    assert!(table.effects.iter().any(answer));
 }
 
 #[test]

@@ -1,11 +1,21 @@
-//! Even spread by bytes: what each peer's share is, and what an over-full peer gives to whom.
+//! Even spread by bytes: what each peer's share is, what an over-full peer gives to whom, and what the other one takes of it.
 //!
 //! *Shares* come from water-filling: the same fill for all, no peer more than its room nor more than one copy of everything.
 //! *Movement* is the least there can be: only what a peer has above its share leaves it, and only peers below theirs get
-//! something. Each giver decides alone, about its own copies, whose sizes it knows: it sends its excess to the takers in
-//! proportion to what they lack, so all givers together fill each taker just up to its share.
+//! something. Each giver chooses alone, among its own copies, whose sizes it knows, and to whom: excesses and lacks are laid
+//! side by side ([`lanes`]), so that each pair has much to move and all givers together fill a taker just up to its share.
+//!
+//! *Rest.* Shares are computed from what peers last said, so two peers may see them differently, and two givers may find the
+//! same taker. What a giver plans is therefore an offer, and the taker decides ([`Taker::accepts`]) from what only the two know
+//! exactly: what the giver has once all it offered is gone, and what the taker has once all it took has come. Count copies
+//! on their way as if they had arrived. Then every shipment makes the sum over all peers of placed^2 / capacity smaller, by
+//! at least a certain part of what it moves ([`MARGIN`]), whatever else is under way and however wrong the shares are. The sum
+//! cannot fall for ever: where nothing else changes, moving ends. The shares only see to it that little is moved.
 
-use types::PeerId;
+use types::{Offer, PeerId};
+
+/// The giver must be fuller than the taker by so many thousandths, in the middle of what is moved: of a smaller gain nobody has anything.
+const MARGIN: f64 = 2.0;
 
 /// How a peer takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,15 +128,83 @@ pub fn is_uneven(shares: &[Share], targets: &[u64], tolerance: Tolerance) -> boo
 /// What `me` gives to whom: its excess (everything, when it drains), in proportion to what each taker lacks.
 pub fn shipments(me: &PeerId, shares: &[Share], targets: &[u64]) -> Vec<(PeerId, u64)> {
     let both = || shares.iter().zip(targets);
-    let excess = both().find(|(share, _)| share.peer == *me && share.role != Role::Fixed);
-    let excess = excess.map_or(0, |(share, target)| share.placed.saturating_sub(*target));
-    let lacks = |share: &Share, target: u64| if share.role == Role::Full { target.saturating_sub(share.placed) } else { 0 };
-    let lacking: u128 = both().map(|(share, target)| u128::from(lacks(share, *target))).sum();
+    let excess = both().find(|(share, _)| share.peer == *me).map_or(0, |(share, target)| excess(share, *target));
+    let lacking: u128 = both().map(|(share, target)| u128::from(lack(share, *target))).sum();
     if excess == 0 || lacking == 0 {
         return Vec::new();
     }
-    let part = |lack: u64| multiplied(u128::from(excess), u128::from(lack), lacking) as u64;
-    both().map(|(share, target)| (share.peer, part(lacks(share, *target)))).filter(|(_, bytes)| *bytes > 0).collect()
+    // Nobody gets more than it lacks, even where all together have more than has a place.
+    let part = |lack: u64| (multiplied(u128::from(excess), u128::from(lack), lacking) as u64).min(lack);
+    both().map(|(share, target)| (share.peer, part(lack(share, *target)))).filter(|(_, bytes)| *bytes > 0).collect()
+}
+
+/// What `me` gives to whom when all that have too much give: excesses and lacks in the order of the peers, side by side on a line.
+/// Everybody lays the same line, and each giver has few takers.
+pub fn lanes(me: &PeerId, shares: &[Share], targets: &[u64]) -> Vec<(PeerId, u64)> {
+    let mut line: Vec<(&Share, u64)> = shares.iter().zip(targets.iter().copied()).collect();
+    line.sort_by_key(|(share, _)| share.peer);
+    let before =
+        line.iter().take_while(|(share, _)| share.peer != *me).map(|(share, target)| u128::from(excess(share, *target))).sum::<u128>();
+    let own = line.iter().find(|(share, _)| share.peer == *me).map_or(0, |(share, target)| excess(share, *target));
+    let end = before + u128::from(own);
+    let mut at = 0u128;
+    let mut lanes = Vec::new();
+    for (share, target) in line {
+        let next = at + u128::from(lack(share, target));
+        let overlap = next.min(end).saturating_sub(at.max(before)) as u64;
+        if overlap > 0 {
+            lanes.push((share.peer, overlap));
+        }
+        at = next;
+    }
+    lanes
+}
+
+/// Bytes above its share that a peer gives.
+pub fn excess(share: &Share, target: u64) -> u64 {
+    if share.role == Role::Fixed { 0 } else { share.placed.saturating_sub(target) }
+}
+
+/// Bytes below its share that a peer takes.
+pub fn lack(share: &Share, target: u64) -> u64 {
+    if share.role == Role::Full { target.saturating_sub(share.placed) } else { 0 }
+}
+
+/// A peer that is offered something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taker {
+    /// What it has, with all that it took up already.
+    pub placed: u64,
+    /// What it could have.
+    pub capacity: u64,
+    /// What it lacks to its share, by its own view.
+    pub lack: u64,
+    /// Free there, without what it took up already.
+    pub room: u64,
+}
+
+impl Taker {
+    /// How much of an offer it takes: what it lacks, if that makes both more even; a single copy may pass its share by half.
+    pub fn accepts(&self, offer: &Offer) -> u64 {
+        let most = offer.bytes.get().min(self.room).min(self.evens(offer));
+        let least = offer.least.get().max(1);
+        if most.min(self.lack) >= least {
+            most.min(self.lack)
+        } else if least <= most && least / 2 < self.lack {
+            least
+        } else {
+            0
+        }
+    }
+
+    /// The most that can be moved so that the giver is fuller than the taker, by the margin, until the middle of it.
+    fn evens(&self, offer: &Offer) -> u64 {
+        let giver = offer.placed.get() as f64 + offer.bytes.get() as f64;
+        let (of_giver, of_taker) = (1.0 / (offer.capacity.get().max(1) as f64), (1.0 + MARGIN / 1000.0) / (self.capacity.max(1) as f64));
+        let difference = giver * of_giver - self.placed as f64 * of_taker;
+        // Twice the way to where both are filled alike; a float beyond u64 is cut by `as`.
+        (2.0 * difference / (of_giver + of_taker)).max(0.0) as u64
+    }
 }
 
 /// An order to give away, used up copy by copy.
@@ -178,6 +256,7 @@ impl Shipping {
 mod tests {
     use super::*;
     use crate::testing::peer;
+    use types::ByteCount;
 
     /// `capacity/placed`, with `d` behind it when it drains and `f` when it stays as it is.
     fn shares(text: &str) -> Vec<Share> {
@@ -233,6 +312,103 @@ mod tests {
         assert_eq!(targets, [30, 30, 30, 30]);
         assert_eq!((got[0], got[1]), (0, 0));
         assert!((19..=20).contains(&got[2]) && (29..=30).contains(&got[3]), "{got:?}");
+    }
+
+    /// What each peer gets when all that have too much give along their lanes; pairs that have one.
+    fn laid(text: &str) -> (Vec<u64>, usize) {
+        let shares = shares(text);
+        let targets = targets(&shares, 0, 1000);
+        let lanes: Vec<(PeerId, u64)> = shares.iter().flat_map(|share| lanes(&share.peer, &shares, &targets)).collect();
+        let got = |share: &Share| lanes.iter().filter(|(to, _)| *to == share.peer).map(|(_, bytes)| bytes).sum();
+        (shares.iter().map(got).collect(), lanes.len())
+    }
+
+    #[test]
+    fn lanes_fill_takers_just_up_to_their_shares_and_are_few() {
+        assert_eq!(laid("100/60 100/60 100/0 100/0"), (vec![0, 0, 30, 30], 2));
+        assert_eq!(laid("100/50 100/10 100/60 100/0"), (vec![0, 20, 0, 30], 2));
+        assert_eq!(laid("100/40 100/40 100/40 100/0"), (vec![0, 0, 0, 30], 3));
+        assert_eq!(laid("100/30 100/30"), (vec![0, 0], 0));
+        // More than has a place: nobody gets more than fits.
+        assert_eq!(laid("10/60 10/0"), (vec![0, 10], 1));
+    }
+
+    fn taker(placed: u64, capacity: u64, lack: u64) -> Taker {
+        Taker { placed, capacity, lack, room: u64::MAX }
+    }
+
+    /// `bytes`, the smallest copy of `least`, from one who has `placed` of 1000 afterwards.
+    fn offer(bytes: u64, least: u64, placed: u64) -> Offer {
+        let [bytes, least, placed, capacity] = [bytes, least, placed, 1000].map(ByteCount);
+        Offer { shipment: 1, bytes, least, placed, capacity }
+    }
+
+    #[test]
+    fn a_taker_takes_what_it_lacks_and_not_more_than_makes_both_even() {
+        assert_eq!(taker(100, 1000, 200).accepts(&offer(150, 10, 400)), 150);
+        assert_eq!(taker(100, 1000, 200).accepts(&offer(300, 10, 400)), 200);
+        // A single copy may pass the share by half.
+        assert_eq!(taker(100, 1000, 200).accepts(&offer(390, 390, 800)), 390);
+        assert_eq!(taker(100, 1000, 200).accepts(&offer(410, 410, 800)), 0);
+        assert_eq!(taker(100, 1000, 0).accepts(&offer(100, 1, 800)), 0);
+        // By a view of others that is wrong it lacks much; it is fuller than the giver nevertheless.
+        assert_eq!(taker(500, 1000, 400).accepts(&offer(100, 10, 400)), 0);
+        assert_eq!(taker(400, 1000, 400).accepts(&offer(100, 100, 400)), 0);
+        assert_eq!(Taker { room: 50, ..taker(100, 1000, 200) }.accepts(&offer(150, 10, 400)), 50);
+        // Of twice the room twice as much.
+        assert_eq!(taker(700, 2000, 400).accepts(&offer(100, 10, 400)), 100);
+        assert_eq!(taker(1100, 2000, 400).accepts(&offer(100, 10, 400)), 0);
+    }
+
+    #[test]
+    fn what_is_accepted_makes_all_more_even_however_wrong_the_views_are_and_ends() {
+        let mut state = 7u64;
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        let capacities = [1_000u64, 1_000, 2_000, 2_000, 4_000, 4_000];
+        // Copies by size; those on their way count as if they had come.
+        let mut held: Vec<Vec<u64>> = vec![Vec::new(); capacities.len()];
+        for _ in 0..300 {
+            held[random(3) as usize].push(1 + random(30));
+        }
+        let unevenness = |held: &[Vec<u64>]| -> f64 {
+            held.iter().zip(capacities).map(|(sizes, capacity)| (sizes.iter().sum::<u64>() as f64).powi(2) / capacity as f64).sum()
+        };
+        let mut last = 0;
+        for attempt in 0..60_000 {
+            let (from, to) = (random(6) as usize, random(6) as usize);
+            let count = (1 + random(4) as usize).min(held[from].len());
+            if from == to || count == 0 {
+                continue;
+            }
+            let sizes: Vec<u64> = held[from][..count].to_vec();
+            let (bytes, least) = (sizes.iter().sum::<u64>(), sizes.iter().min().copied().unwrap_or_default());
+            let [placed, capacity] = [held[from].iter().sum::<u64>() - bytes, capacities[from]].map(ByteCount);
+            let offer = Offer { shipment: 1, bytes: ByteCount(bytes), least: ByteCount(least), placed, capacity };
+            let taker = Taker { placed: held[to].iter().sum(), capacity: capacities[to], lack: random(500), room: u64::MAX };
+            let mut agreed = taker.accepts(&offer);
+            let (before, mut moved) = (unevenness(&held), false);
+            for size in sizes {
+                if size <= agreed {
+                    agreed -= size;
+                    let at = held[from].iter().position(|other| *other == size).expect("held");
+                    held[from].remove(at);
+                    held[to].push(size);
+                    moved = true;
+                    last = attempt;
+                }
+            }
+            let after = unevenness(&held);
+            assert!(!moved || after < before, "attempt {attempt}: {before} {after}");
+            let turn = count.min(held[from].len());
+            held[from].rotate_left(turn);
+        }
+        assert!(last < 30_000, "still moving at {last}");
+        let fill: Vec<u64> = held.iter().zip(capacities).map(|(sizes, capacity)| sizes.iter().sum::<u64>() * 1000 / capacity).collect();
+        let (least, most) = (fill.iter().min().expect("peers"), fill.iter().max().expect("peers"));
+        assert!(most - least <= 40, "{fill:?}");
     }
 
     #[test]

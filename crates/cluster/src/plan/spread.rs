@@ -96,7 +96,7 @@ impl World {
                 return;
             }
             for share in &shares {
-                let mut shipping = Shipping::new(balance::shipments(&share.peer, &shares, &targets), false);
+                let mut shipping = Shipping::new(balance::lanes(&share.peer, &shares, &targets), false);
                 for (_, size, holders) in self.items.iter_mut().filter(|(_, _, holders)| holders.contains(&share.peer)) {
                     if let Some(to) = shipping.take(*size, |to| !holders.contains(to)) {
                         holders.retain(|holder| *holder != share.peer);

@@ -3,7 +3,7 @@
 //! Bounded. When it is full, pins with fewer staying copies put those with more out, which the next walk finds again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use types::{ByteCount, Cid, Millis, Now, PeerId};
+use types::{Cid, Millis, Now};
 
 /// Pins that wait for this peer's turn.
 const MOST: usize = 10_000;
@@ -25,8 +25,6 @@ pub(super) struct Turn {
     pub kind: Kind,
     /// Copies that stay: fewest first.
     pub staying: u32,
-    /// Balancing: who gets the own copy, of this size.
-    pub ships: Option<(PeerId, ByteCount)>,
 }
 
 /// All that wait.
@@ -71,12 +69,6 @@ impl Turns {
         }
     }
 
-    /// Forgets what was to be shipped: it is chosen anew.
-    pub fn drop_shipments(&mut self) {
-        let shipped: Vec<Cid> = self.turns.iter().filter(|(_, turn)| turn.ships.is_some()).map(|(cid, _)| *cid).collect();
-        shipped.iter().for_each(|cid| self.remove(cid));
-    }
-
     pub fn clear(&mut self) {
         *self = Turns::default();
     }
@@ -110,7 +102,7 @@ mod tests {
     use types::UnixMillis;
 
     fn turn(at: u64, kind: Kind, staying: u32) -> Turn {
-        Turn { at: Millis(at), kind, staying, ships: None }
+        Turn { at: Millis(at), kind, staying }
     }
 
     fn at(millis: u64) -> Now {

@@ -70,6 +70,13 @@ fn answering_before_the_disk_has_it_is_found() {
     must_be_found(PlantedBug::AnswersEarly, Profile::Crash, Invariant::AcknowledgedIsKept);
 }
 
+// An even spread: what moves was agreed.
+
+#[test]
+fn moving_copies_to_who_did_not_agree_is_found() {
+    must_be_found(PlantedBug::IgnoresTakers, Profile::Calm, Invariant::TakersAgree);
+}
+
 // Rule 4: partitions move nothing at once.
 
 #[test]

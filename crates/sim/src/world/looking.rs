@@ -5,6 +5,7 @@ use crate::invariants::Invariant;
 use crate::queue::{Place, What};
 use crate::truth::Promise;
 use bytes::Bytes;
+use cluster::placement::balance::{self, Role, Share};
 use consensus::crdt::BlockId;
 use std::collections::{BTreeMap, BTreeSet};
 use store::{Area, Store};
@@ -14,6 +15,9 @@ use types::{Because, Cid, Pin, PinState};
 const LOOK_EVERY: u64 = 20_000;
 /// Of every so many pins, one is compared with what peers show of it.
 const SHOWN_SAMPLE: usize = 7;
+
+/// Of peers with more room than this one looks how even the spread is: on the others few copies have a place.
+const ROOMY: u64 = 1 << 30;
 
 impl World {
     /// What must hold at every moment.
@@ -82,6 +86,18 @@ impl World {
                 self.break_rule(Invariant::Converged, format!("peers {first} and {place} differ in {differing} rows"));
             }
         }
+    }
+
+    /// How far from its share the worst of the roomy peers is, as one of them sees it.
+    pub fn measure_spread(&mut self) {
+        let Some(first) = (0..self.peers.len()).find(|place| self.peers[*place].is_up()) else { return };
+        let Some(running) = &self.peers[first].running else { return };
+        let start = running.machine.plan_start(self.peers[first].clocks(self.now));
+        let (shares, moving) = cluster::plan::shares(&start.candidates, &start.loads);
+        let targets = balance::targets(&shares, moving, start.copies);
+        let is_roomy = |share: &(&Share, u64)| share.0.role == Role::Full && share.0.capacity > ROOMY;
+        let off = |(share, target): (&Share, u64)| share.placed.abs_diff(target).saturating_mul(1000).checked_div(target).unwrap_or(0);
+        self.numbers.off_share = shares.iter().zip(targets).filter(is_roomy).map(off).max().unwrap_or(0);
     }
 
     fn look_kept(&mut self, first: Place) {

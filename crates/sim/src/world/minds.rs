@@ -6,9 +6,10 @@ use crate::peer::Done;
 use crate::queue::{Packet, Place, Time, What};
 use cluster::{Answer, Change, Effect, Event, LinkState, Notice, SharedView, SubmitId};
 use consensus::{Write, crdt};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use store::{Area, Batch, Durability, Store};
-use types::{PeerId, PeerMessage};
+use types::{Cid, PeerId, PeerMessage};
 
 /// A question that waits for its asker's heads is dropped after so long.
 const DEFERRED_MOST: Time = 30_000;
@@ -57,9 +58,11 @@ impl World {
     }
 
     fn perform(&mut self, place: Place, effects: Vec<Effect>, is_command: bool) {
+        let lost = |effect: &Effect| if let Effect::Note(Notice::Repairing { cid, .. }) = effect { Some(*cid) } else { None };
+        let repaired: BTreeSet<Cid> = effects.iter().filter_map(lost).collect();
         for effect in effects {
             match effect {
-                Effect::Submit(id, changes) => self.submit(place, id, changes, is_command),
+                Effect::Submit(id, changes) => self.submit(place, id, changes, is_command, &repaired),
                 Effect::Node(op, node_op) => self.node_begins(place, op, node_op),
                 Effect::Cancel(op) => {
                     self.note(place, 3, None);
@@ -87,7 +90,7 @@ impl World {
         }
     }
 
-    fn submit(&mut self, place: Place, id: SubmitId, changes: Vec<Change>, is_command: bool) {
+    fn submit(&mut self, place: Place, id: SubmitId, changes: Vec<Change>, is_command: bool, repaired: &BTreeSet<Cid>) {
         for change in &changes {
             let cid = match change {
                 Change::Put(pin) => pin.cid,
@@ -95,7 +98,7 @@ impl World {
             };
             self.note(place, 1, Some(&cid));
             if !is_command {
-                self.repair_writes(place, change);
+                self.repair_writes(place, change, repaired);
             }
         }
         let writes = changes
@@ -111,11 +114,12 @@ impl World {
         self.tell_crdt(place, crdt::Event::Submit { ticket: id.0, writes });
     }
 
-    fn repair_writes(&mut self, place: Place, change: &Change) {
+    fn repair_writes(&mut self, place: Place, change: &Change, repaired: &BTreeSet<Cid>) {
         self.numbers.repairs += 1;
         if let Change::Put(pin) = change {
             self.say(|| format!("peer {place} re-places {} on {:?}", pin.cid, self.places_of(&pin.placement)));
             self.must_write_what_it_read(place, pin);
+            self.must_be_taken(place, pin, repaired);
         }
         if self.must_rest {
             self.break_rule(Invariant::AtRest, format!("peer {place} writes {change:?}"));

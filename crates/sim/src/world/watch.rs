@@ -58,6 +58,8 @@ struct Seen {
     words: Vec<Time>,
     /// Since when it misses history that it could have.
     behind: Option<Time>,
+    /// What others said that they take of a shipment, and how much of that was not moved yet.
+    taken: BTreeMap<PeerId, (u64, ByteCount)>,
 }
 
 impl Watch {
@@ -102,6 +104,12 @@ impl Watch {
         match message {
             PeerMessage::Reserve { lease, bytes } => drop(seen.asked.insert((from, *lease), *bytes)),
             PeerMessage::Release { lease, .. } => drop(seen.promised.remove(&(from, *lease))),
+            PeerMessage::Take { shipment, bytes } => {
+                let known = seen.taken.entry(from).or_default();
+                if *shipment > known.0 {
+                    *known = (*shipment, *bytes);
+                }
+            }
             PeerMessage::Hello { incarnation, .. } => {
                 let known = seen.lives.entry(from).or_insert(*incarnation);
                 if *incarnation > *known {
@@ -261,6 +269,30 @@ impl World {
         let is_same = read.is_some_and(|(pin, _)| Pin { placement: written.placement.clone(), ..pin.clone() } == *written);
         if !is_same {
             self.break_rule(Invariant::RepairersTakeTurns, format!("peer {place} writes {written:?} over {read:?}"));
+        }
+    }
+
+    /// A copy that its holder gives away although nothing is wrong with it goes to who agreed to take it. `repaired`: pins of which it said
+    /// that copies are lost.
+    pub(super) fn must_be_taken(&mut self, place: Place, written: &Pin, repaired: &BTreeSet<Cid>) {
+        let peer = &self.peers[place];
+        let Some((read, _)) = peer.running.as_ref().and_then(|running| running.view.get(&written.cid)) else { return };
+        let is_given = read.placement.contains(&peer.id) && !written.placement.contains(&peer.id);
+        let gained: Vec<PeerId> = written.placement.iter().filter(|other| !read.placement.contains(other)).copied().collect();
+        if !is_given || gained.is_empty() || self.watch.leaving.contains(&place) || repaired.contains(&written.cid) {
+            return;
+        }
+        self.numbers.moves += 1;
+        let size = ByteCount(self.truth.size(&written.cid));
+        for to in gained {
+            let (_, left) = self.watch.peers[place].taken.entry(to).or_default();
+            let was_left = *left;
+            *left = was_left - size;
+            if size > was_left {
+                let what =
+                    format!("peer {place} moves {} of {size} to {:?}, which takes {was_left} more", written.cid, self.places_of(&[to]));
+                self.break_rule(Invariant::TakersAgree, what);
+            }
         }
     }
 
