@@ -7,6 +7,8 @@
 //!
 //! A peer that was seen further from its share than the tolerance is *off* until it is there, or until nothing is found that
 //! would help. Only pairs of which one is off have shipments; what is within the tolerance is left alone until something else changes.
+//! (Were one peer that is off enough for all to ship their last bytes, a disk that has room for a few copies, and so never its exact
+//! share, would keep a whole cluster moving.)
 
 use crate::Effect;
 use crate::context::Context;
@@ -29,8 +31,8 @@ const OFFER_AGAIN: Millis = Millis::seconds(5);
 const ANSWER_WITHIN: Millis = Millis::seconds(12);
 /// Who takes nothing is asked again after so long, doubled each time.
 const REFUSED_FIRST: Millis = Millis::seconds(20);
-/// And no later than this.
-const REFUSED_LAST: Millis = Millis::minutes(10);
+/// And no later than this: a refusal may come of a view that was old, and what could still move is to move before all is quiet.
+const REFUSED_LAST: Millis = Millis::minutes(2);
 /// Refusals that bring the next walk forward; after these its usual time is soon enough.
 const REFUSALS_URGENT: u32 = 3;
 
