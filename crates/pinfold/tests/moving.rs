@@ -229,13 +229,17 @@ fn by_default_a_new_empty_peer_gets_its_fair_share_and_then_nothing_moves_any_mo
     until("it has its share without being asked", LATER, || (held_by(&peers[0], &roots, "four") >= share - 5).then_some(()));
     // Within 3% of its share, and one copy.
     let fair = PINS * 2 * FILE as u64 / 4;
-    let settled = until("all have their share, and nothing is on its way", LATER, || {
+    let (before, settled) = until("all have their share, and the last copy has moved", LATER, || {
+        let before = all_holders(&peers[0]);
         let (placed, is_still) = spread(&peers);
         let is_even = placed.iter().all(|placed| placed.abs_diff(fair) <= fair * 3 / 100 + FILE as u64);
-        (is_still && is_even).then_some(placed)
+        if !is_still || !is_even {
+            return None;
+        }
+        std::thread::sleep(Duration::from_secs(25));
+        (all_holders(&peers[0]) == before).then_some((before, placed))
     });
-    // Longer than between two walks while something is under way: all stays where it is.
-    let before = all_holders(&peers[0]);
+    // Longer than between two walks: all stays where it is.
     assert!(before.values().all(|names| names.len() == 2), "each has its two copies");
     std::thread::sleep(Duration::from_secs(45));
     assert_eq!(all_holders(&peers[0]), before);
