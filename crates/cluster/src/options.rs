@@ -53,7 +53,8 @@ pub struct RepairLimits {
     pub walk_quiet: Millis,
     /// How long a pin must have too many confirmed copies before one goes.
     pub trim_after: Millis,
-    /// Whether copies move by themselves to peers that hold less than their share.
+    /// Whether copies move by themselves to peers that hold less than their share. Off unless asked for: of 24 large seeds of the
+    /// simulator one (20) still moves a last copy some minutes after all others rest.
     pub balances: bool,
 }
 
@@ -68,7 +69,7 @@ impl Default for RepairLimits {
             walk_busy: Millis::seconds(30),
             walk_quiet: Millis::minutes(10),
             trim_after: Millis::minutes(10),
-            balances: true,
+            balances: false,
         }
     }
 }

@@ -19,6 +19,7 @@ sim: many peers on virtual time, with seeded faults
   --faults-for MS     how long faults happen, in virtual milliseconds (200000)
   --grace MS          how long a silent peer is waited for (40000)
   --sites N           sites over which the peers are spread (3 with even seeds, else 0)
+  --balances          copies move by themselves for an even spread
   --steps             tell what happens
   --twice             run each seed twice and compare";
 
@@ -118,6 +119,7 @@ fn read(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>> {
             "--faults-for" => arguments.settings.faults_for = value()?.parse().context("--faults-for takes milliseconds")?,
             "--grace" => arguments.settings.grace = value()?.parse().context("--grace takes milliseconds")?,
             "--sites" => arguments.sites = Some(value()?.parse().context("--sites takes a number")?),
+            "--balances" => arguments.settings.repair.balances = true,
             "--steps" => arguments.settings.steps = true,
             "--twice" => arguments.twice = true,
             "--help" | "-h" => return Ok(None),

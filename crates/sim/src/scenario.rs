@@ -116,7 +116,8 @@ impl Settings {
         let Settings { seed, peers, pins, profile, faults_for, grace, sites, .. } = self;
         let profile = profile.name();
         let what = format!("--seed {seed} --peers {peers} --pins {pins} --fault-profile {profile}");
-        format!("cargo run -p sim -- {what} --faults-for {faults_for} --grace {grace} --sites {sites} --steps")
+        let balances = if self.repair.balances { " --balances" } else { "" };
+        format!("cargo run -p sim -- {what} --faults-for {faults_for} --grace {grace} --sites {sites}{balances} --steps")
     }
 
     /// Options of a peer's machine.
@@ -181,7 +182,7 @@ pub fn run(settings: &Settings) -> Outcome {
     // Copies go on moving until all peers have their share.
     let mut rested = healed;
     let mut moves = 0;
-    while world.numbers.moves != moves && rested < healed + EVENING && world.violation.is_none() {
+    while settings.repair.balances && world.numbers.moves != moves && rested < healed + EVENING && world.violation.is_none() {
         moves = world.numbers.moves;
         rested += EVEN_FOR;
         world.run_until(rested);

@@ -1,6 +1,6 @@
 //! Bugs planted on purpose: each is found by the invariant of the rule that it breaks.
 
-use super::{must_be_well, must_be_whole, small, wanting, with_mass_removal};
+use super::{balancing, must_be_well, must_be_whole, small, wanting, with_mass_removal};
 use crate::invariants::Violation;
 use crate::world::World;
 use crate::world::doors::Wish;
@@ -74,7 +74,8 @@ fn answering_before_the_disk_has_it_is_found() {
 
 #[test]
 fn moving_copies_to_who_did_not_agree_is_found() {
-    must_be_found(PlantedBug::IgnoresTakers, Profile::Calm, Invariant::TakersAgree);
+    let seeds = (1..=12).map(|seed| balancing(Settings { profile: Profile::Calm, ..small(seed) }));
+    must_be_found_in(seeds, |settings| Settings { planted: Some(PlantedBug::IgnoresTakers), ..settings }, Invariant::TakersAgree);
 }
 
 // Rule 4: partitions move nothing at once.
