@@ -1,53 +1,14 @@
 """Two Pinfold peers, one of them over a real Kubo daemon; standard library only."""
-import base64, filecmp, hashlib, json, os, pathlib, shutil, signal, subprocess, sys, tempfile, time, urllib.request
+import filecmp, json, os, pathlib, shutil, signal, subprocess, time, urllib.request
+from judge import BEGUN, BIN, FOLDER, IPFS, expect, judge, passed, start, until
 
-BIN = os.environ["PINFOLD_BIN"]
-IPFS = pathlib.Path(os.environ["PINFOLD_PEERS"]) / "ipfs"
-FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pinfold-kubo-"))
-RUNNING = []
-BEGUN = time.time()
 PASSWORD = "a secret of the daemon"
 ENTRIES = int(os.environ.get("KUBO_ENTRIES", "50000"))
-
-
-def passed(what):
-    print(f"ok {time.time() - BEGUN:6.1f} s  {what}", flush=True)
-
-
-def expect(what, value):
-    if not value:
-        raise SystemExit(f"FAILED: {what}: {value!r}")
-    passed(what)
-    return value
-
-
-def until(what, check, limit=90):
-    """Waits until `check` gives something; a check that fails is tried again."""
-    end, last = time.time() + limit, None
-    while time.time() < end:
-        try:
-            last = check()
-            if last:
-                passed(what)
-                return last
-        except (OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
-            last = error
-        time.sleep(0.3)
-    detail = last.stderr if isinstance(last, subprocess.CalledProcessError) else last
-    raise SystemExit(f"FAILED: not within {limit} s: {what} (last: {detail!r})")
 
 
 def run(argv, env=None, **options):
     options = {"check": True, "capture_output": True, "text": True, "timeout": 120, **options}
     return subprocess.run([str(part) for part in argv], env={**os.environ, **(env or {})}, **options).stdout
-
-
-def start(name, argv, env=None, **options):
-    log = open(FOLDER / f"{name}.log", "ab")
-    options = {"stdout": log, "stderr": log, **options}
-    process = subprocess.Popen([str(part) for part in argv], stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}, **options)
-    RUNNING.append(process)
-    return process
 
 
 def stop(process, how=signal.SIGTERM):
@@ -234,14 +195,4 @@ def main():
     print(f"figure: {time.time() - BEGUN:.0f} s for all checks with a Kubo daemon as node")
 
 
-try:
-    main()
-except BaseException:
-    for log in sorted(FOLDER.glob("*.log")):
-        print(f"--- {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
-    raise
-finally:
-    for process in RUNNING:
-        if process.poll() is None:
-            process.kill()
-    shutil.rmtree(FOLDER, ignore_errors=True)
+judge(main)

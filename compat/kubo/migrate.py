@@ -1,30 +1,9 @@
 """A real Kubo's repository is taken over by `pinfold migrate-kubo`; standard library only."""
-import filecmp, hashlib, json, os, pathlib, shutil, subprocess, sys, tempfile, time, urllib.request
+import filecmp, hashlib, json, os, subprocess, time, urllib.request
+from judge import BEGUN, BIN, FOLDER, IPFS, expect, judge, start, until
 
-BIN = os.environ["PINFOLD_BIN"]
-IPFS = pathlib.Path(os.environ["PINFOLD_PEERS"]) / "ipfs"
-FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pinfold-migrate-kubo-"))
 REPO = FOLDER / "kubo"
 ENV = {**os.environ, "IPFS_PATH": str(REPO), "IPFS_TELEMETRY": "off"}
-RUNNING = []
-BEGUN = time.time()
-
-
-def expect(what, value):
-    if not value:
-        raise SystemExit(f"FAILED: {what}: {value!r}")
-    print(f"ok {time.time() - BEGUN:6.1f} s  {what}", flush=True)
-    return value
-
-
-def until(what, check, limit=60):
-    end = time.time() + limit
-    while time.time() < end:
-        found = check()
-        if found:
-            return expect(what, found)
-        time.sleep(0.2)
-    raise SystemExit(f"FAILED: not within {limit} s: {what}")
 
 
 def run(*argv, **options):
@@ -33,13 +12,6 @@ def run(*argv, **options):
 
 def ipfs(*arguments):
     return run(IPFS, *arguments).stdout.strip()
-
-
-def start(name, *argv, **options):
-    log = open(FOLDER / f"{name}.log", "ab")
-    process = subprocess.Popen([str(part) for part in argv], stdin=subprocess.DEVNULL, env=ENV, **{"stdout": log, "stderr": log, **options})
-    RUNNING.append(process)
-    return process
 
 
 def state_of(folder):
@@ -76,7 +48,7 @@ def main():
     ipfs("pin", "add", "--recursive=false", direct)
     names = {kind: ipfs("key", "gen", "--type", kind, f"a {kind} key") for kind in ["ed25519", "rsa", "secp256k1"]}
 
-    daemon = start("kubo", IPFS, "daemon")
+    daemon = start("kubo", [IPFS, "daemon"], ENV)
     until("the daemon is up", lambda: (REPO / "api").exists())
     refused = migrate(check=False)
     expect("a running daemon's repository is refused", refused.returncode == 1 and "in use by a running Kubo" in refused.stderr)
@@ -91,7 +63,7 @@ def main():
     expect("again: no block is read twice", again["blocks"]["copied"] == 0 and again["blocks"]["here_already"] == done["blocks"]["copied"])
 
     doors = ["--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy", "127.0.0.1:0", "--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0"]
-    peer = start("one", BIN, "up", "--dir", FOLDER / "one", *doors, "--json", stdout=subprocess.PIPE, text=True)
+    peer = start("one", [BIN, "up", "--dir", FOLDER / "one", *doors, "--json"], ENV, stdout=subprocess.PIPE, text=True)
     ready = json.loads(peer.stdout.readline())
     api, gateway = ready["api"], ready["gateway"]
     cli = lambda *arguments: run(BIN, *arguments, env={**ENV, "PINFOLD_API": api}).stdout
@@ -124,20 +96,4 @@ def main():
     print(f"figure: {time.time() - BEGUN:.0f} s for taking a Kubo repository over ({done['blocks']['copied']} blocks)")
 
 
-try:
-    main()
-except BaseException as error:
-    if isinstance(error, subprocess.CalledProcessError):
-        print(error.stderr, file=sys.stderr)
-    for log in sorted(FOLDER.glob("*.log")):
-        print(f"--- {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
-    raise
-finally:
-    for process in RUNNING:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-    shutil.rmtree(FOLDER, ignore_errors=True)
+judge(main)

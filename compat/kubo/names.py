@@ -1,19 +1,8 @@
 """Names of Kubo and ours judge each other: records, keys, gateways. A real Kubo daemon and one Pinfold peer; standard library only."""
-import json, os, pathlib, shutil, signal, subprocess, sys, tempfile, time, urllib.error, urllib.request
+import json, os, signal, subprocess, time, urllib.error, urllib.request
+from judge import BEGUN, BIN, FOLDER, IPFS, expect, judge, start, until
 
-BIN = os.environ["PINFOLD_BIN"]
-IPFS = pathlib.Path(os.environ["PINFOLD_PEERS"]) / "ipfs"
-FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pinfold-names-"))
 ENV = {**os.environ, "IPFS_PATH": str(FOLDER / "kubo"), "IPFS_TELEMETRY": "off"}
-RUNNING = []
-BEGUN = time.time()
-
-
-def expect(what, value):
-    if not value:
-        raise SystemExit(f"FAILED: {what}: {value!r}")
-    print(f"ok {time.time() - BEGUN:6.1f} s  {what}", flush=True)
-    return value
 
 
 def run(*argv, **options):
@@ -26,30 +15,13 @@ def ipfs(*arguments, **options):
     return run(IPFS, *arguments, **options).decode().strip()
 
 
-def start(name, *argv, **options):
-    log = open(FOLDER / f"{name}.log", "ab")
-    process = subprocess.Popen([str(part) for part in argv], stdin=subprocess.DEVNULL, env=ENV, **{"stdout": log, "stderr": log, **options})
-    RUNNING.append(process)
-    return process
-
-
-def until(what, check, limit=60):
-    end = time.time() + limit
-    while time.time() < end:
-        found = check()
-        if found:
-            return expect(what, found)
-        time.sleep(0.2)
-    raise SystemExit(f"FAILED: not within {limit} s: {what}")
-
-
 def kubo():
     """A daemon on loopback that knows nobody; `dhtserver` so that `routing get` and `put` work on its own store."""
     ipfs("init", "--profile=test")
     for key, value in {"Addresses.API": "/ip4/127.0.0.1/tcp/0", "Addresses.Gateway": [], "Addresses.Swarm": ["/ip4/127.0.0.1/tcp/0"], "Bootstrap": []}.items():
         ipfs("config", "--json", key, json.dumps(value))
     ipfs("config", "Routing.Type", "dhtserver")
-    daemon = start("kubo", IPFS, "daemon")
+    daemon = start("kubo", [IPFS, "daemon"], ENV)
     api = FOLDER / "kubo" / "api"
     until("the daemon is up", lambda: api.exists() and api.read_text().strip())
     return daemon
@@ -60,7 +32,7 @@ class Peer:
         doors = ["--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy", "127.0.0.1:0"]
         libp2p = ["--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0"]
         self.dir = FOLDER / name
-        self.process = start(name, BIN, "up", "--dir", self.dir, "--name", name, *doors, *libp2p, *flags, "--json", stdout=subprocess.PIPE)
+        self.process = start(name, [BIN, "up", "--dir", self.dir, "--name", name, *doors, *libp2p, *flags, "--json"], ENV, stdout=subprocess.PIPE)
         ready = json.loads(self.process.stdout.readline())
         self.api, self.gateway = ready["api"], ready["gateway"]
 
@@ -152,20 +124,4 @@ def main():
     print(f"figure: {time.time() - BEGUN:.0f} s for names of Kubo and ours")
 
 
-try:
-    main()
-except BaseException as error:
-    if isinstance(error, subprocess.CalledProcessError):
-        print(error.stderr.decode(errors="replace"), file=sys.stderr)
-    for log in sorted(FOLDER.glob("*.log")):
-        print(f"--- {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
-    raise
-finally:
-    for process in RUNNING:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-    shutil.rmtree(FOLDER, ignore_errors=True)
+judge(main)

@@ -2,9 +2,8 @@
 
 mod common;
 
-use common::{Peer, pinfold};
+use common::{Peer, files, pinfold};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Output;
 
@@ -31,18 +30,6 @@ fn go_folder(folder: &Path, consensus: &Value) -> String {
         .expect("written");
     std::fs::write(folder.join("cluster.lock"), "").expect("written");
     identity["id"].as_str().expect("an id").to_owned()
-}
-
-fn files(folder: &Path) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
-        if entry.path().is_dir() {
-            found.extend(files(&entry.path()));
-        } else {
-            found.insert(entry.path(), std::fs::read(entry.path()).expect("read"));
-        }
-    }
-    found
 }
 
 fn migrate(from: &Path, to: &Path, more: &[&str]) -> Output {

@@ -2,10 +2,9 @@
 
 mod common;
 
-use common::{Peer, http, noise, pinfold, until};
+use common::{Peer, files, http, noise, pinfold, until};
 use dag::car::{CarItem, CarReader};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
@@ -63,18 +62,6 @@ fn repository(folder: &Path, repo: &Path) -> (String, Vec<PathBuf>) {
     }
     assert!(files.len() > 5);
     (root, files)
-}
-
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
-        if entry.path().is_dir() {
-            found.extend(files(&entry.path()));
-        } else {
-            found.insert(entry.path(), std::fs::read(entry.path()).expect("read"));
-        }
-    }
-    found
 }
 
 fn migrate(repo: &Path, to: &Path, more: &[&str]) -> (Option<i32>, Value, String) {

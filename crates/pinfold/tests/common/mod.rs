@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -275,6 +276,19 @@ fn unchunk(mut body: &[u8]) -> Vec<u8> {
         body = &body[(end + 4 + length).min(body.len())..];
     }
     out
+}
+
+/// Every file below a folder with its content.
+pub fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+        if entry.path().is_dir() {
+            found.extend(files(&entry.path()));
+        } else {
+            found.insert(entry.path(), std::fs::read(entry.path()).expect("read"));
+        }
+    }
+    found
 }
 
 /// Bytes that do not repeat (xorshift64*).
