@@ -24,6 +24,8 @@ impl World {
     pub(super) fn look(&mut self) {
         self.at(self.now + LOOK_EVERY, What::Look);
         for place in 0..self.peers.len() {
+            // As the shell does every few seconds: what others use of the disk is known also where nothing else happens.
+            self.measure(place);
             let Some(running) = &self.peers[place].running else { continue };
             let now = self.peers[place].clocks(self.now);
             let is_waiting = |state| !matches!(state, PinState::Pinning | PinState::Unpinning | PinState::Pinned);
