@@ -279,7 +279,9 @@ async fn a_cancelled_want_is_not_answered_later() {
     stranger.wants(vec![Want::cancel(blocks[0].cid), Want::have(blocks[1].cid, 1)]).await;
     assert_eq!(stranger.hear().await.presences, [(blocks[1].cid, Presence::DontHave)]);
     node.hold(&blocks);
-    assert_eq!(stranger.hear().await.presences, [(blocks[1].cid, Presence::Have)]);
+    let reply = stranger.hear().await;
+    let wanted = message::Block::new(&blocks[1].cid, blocks[1].data.clone());
+    assert_eq!((reply.blocks, reply.presences), (vec![wanted], vec![]), "asking who has it takes no want for the block back");
 }
 
 #[tokio::test]
