@@ -50,7 +50,7 @@ impl Look<'_> {
                 None => (ByteCount::ZERO, ByteCount::ZERO),
             };
             let load = standing.facts.as_ref().and_then(|facts| facts.load);
-            Candidate {
+            let candidate = Candidate {
                 peer: *peer,
                 is_up: standing.phase == PeerHealth::Up && standing.facts.is_some(),
                 is_draining: standing.is_draining(),
@@ -59,11 +59,14 @@ impl Look<'_> {
                 free,
                 capacity: capacity(limit, load),
                 // What was promised is on its way there.
-                placed: load.map_or(limit - free, |load| load.placed + standing.promised),
+                placed: load.map(|load| load.placed).unwrap_or_default() + standing.promised,
                 domain: self.options.domain(peer).map(str::to_owned),
-            }
+            };
+            (candidate, load.is_some())
         });
-        std::iter::once(me).chain(others).collect()
+        let mut all: Vec<(Candidate, bool)> = std::iter::once((me, own.is_some())).chain(others).collect();
+        guess_unknown(&mut all);
+        all.into_iter().map(|(candidate, _)| candidate).collect()
     }
 
     /// For a peer that leaves: why each of the others takes nothing more, in words.
@@ -144,7 +147,56 @@ impl Look<'_> {
     }
 }
 
+/// Who has not said what it has passes for as full as the others are, but for no fuller than its disk: right after it joined or started it gets
+/// its part of what is added, neither all nor nothing of it.
+fn guess_unknown(candidates: &mut [(Candidate, bool)]) {
+    let known = candidates.iter().filter(|(_, is_known)| *is_known).map(|(candidate, _)| candidate);
+    let (placed, capacity) = known.fold((0u128, 0u128), |(placed, capacity), candidate| {
+        (placed + u128::from(candidate.placed.get()), capacity + u128::from(candidate.capacity.get()))
+    });
+    for (candidate, _) in candidates.iter_mut().filter(|(_, is_known)| !is_known) {
+        let part = (placed * u128::from(candidate.capacity.get())).checked_div(capacity).unwrap_or(0);
+        let guess = ByteCount(u64::try_from(part).unwrap_or(u64::MAX));
+        candidate.placed = (guess + candidate.placed).min(candidate.limit - candidate.free);
+    }
+}
+
 /// Room for the cluster's copies under a limit.
 fn capacity(limit: ByteCount, load: Option<Load>) -> ByteCount {
     limit - load.map(|load| load.foreign).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::peer;
+
+    /// Of 1000 bytes: what each has placed (none: it has not said so) and what its disk has.
+    fn placed(peers: &[(Option<u64>, u64)]) -> Vec<u64> {
+        let candidate = |(index, (placed, used)): (usize, &(Option<u64>, u64))| {
+            let candidate = Candidate {
+                peer: peer(index as u8),
+                is_up: true,
+                is_draining: false,
+                is_cordoned: false,
+                limit: ByteCount(1000),
+                free: ByteCount(1000 - used),
+                capacity: ByteCount(1000),
+                placed: ByteCount(placed.unwrap_or(0)),
+                domain: None,
+            };
+            (candidate, placed.is_some())
+        };
+        let mut all: Vec<(Candidate, bool)> = peers.iter().enumerate().map(candidate).collect();
+        guess_unknown(&mut all);
+        all.iter().map(|(candidate, _)| candidate.placed.get()).collect()
+    }
+
+    #[test]
+    fn who_has_not_said_what_it_has_is_as_full_as_the_others_but_no_fuller_than_its_disk() {
+        assert_eq!(placed(&[(Some(0), 0), (Some(0), 170), (None, 170)]), [0, 0, 0], "files of an empty store are no copies");
+        assert_eq!(placed(&[(Some(400), 500), (Some(600), 700), (None, 900)]), [400, 600, 500]);
+        assert_eq!(placed(&[(Some(400), 500), (Some(600), 700), (None, 30)]), [400, 600, 30]);
+        assert_eq!(placed(&[(None, 900), (None, 10)]), [0, 0], "nobody knows");
+    }
 }
