@@ -93,35 +93,39 @@ impl Membership {
         decisions::next_version(self.records.keys(), version, (kind, key))
     }
 
-    /// Takes a record; true when trust or a decision changed.
+    /// Takes a record of anybody; true when trust or a decision changed. What is refused is noted.
     pub fn take(&mut self, record: SignedRecord, options: &Options, effects: &mut Vec<Effect>) -> bool {
-        match self.check(&record, options) {
-            Ok(true) => {}
-            Ok(false) => return false,
-            Err(why) => {
-                effects.push(Effect::Note(Notice::RecordRefused { key: record.key, why }));
-                return false;
-            }
+        let key = record.key.clone();
+        self.try_take(record, options, effects).unwrap_or_else(|why| {
+            effects.push(Effect::Note(Notice::RecordRefused { key, why }));
+            false
+        })
+    }
+
+    /// The same; why it was refused goes to whoever asked.
+    pub fn try_take(&mut self, record: SignedRecord, options: &Options, effects: &mut Vec<Effect>) -> Result<bool, String> {
+        if !self.check(&record, options)? {
+            return Ok(false);
         }
         if !self.trusted.contains(&record.key.author) {
             self.wait(record);
-            return false;
+            return Ok(false);
         }
         let is_name = record.key.kind == RecordKind::Name;
         self.accept(record, effects);
         if is_name {
             // Says nothing about peers; judging all records anew for each name would cost by the square of their number.
-            return false;
+            return Ok(false);
         }
         let before = self.trusted.clone();
         self.trusted = self.judge();
         self.take_waiting(effects);
         let decided = std::mem::replace(&mut self.decisions, Decisions::of(self.records.values()));
         if self.trusted == before {
-            return decided != self.decisions;
+            return Ok(decided != self.decisions);
         }
         effects.push(Effect::Trusted(self.trusted.iter().copied().collect()));
-        true
+        Ok(true)
     }
 
     /// Everything, for a peer that was just connected.

@@ -84,10 +84,16 @@ impl Parts {
                 answer(request, Answer::Done, ctx);
             }
             Command::SetRecord { record } => {
-                if self.membership.take(record, ctx.options, ctx.effects) {
-                    self.members_changed(ctx);
-                }
-                answer(request, Answer::Done, ctx);
+                let said = match self.membership.try_take(record, ctx.options, ctx.effects) {
+                    Ok(has_changed) => {
+                        if has_changed {
+                            self.members_changed(ctx);
+                        }
+                        Answer::Done
+                    }
+                    Err(why) => Answer::Refused(Missing::NotWritten(why)),
+                };
+                answer(request, said, ctx);
             }
         }
     }

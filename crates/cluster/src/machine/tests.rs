@@ -8,7 +8,8 @@ use crate::{
 };
 use std::num::NonZeroU32;
 use types::{
-    Because, ByteCount, CopyState, Depth, HoldingReport, Millis, PeerMessage, Pin, PinKind, PinOptions, PinState, Replicas, UnixMillis,
+    Because, ByteCount, CopyState, Depth, HoldingReport, Millis, PeerMessage, Pin, PinKind, PinOptions, PinState, RecordKey, RecordKind,
+    Replicas, SignedRecord, UnixMillis,
 };
 
 fn options(members: u8) -> Options {
@@ -529,6 +530,21 @@ fn who_cannot_take_what_a_leaving_peer_holds_is_named() {
     }
     let said = format!("{:?}", answers(&table));
     assert!(said.contains("CannotLeave") && said.contains("is silent") && said.contains("has no room"), "{said}");
+}
+
+#[test]
+fn whoever_asks_for_a_record_that_is_refused_hears_why() {
+    let mut table = Table::started(options(2));
+    let record = SignedRecord {
+        key: RecordKey { kind: RecordKind::Duty, key: peer(1).as_bytes().to_vec(), author: peer(0) },
+        version: 1,
+        written: UnixMillis(0),
+        value: Some(b"in-use".to_vec()),
+        signature: Vec::new(),
+    };
+    table.command(9, Command::SetRecord { record });
+    let said = answers(&table);
+    assert!(matches!(&said[..], [Answer::Refused(Missing::NotWritten(why))] if why.contains("signature")), "{said:?}");
 }
 
 #[test]

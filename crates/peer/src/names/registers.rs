@@ -78,11 +78,11 @@ impl Registers for ClusterRegisters {
             Some(_) => {}
             None => return Err(CommandError::Stopping),
         }
-        // The machine refuses in a notice (too many names), and a failing disk is only logged: what is there counts.
+        // A failing disk is only logged: what is there counts.
         let kept = records::about(self.core.store.as_ref(), RecordKind::Name, name.as_bytes());
         match kept {
             Ok(kept) if kept.contains(&signed) => Ok(()),
-            Ok(_) => Err(CommandError::Failed("the record was not taken: `GET /health/alerts` says why".to_owned())),
+            Ok(_) => Err(CommandError::Failed("the disk did not take the record: the log says why".to_owned())),
             Err(error) => Err(CommandError::Failed(format!("reading the record back: {error}"))),
         }
     }
