@@ -1,9 +1,10 @@
-"""What the judges in this folder share: a folder of their own, processes that end with them, checks that say what passed."""
+"""What the judges with real Kubo and Go peers share: a folder of their own, processes that end with them, checks that say what passed."""
 import os, pathlib, shutil, subprocess, sys, tempfile, time
 
 BIN = os.environ["PINFOLD_BIN"]
-IPFS = pathlib.Path(os.environ["PINFOLD_PEERS"]) / "ipfs"
-FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pinfold-kubo-"))
+PEERS = pathlib.Path(os.environ["PINFOLD_PEERS"])
+IPFS = PEERS / "ipfs"
+FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pinfold-judge-"))
 RUNNING = []
 BEGUN = time.time()
 
@@ -40,6 +41,7 @@ def start(name, argv, env=None, **options):
     log = open(FOLDER / f"{name}.log", "ab")
     options = {"stdout": log, "stderr": log, **options}
     process = subprocess.Popen([str(part) for part in argv], stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}, **options)
+    process.name = name
     RUNNING.append(process)
     return process
 
@@ -55,11 +57,12 @@ def judge(main):
             print(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}", file=sys.stderr)
         raise
     finally:
-        for process in RUNNING:
+        for process in reversed(RUNNING):
             if process.poll() is None:
                 process.terminate()
-                try:
-                    process.wait(10)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+        for process in RUNNING:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
         shutil.rmtree(FOLDER, ignore_errors=True)

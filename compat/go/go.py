@@ -1,13 +1,9 @@
 """A Pinfold peer and Go ipfs-cluster peers (CRDT mode, a Kubo each) as one cluster on loopback; standard library only."""
-import json, os, pathlib, secrets, shutil, signal, socket, subprocess, sys, tempfile, time, urllib.error, urllib.request
+import json, os, pathlib, secrets, signal, socket, subprocess, time, urllib.error, urllib.request
+from judge import BEGUN, BIN, FOLDER, PEERS, RUNNING, expect, judge, passed, start, until
 
-BIN = os.environ["PINFOLD_BIN"]
-PEERS = pathlib.Path(os.environ["PINFOLD_PEERS"])
 CLUSTER = "judge"
 SECRET = secrets.token_hex(32)
-FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pinfold-go-"))
-RUNNING = []
-BEGUN = time.time()
 
 
 def free_ports(count):
@@ -20,54 +16,8 @@ def free_ports(count):
     return ports
 
 
-def until(what, check, limit=90):
-    """Waits until `check` gives something; a check that fails is tried again."""
-    end, last = time.time() + limit, None
-    while time.time() < end:
-        try:
-            last = check()
-            if last:
-                return last
-        except (OSError, KeyError, ValueError, subprocess.CalledProcessError) as error:
-            last = error
-        time.sleep(0.3)
-    detail = last.stderr if isinstance(last, subprocess.CalledProcessError) else last
-    raise SystemExit(f"FAILED: not within {limit} s: {what} (last: {detail!r})")
-
-
-def expect(what, value):
-    if not value:
-        raise SystemExit(f"FAILED: {what}: {value!r}")
-    passed(what)
-    return value
-
-
-def passed(what):
-    print(f"ok {time.time() - BEGUN:6.1f} s  {what}", flush=True)
-
-
-def start(name, argv, env=None, **options):
-    log = open(FOLDER / f"{name}.log", "ab")
-    options = {"stdout": log, "stderr": log, **options}
-    process = subprocess.Popen([str(part) for part in argv], stdin=subprocess.DEVNULL, env={**os.environ, **(env or {})}, **options)
-    process.name = name
-    RUNNING.append(process)
-    return process
-
-
 def run(argv, env=None):
     return subprocess.run([str(part) for part in argv], env={**os.environ, **(env or {})}, check=True, capture_output=True, text=True, timeout=120).stdout
-
-
-def stop_all():
-    for process in reversed(RUNNING):
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-    for process in RUNNING:
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
 
 
 def http(method, url):
@@ -345,16 +295,4 @@ def main():
     print(f"figure: {time.time() - BEGUN:.0f} s for all checks among Go peers")
 
 
-if __name__ == "__main__":
-    try:
-        main()
-    except BaseException as error:
-        if str(error) != "0":
-            print(f"logs are in {FOLDER}", file=sys.stderr)
-            for log in sorted(FOLDER.glob("*.log")):
-                tail = log.read_text(errors="replace").splitlines()[-15:]
-                print(f"--- {log.name}", *tail, sep="\n", file=sys.stderr)
-        raise
-    finally:
-        stop_all()
-    shutil.rmtree(FOLDER, ignore_errors=True)
+judge(main)

@@ -43,14 +43,19 @@ fn refused(peer: &Peer, arguments: &[&str], code: i32) -> String {
     said
 }
 
+/// Two peers that see each other.
+fn pair(folder: &Path) -> [Peer; 2] {
+    let one = Peer::up(folder, "one");
+    let two = Peer::join(folder, "two", &one.invite());
+    let peers = [one, two];
+    meet(&peers);
+    peers
+}
+
 #[test]
 fn what_one_peer_publishes_all_answer_for() {
     let folder = tempfile::tempdir().expect("a folder");
-    let one = Peer::up(folder.path(), "one");
-    let two = Peer::join(folder.path(), "two", &one.invite());
-    let peers = [one, two];
-    meet(&peers);
-    let [one, two] = peers;
+    let [one, two] = pair(folder.path());
 
     let name = text(&one.json(&["key", "gen", "site", "--json"]), "name");
     let keys = folder.path().join("one/keys");
@@ -113,11 +118,7 @@ fn what_one_peer_publishes_all_answer_for() {
 #[test]
 fn records_end_and_are_renewed_by_who_has_the_key() {
     let folder = tempfile::tempdir().expect("a folder");
-    let one = Peer::up(folder.path(), "one");
-    let two = Peer::join(folder.path(), "two", &one.invite());
-    let peers = [one, two];
-    meet(&peers);
-    let [one, two] = peers;
+    let [one, two] = pair(folder.path());
     let root = add(&one, folder.path(), "page", "content");
     let kept = text(&one.json(&["key", "gen", "kept", "--json"]), "name");
     let removed = text(&one.json(&["key", "gen", "removed", "--json"]), "name");
