@@ -23,7 +23,7 @@ mod wants;
 
 pub use session::{FetchError, Session};
 
-use crate::host::Host;
+use crate::host::{Host, Links};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use types::{Cid, PeerId};
 use wants::{Failure, Wants};
 
@@ -135,6 +135,9 @@ struct Engine {
 }
 
 struct State {
+    /// Who is connected, and whom the machines below know to be.
+    links: watch::Receiver<Links>,
+    known: Links,
     wants: Wants,
     waiters: HashMap<Cid, Vec<Waiter>>,
     served: Served,
@@ -158,7 +161,12 @@ impl Bitswap {
     pub fn start(host: Host, source: Arc<dyn BlockSource>, limits: BitswapLimits) -> Bitswap {
         let incoming = host.accept(&PROTOCOLS).expect("these are protocol names");
         let links = host.links();
+        let mut unseen = links.clone();
+        // Whoever is connected already must be learnt too.
+        unseen.mark_changed();
         let state = State {
+            links: unseen,
+            known: Links::new(),
             wants: Wants::new(limits),
             waiters: HashMap::new(),
             served: Served::new(limits.wants_per_peer),
@@ -228,10 +236,13 @@ impl Bitswap {
 }
 
 impl Engine {
-    /// Changes the state, then does what the machine of wants says.
+    /// Learns who came and went, changes the state, then does what the machine of wants says. Without the first, a fetch right after
+    /// a dial would find nobody to ask and fail.
     fn act<T>(self: &Arc<Self>, change: impl FnOnce(&mut State, Instant) -> T) -> T {
         let mut state = self.state.lock();
-        let result = change(&mut state, Instant::now());
+        let now = Instant::now();
+        state.learn_links(self.limits.reads_per_peer, now);
+        let result = change(&mut state, now);
         for (cid, failure) in state.wants.take_failures() {
             let error = match failure {
                 Failure::NotFound { asked } => FetchError::NotFound { asked },
@@ -247,6 +258,24 @@ impl Engine {
 }
 
 impl State {
+    /// A peer that left and came again between two looks has another number: what it owed must be asked again.
+    fn learn_links(&mut self, reads_per_peer: usize, now: Instant) {
+        if !self.links.has_changed().unwrap_or(false) {
+            return;
+        }
+        let connected = self.links.borrow_and_update().clone();
+        for peer in self.known.iter().filter(|(peer, number)| connected.get(*peer) != Some(*number)).map(|(peer, _)| peer) {
+            self.wants.disconnected(peer, now);
+            self.served.forget(peer);
+            self.readers.remove(peer);
+        }
+        for peer in connected.iter().filter(|(peer, number)| self.known.get(*peer) != Some(*number)).map(|(peer, _)| *peer) {
+            self.readers.insert(peer, Arc::new(Semaphore::new(reads_per_peer)));
+            self.wants.connected(peer, now);
+        }
+        self.known = connected;
+    }
+
     /// Gives everybody who waits for `cid` the result.
     fn answer(&mut self, cid: &Cid, result: &Result<Bytes, FetchError>) {
         for waiter in self.waiters.remove(cid).into_iter().flatten() {

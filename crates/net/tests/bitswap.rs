@@ -93,6 +93,20 @@ async fn two_thousand_blocks_come_from_a_named_peer() {
     wait_for("the sender counts it too", || nodes[1].bitswap.total().blocks_sent == 2000).await;
 }
 
+/// Whoever is connected when a fetch begins is asked, also in the very moment of the dial.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_right_after_a_dial_asks_the_peer_that_was_dialled() {
+    let holder = Node::start(options(1)).await;
+    let blocks = blocks(1, 100);
+    holder.hold(&blocks);
+    for number in 2..=40 {
+        let node = Node::start(options(number)).await;
+        node.host.connect(holder.host.id(), &holder.host.addresses()).await.unwrap();
+        let fetched = node.bitswap.session().fetch(blocks[0].cid).await;
+        assert_eq!(fetched.as_ref(), Ok(&blocks[0].data), "node {number}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_providers_share_and_no_block_comes_twice() {
     let nodes = nodes(3).await;

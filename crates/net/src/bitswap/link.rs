@@ -30,6 +30,9 @@ const WRITE: Duration = Duration::from_secs(60);
 /// Reading one message, from its length on: a full one on a slow line takes its time.
 const READ: Duration = Duration::from_secs(300);
 
+/// The news of a connection comes within so long after its first stream, also on a busy machine.
+const NEWS: Duration = Duration::from_secs(5);
+
 /// So many bytes of a message count as a sign of life.
 const PROGRESS: usize = 64 << 10;
 
@@ -49,11 +52,10 @@ pub(super) fn spawn(engine: &Arc<Engine>, incoming: Incoming, links: watch::Rece
 
 /// Tells the machines who is there and what time it is, until the host ends.
 async fn watch_over(engine: Arc<Engine>, mut links: watch::Receiver<Links>) {
-    let mut known = Links::new();
     loop {
-        let connected = links.borrow_and_update().clone();
-        compare_links(&engine, &known, &connected);
-        known = connected;
+        // The look at the links is part of every act.
+        links.mark_unchanged();
+        engine.act(|_, _| ());
         loop {
             let has_wants = {
                 let state = engine.state.lock();
@@ -68,23 +70,6 @@ async fn watch_over(engine: Arc<Engine>, mut links: watch::Receiver<Links>) {
                 () = engine.awake.notified(), if !has_wants => {}
             }
         }
-    }
-}
-
-/// A peer that left and came again between two looks has another number: what it owed must be asked again.
-fn compare_links(engine: &Arc<Engine>, known: &Links, connected: &Links) {
-    for peer in known.iter().filter(|(peer, number)| connected.get(*peer) != Some(*number)).map(|(peer, _)| peer) {
-        engine.act(|state, now| {
-            state.wants.disconnected(peer, now);
-            state.served.forget(peer);
-            state.readers.remove(peer);
-        });
-    }
-    for peer in connected.iter().filter(|(peer, number)| known.get(*peer) != Some(*number)).map(|(peer, _)| peer) {
-        engine.act(|state, now| {
-            state.readers.insert(*peer, Arc::new(Semaphore::new(engine.limits.reads_per_peer)));
-            state.wants.connected(*peer, now);
-        });
     }
 }
 
@@ -112,9 +97,16 @@ async fn accept(engine: Arc<Engine>, mut incoming: Incoming) {
 
 /// Reads the messages of one inbound stream.
 async fn read(engine: &Arc<Engine>, peer: PeerId, mut stream: Stream) -> Result<(), frame::FrameError> {
+    // Connections run in tasks of their own: their first streams may be ahead of the news that they exist, and what a peer that is not
+    // known to be there wants is not kept in mind.
+    let mut links = engine.host.links();
+    let is_news = links.wait_for(|links| links.contains_key(&peer));
+    if !matches!(tokio::time::timeout(NEWS, is_news).await, Ok(Ok(_))) {
+        return Ok(());
+    }
     while let Some(length) = frame::read_length(&mut stream, MESSAGE_BYTES_MAX).await? {
         let permits = engine.state.lock().readers.get(&peer).cloned();
-        // A peer just connected may be ahead of the news of its connection; its first messages count for themselves.
+        // A peer that has just left has none; its last messages count for themselves.
         let permits = permits.unwrap_or_else(|| Arc::new(Semaphore::new(1)));
         let Ok(_permit) = permits.acquire().await else { return Ok(()) };
         let arrived = |_| engine.state.lock().wants.heard(&peer, Instant::now());
@@ -132,7 +124,6 @@ async fn take_message(engine: &Arc<Engine>, peer: PeerId, mut message: Message) 
     if !message.blocks.is_empty() || !message.blocks_legacy.is_empty() {
         take_blocks(engine, peer, &mut message).await;
     }
-    let is_connected = engine.host.is_connected(&peer);
     engine.act(|state, now| {
         state.wants.is_capable(&peer);
         for (cid, presence) in &message.presences {
@@ -141,7 +132,8 @@ async fn take_message(engine: &Arc<Engine>, peer: PeerId, mut message: Message) 
                 Presence::DontHave => state.wants.dont_have(peer, cid, now),
             }
         }
-        // Who left meanwhile is not kept in mind: its leaving was told before.
+        // Who left meanwhile is not kept in mind.
+        let is_connected = state.known.contains_key(&peer);
         let has_list = !message.wants.is_empty() || message.is_full;
         if has_list && is_connected && state.served.take(peer, std::mem::take(&mut message.wants), message.is_full) {
             wake_sender(engine, state, peer);

@@ -457,9 +457,10 @@ impl Driver {
 
     fn connected(&mut self, peer: PeerId, address: String) {
         tracing::debug!(%peer, address, "connected");
-        self.board.peers.write().insert(peer, PeerInfo { address: address.clone(), ..PeerInfo::default() });
+        // Who sees the peer below must find its link too.
         self.arrivals += 1;
         self.board.links.send_modify(|links| _ = links.insert(peer, self.arrivals));
+        self.board.peers.write().insert(peer, PeerInfo { address: address.clone(), ..PeerInfo::default() });
         self.push(HostEvent::Connected(peer, address));
     }
 
