@@ -15,22 +15,12 @@ import urllib.parse
 import urllib.request
 
 import shapes
+from peer import BEGUN, Peer, content, expect, passed, remove
 
-PINFOLD = os.environ["PINFOLD_BIN"]
 HERE = pathlib.Path(__file__).resolve().parent
 FOLDER = pathlib.Path(sys.argv[2])
-BEGUN = time.time()
 # 50,000 take more than eight minutes on two busy cores: `NODE_ENTRIES=50000 compat/node/run`.
 ENTRIES = int(os.environ.get("NODE_ENTRIES", "10000"))
-
-
-def passed(what):
-    print(f"ok {time.time() - BEGUN:6.1f} s  {what}", flush=True)
-
-
-def expect(what, value):
-    if not value:
-        raise SystemExit(f"FAILED: {what}: {value!r}")
 
 
 def timed(what, action):
@@ -97,71 +87,6 @@ class Library:
     def stop(self):
         self.process.stdin.close()
         self.process.wait(60)
-
-
-class Peer:
-    def __init__(self):
-        self.log = open(FOLDER / "peer.log", "ab")
-        doors = ["--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy", "127.0.0.1:0"]
-        libp2p = ["--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0"]
-        argv = [PINFOLD, "up", "--dir", FOLDER / "peer", "--name", "peer", "--json", "--until-stdin-closes", *doors, *libp2p]
-        self.process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True)
-        line = self.process.stdout.readline()
-        expect(f"the peer starts: {(FOLDER / 'peer.log').read_text()[-2000:]}", line)
-        ready = json.loads(line)
-        self.api, self.swarm, self.node = ready["api"], ready["swarm"], ready["node"]
-
-    def cli(self, *arguments):
-        done = subprocess.run([PINFOLD, *arguments, "--api", self.api], capture_output=True, text=True, timeout=240)
-        expect(f"pinfold {' '.join(map(str, arguments))}: {done.stderr}", done.returncode == 0)
-        return done.stdout.strip()
-
-    def add(self, path, *flags):
-        return self.cli("add", path, "-q", *flags)
-
-    def add_with(self, data, **options):
-        """The REST door, with options that the command has not."""
-        boundary = "a-border-that-is-not-in-the-data"
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="data"\r\nContent-Type: application/octet-stream\r\n\r\n'
-        body = head.encode() + data + f"\r\n--{boundary}--\r\n".encode()
-        url = f"{self.api}/add?{urllib.parse.urlencode(options)}"
-        request = urllib.request.Request(url, body, {"content-type": f"multipart/form-data; boundary={boundary}"})
-        try:
-            lines = urllib.request.urlopen(request, timeout=60).read().decode().splitlines()
-        except urllib.error.HTTPError as error:
-            raise SystemExit(f"FAILED: the peer adds with {options}: {error.read().decode()}")
-        return json.loads(lines[-1])["cid"]
-
-    def stop(self):
-        self.process.stdin.close()
-        self.process.wait(60)
-
-
-def content(path):
-    """What is at a path and below it, as one value: kinds, names, bytes."""
-    digest = hashlib.sha256()
-
-    def take(at, name):
-        if os.path.islink(at):
-            what = [b"link", os.readlink(at)]
-        elif os.path.isdir(at):
-            below = sorted(os.listdir(at))
-            what = [b"folder", b"%d" % len(below)]
-        else:
-            with open(at, "rb") as source:
-                what = [b"file", hashlib.file_digest(source, "sha256").digest() if hasattr(hashlib, "file_digest") else hashlib.sha256(source.read()).digest()]
-        for part in [name, *what]:
-            digest.update(b"%d:" % len(part) + part)
-        if what[0] == b"folder":
-            for entry in below:
-                take(os.path.join(at, entry), entry)
-
-    take(os.fsencode(path), b"")
-    return digest.hexdigest()
-
-
-def remove(path):
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def equal_cids(library, peer):
@@ -297,7 +222,7 @@ def main():
     print("note: node: known difference: the library's pin of 5,000 entries and more stands still now and then, from one of its own kind as from the peer; they are read instead", flush=True)
     print(f"note: node: the largest folder here has {ENTRIES:,} entries (NODE_ENTRIES=50000 for the full size)", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended from outside"))
-    library, peer = Library(sys.argv[1], "ed25519"), Peer()
+    library, peer = Library(sys.argv[1], "ed25519"), Peer(FOLDER)
     try:
         expect("the library listens on loopback alone", all(address.startswith("/ip4/127.0.0.1/") for address in library.addresses))
         known = timed("all shapes", lambda: equal_cids(library, peer))

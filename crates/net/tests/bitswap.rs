@@ -282,6 +282,22 @@ async fn answers_are_those_of_kubo() {
     assert_eq!(reply.blocks, [message::Block::new(&absent.cid, absent.data.clone())], "small, so it comes itself");
 }
 
+/// Helia ends the stream of replies when nothing came for 10 s.
+#[tokio::test]
+async fn a_reply_comes_on_another_stream_when_the_peer_has_ended_the_first() {
+    let node = Node::start(options(1)).await;
+    let blocks = blocks(2, 5000);
+    node.hold(&blocks);
+    let mut stranger = Stranger::of(&node).await;
+    for block in &blocks {
+        stranger.wants(vec![Want::block(block.cid, 1)]).await;
+        assert_eq!(stranger.hear().await.blocks, [message::Block::new(&block.cid, block.data.clone())]);
+        stranger.replies = None;
+        // Until the end of the stream is over there.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_cancelled_want_is_not_answered_later() {
     let node = Node::start(options(1)).await;

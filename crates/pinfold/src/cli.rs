@@ -384,12 +384,16 @@ pub struct AddArgs {
     /// What the input is: files to be made into blocks, or a CAR, whose blocks are made already (one root, complete).
     #[arg(long, value_enum, default_value_t = InputFormat::Files)]
     pub format: InputFormat,
-    /// CID version, 0 or 1.
-    #[arg(long, default_value_t = 1)]
-    pub cid_version: u8,
-    /// Chunker, as Kubo names it.
-    #[arg(long, default_value = "size-262144")]
-    pub chunker: String,
+    /// All import options at once, so that the CIDs are those of others: unixfs-v0-2015 (Kubo's old defaults) or unixfs-v1-2025 (the common
+    /// defaults of today's implementations, IPIP-499).
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// CID version, 0 or 1 (default: 1, or the profile's).
+    #[arg(long)]
+    pub cid_version: Option<u8>,
+    /// Chunker, as Kubo names it (default: size-262144, or the profile's).
+    #[arg(long)]
+    pub chunker: Option<String>,
     /// Put everything into one folder around it.
     #[arg(short, long)]
     pub wrap: bool,

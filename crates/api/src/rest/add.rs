@@ -1,13 +1,15 @@
 //! `POST /add`: a multipart stream in, blocks to the holders, lines out.
 //!
 //! Nothing is whole in memory: parts arrive in pieces, files are cut and hashed as they come, blocks leave in batches, and the
-//! slowest holder sets the pace. [`files`] makes DAGs of files and folders, [`car`] takes one that is made already, [`lines`] is
+//! slowest holder sets the pace. [`files`] makes DAGs of files and folders as [`importing`] says, [`car`] takes one that is made already, [`lines`] is
 //! what the client reads meanwhile.
 
 mod car;
 mod files;
+mod importing;
 mod lines;
 
+use self::importing::{Import, import_options};
 use self::lines::Lines;
 pub(crate) use self::lines::Shape;
 use super::options::{self, AddOptions};
@@ -16,8 +18,7 @@ use super::{Answer, Failure, json, wall};
 use crate::message::{Body, Request};
 use crate::multipart::{MultipartError, PartHead, Parts, Piece};
 use async_trait::async_trait;
-use dag::import::{FileOptions, Layout};
-use dag::{Block, HashFn};
+use dag::Block;
 use futures::{StreamExt, stream};
 use hyper::header::{self, HeaderValue};
 use ipfs::adding::{Adder, BlockSink, SinkError};
@@ -25,7 +26,7 @@ use peer::{AddSession, Cluster, CommandError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use types::{ByteCount, Cid, PeerId};
-use wire::rest::query::{AddFormat, AddLayout, AddParams, Query};
+use wire::rest::query::{AddFormat, Query};
 
 /// How long `wait=` waits for holders.
 const WAIT_LIMIT: Duration = Duration::from_secs(600);
@@ -33,7 +34,7 @@ const WAIT_LIMIT: Duration = Duration::from_secs(600);
 /// Answers an add; `query` has the cluster's names.
 pub(crate) async fn answer(cluster: &Arc<dyn Cluster>, query: &Query, request: Request, shape: Shape) -> Answer {
     let options = options::add(query, wall())?;
-    let import = import_options(&options.params)?;
+    let import = import_options(query, &options.params)?;
     if options.params.format == AddFormat::Car && options.params.wrap {
         return Err(Failure::bad("cannot wrap a CAR file upload"));
     }
@@ -79,24 +80,6 @@ async fn array_answer(adding: Adding, first: PartHead) -> Answer {
     Ok(response)
 }
 
-fn import_options(options: &AddParams) -> Result<FileOptions, Failure> {
-    let cid_version = match options.cid_version {
-        0 => cid::Version::V0,
-        1 => cid::Version::V1,
-        other => return Err(Failure::bad(format!("bad CID Version: unknown CID version: {other}"))),
-    };
-    let import = FileOptions {
-        cid_version,
-        hash: HashFn::from_name(&options.hash).map_err(|error| Failure::bad(error.to_string()))?,
-        raw_leaves: options.raw_leaves,
-        chunker: options.chunker.parse().map_err(|error: dag::chunk::ChunkerError| Failure::bad(error.to_string()))?,
-        layout: if options.layout == AddLayout::Trickle { Layout::Trickle } else { Layout::Balanced },
-        ..FileOptions::default()
-    };
-    import.check().map_err(|error| Failure::bad(error.to_string()))?;
-    Ok(import)
-}
-
 /// Why an add ended without a pin. Clients see the text.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AddError {
@@ -133,7 +116,7 @@ impl From<ipfs::adding::AddError> for AddError {
 struct Adding {
     cluster: Arc<dyn Cluster>,
     options: AddOptions,
-    import: FileOptions,
+    import: Import,
     parts: Parts,
     session: Box<dyn AddSession>,
     lines: Lines,

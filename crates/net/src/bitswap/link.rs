@@ -21,8 +21,8 @@ use wire::bitswap::{Block, MESSAGE_BYTES_MAX, Message, Presence, WantKind};
 /// How often wants are looked over while there are any.
 const TICK: Duration = Duration::from_millis(250);
 
-/// A writer or sender without work ends after this, and its stream with it.
-const IDLE: Duration = Duration::from_secs(30);
+/// A writer or sender without work ends after this, and its stream with it. Helia resets a stream on which nothing came for 10 s.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Writing one message to a peer takes longer only when the peer does not read.
 const WRITE: Duration = Duration::from_secs(60);
@@ -246,12 +246,16 @@ enum WriteError {
     Io(#[from] io::Error),
 }
 
-/// Writes one message, on the open stream or a new one.
+/// Writes one message, on the open stream or a new one. A stream that the peer has ended is replaced once, as boxo does; a message that
+/// was lost on it would never be asked for again.
 async fn write(engine: &Engine, peer: PeerId, stream: &mut Option<Stream>, message: &Bytes) -> Result<(), WriteError> {
-    if stream.is_none() {
-        *stream = Some(engine.host.open(peer, &PROTOCOLS).await?.0);
+    if let Some(open) = stream {
+        match write_to(open, message).await {
+            Err(WriteError::Io(error)) => tracing::debug!(%peer, %error, "a bitswap stream has ended, opening another"),
+            other => return other,
+        }
     }
-    let Some(open) = stream else { return Ok(()) };
+    let open = stream.insert(engine.host.open(peer, &PROTOCOLS).await?.0);
     write_to(open, message).await
 }
 
@@ -297,7 +301,7 @@ impl Dialect {
 async fn send_replies(engine: Arc<Engine>, peer: PeerId, wake: Arc<Notify>) {
     let opened = engine.host.open(peer, &PROTOCOLS).await;
     let (mut stream, dialect) = match opened {
-        Ok((stream, protocol)) => (stream, Dialect::of(&protocol)),
+        Ok((stream, protocol)) => (Some(stream), Dialect::of(&protocol)),
         Err(error) => {
             tracing::debug!(%peer, %error, "opening a stream for replies");
             return give_up_on(&engine, &peer);
@@ -314,7 +318,7 @@ async fn send_replies(engine: Arc<Engine>, peer: PeerId, wake: Arc<Notify>) {
             continue;
         }
         let message = reply.message.encode();
-        let (written, next) = tokio::join!(write_to(&mut stream, &message), gather(&engine, peer, dialect));
+        let (written, next) = tokio::join!(write(&engine, peer, &mut stream, &message), gather(&engine, peer, dialect));
         if let Err(error) = written {
             tracing::debug!(%peer, %error, "sending a reply");
             return give_up_on(&engine, &peer);

@@ -39,6 +39,21 @@ pub fn wish_query(wish: &Wish) -> anyhow::Result<String> {
     Ok(query)
 }
 
+/// How files are to be imported. Without a profile the CID version is 1.
+fn import_query(args: &AddArgs) -> String {
+    let mut query = String::new();
+    if let Some(profile) = &args.profile {
+        query.push_str(&format!("&profile={}", escape(profile)));
+    }
+    if let Some(version) = args.cid_version.or(args.profile.is_none().then_some(1)) {
+        query.push_str(&format!("&cid-version={version}"));
+    }
+    if let Some(chunker) = &args.chunker {
+        query.push_str(&format!("&chunker={}", escape(chunker)));
+    }
+    query
+}
+
 /// Tells the peer how much will come: the content and 2% for the nodes above it.
 pub fn expected_size(bytes: u64) -> String {
     format!("&expected-size={}", bytes.saturating_add(bytes / 50).saturating_add(64 << 10))
@@ -84,10 +99,7 @@ pub async fn run(args: AddArgs) -> anyhow::Result<()> {
     if is_car {
         query.push_str("&format=car");
     } else {
-        query.push_str(&format!("&cid-version={}&chunker={}", args.cid_version, escape(&args.chunker)));
-        if args.cid_version > 0 {
-            query.push_str("&raw-leaves=true");
-        }
+        query.push_str(&import_query(&args));
     }
     if args.wrap || args.paths.len() > 1 {
         query.push_str("&wrap-with-directory=true");

@@ -3,10 +3,10 @@
 //! What stands at the top is a root of its own (Go pins the last one), unless one directory wraps all. Lines come in Go's
 //! order: files as they are added, then directories, deepest first.
 
-use super::{AddError, Made, Out};
+use super::{AddError, Import, Made, Out};
 use crate::multipart::{PartHead, Parts, Piece};
 use bytes::Bytes;
-use dag::import::{DirectoryOptions, FileOptions, FileRoot, TreeAssembler};
+use dag::import::{FileRoot, TreeAssembler};
 use dag::unixfs::Stat;
 use futures::{Stream, stream};
 use ipfs::adding::Adder;
@@ -29,7 +29,7 @@ struct Group {
 struct Files<'a, 'b> {
     parts: &'a mut Parts,
     options: &'a AddParams,
-    import: &'a FileOptions,
+    import: &'a Import,
     adder: &'a mut Adder<'b>,
     out: &'a mut Out<'a>,
 }
@@ -39,7 +39,7 @@ pub(super) async fn add<'a>(
     parts: &'a mut Parts,
     first: PartHead,
     options: &'a AddParams,
-    import: &'a FileOptions,
+    import: &'a Import,
     adder: &'a mut Adder<'_>,
     out: &'a mut Out<'a>,
 ) -> Result<Made, AddError> {
@@ -92,7 +92,7 @@ impl Files<'_, '_> {
     }
 
     fn open_group(&self, top: Vec<u8>) -> Result<Group, AddError> {
-        Ok(Group { top, tree: TreeAssembler::new(DirectoryOptions::from(self.import), self.options.wrap)? })
+        Ok(Group { top, tree: TreeAssembler::new(self.import.directories.clone(), self.options.wrap)? })
     }
 
     async fn close_group(&mut self, group: Group) -> Result<Option<Made>, AddError> {
@@ -124,7 +124,7 @@ impl Files<'_, '_> {
             }
             target.extend_from_slice(&data);
         }
-        let (block, root) = dag::import::symlink(&target, self.import)?;
+        let (block, root) = dag::import::symlink(&target, &self.import.files)?;
         self.adder.push(block).await?;
         Ok(root)
     }
@@ -138,7 +138,7 @@ impl Files<'_, '_> {
                 self.out.lines.progress_if_read(name, bytes);
             }
         };
-        let root = self.adder.add_file(content(self.parts), self.import, &mut progress).await?;
+        let root = self.adder.add_file(content(self.parts), &self.import.files, &mut progress).await?;
         if has_progress && (root.size == 0 || told != root.size) {
             self.out.lines.progress(name, root.size).await?;
         }

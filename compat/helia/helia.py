@@ -1,0 +1,136 @@
+"""A peer and Helia, the JavaScript implementation of IPFS: what both add has the same CIDs, and what one adds the other reads."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+import shapes
+from peer import BEGUN, Peer, content, expect, passed, remove
+
+HERE = pathlib.Path(__file__).resolve().parent
+FOLDER = pathlib.Path(sys.argv[1])
+# Its memory holds all blocks, and a folder of 50,000 entries takes it minutes: `HELIA_ENTRIES=50000 compat/helia/run`.
+ENTRIES = int(os.environ.get("HELIA_ENTRIES", "5000"))
+# What Helia adds with, by the names of the REST door.
+DEFAULTS = {"profile": "unixfs-v1-2025"}
+
+
+class Helia:
+    def __init__(self):
+        self.log_path = FOLDER / "helia.log"
+        argv = ["node", FOLDER / "helia.mjs"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": open(self.log_path, "ab"), "text": True}
+        self.process = subprocess.Popen(argv, cwd=FOLDER, **pipes)
+        self.id, self.addresses = self.ask("id")
+
+    def ask(self, *request, limit=180):
+        self.process.stdin.write(json.dumps([str(part) for part in request]) + "\n")
+        self.process.stdin.flush()
+        watch = threading.Timer(limit, self.process.kill)
+        watch.start()
+        line = self.process.stdout.readline()
+        watch.cancel()
+        answer = json.loads(line) if line else {"failed": f"no answer (waits {limit} s)"}
+        if "failed" in answer:
+            raise SystemExit(f"FAILED: {request} of Helia: {answer['failed']}\n{self.log_path.read_text(errors='replace')[-2000:]}")
+        return answer["is"]
+
+
+def timed(what, action):
+    begun = time.time()
+    given = action()
+    print(f"figure: helia: {what}: {time.time() - begun:.1f} s", flush=True)
+    return given
+
+
+def equal_cids(helia, peer):
+    """Files by Helia's defaults; a node has up to 1,024 links there, so what is longer than 174 MiB would differ from Kubo's old default too."""
+    sizes = [0, 1, 100, 1048575, 1048576, 1048577, 2 * 1048576, 5_000_000, 20_000_000]
+    source = FOLDER / "source"
+    for size in sizes:
+        data = shapes.noise(f"helia {size}", size)
+        source.write_bytes(data)
+        expect(f"{size} bytes: the same CID", helia.ask("add", source) == peer.add_with(data, **DEFAULTS))
+        remove(source)
+    for count in [0, 1, 3, 500]:
+        shapes.entries(count)(source)
+        theirs, ours = helia.ask("add", source) if count else None, peer.add(source, "--profile", "unixfs-v1-2025")
+        # It makes no empty folder of an empty list.
+        expect(f"a folder of {count}: the same CID", theirs in (None, ours))
+        remove(source)
+    passed(f"{len(sizes)} files and 3 folders have equal CIDs")
+
+
+def travel(helia, peer):
+    source, back = FOLDER / "source", FOLDER / "back"
+
+    def entries(count):
+        return lambda path, seed: shapes.entries(count, content=lambda number: b"%d of %s" % (number, seed.encode()))(path)
+
+    def tree(path, seed):
+        path.mkdir()
+        (path / "deep" / "deeper").mkdir(parents=True)
+        (path / "deep" / "deeper" / "file").write_bytes(shapes.noise(seed, 3_000_000))
+        (path / "small").write_bytes(seed.encode())
+
+    journeys = [
+        ("a file of 100 MB", lambda path, seed: path.write_bytes(shapes.noise(seed, 100_000_000))),
+        ("a tree", tree),
+        (f"a folder of {ENTRIES:,} entries", entries(ENTRIES)),
+    ]
+    for what, make in journeys:
+        make(source, "from the peer")
+        cid = peer.add(source)
+        timed(f"{what}: Helia fetches and writes", lambda: helia.ask("get", cid, back))
+        expect(f"{what}: Helia has the bytes of the peer", content(back) == content(source))
+        remove(source)
+        remove(back)
+        passed(f"{what}, from the peer to Helia")
+        make(source, "from Helia")
+        cid = timed(f"{what}: Helia adds", lambda: helia.ask("add", source))
+        timed(f"{what}: the peer fetches and keeps", lambda: peer.cli("pin", "add", cid, "--copies", "1", "--wait", "1"))
+        peer.cli("get", cid, "-o", back)
+        expect(f"{what}: the peer has the bytes of Helia", content(back) == content(source))
+        remove(source)
+        remove(back)
+        passed(f"{what}, from Helia to the peer")
+
+
+def pin(helia, peer):
+    """A pin of Helia takes all of what the peer holds: it is read when the peer is gone."""
+    source, back = FOLDER / "source", FOLDER / "back"
+    source.mkdir()
+    shapes.mixed(source)
+    for link in [path for path in source.rglob("*") if path.is_symlink()]:
+        link.unlink()  # Helia's reader gives a link as its bytes.
+    cid = peer.add(source)
+    helia.ask("pin", cid)
+    peer.stop()
+    helia.ask("get", cid, back)
+    expect("read from Helia alone", content(back) == content(source))
+    passed("Helia pins what the peer holds, and reads it without the peer")
+
+
+def main():
+    helia, peer = Helia(), Peer(FOLDER)
+    try:
+        expect("Helia listens on loopback alone", all(address.startswith("/ip4/127.0.0.1/") for address in helia.addresses))
+        timed("CIDs", lambda: equal_cids(helia, peer))
+        helia.ask("connect", peer.swarm[0] if "/p2p/" in peer.swarm[0] else f"{peer.swarm[0]}/p2p/{peer.node}")
+        expect("and knows nobody else", helia.ask("peers") == [peer.node])
+        travel(helia, peer)
+        pin(helia, peer)
+        helia.process.stdin.close()
+        helia.process.wait(60)
+    finally:
+        for process in (helia.process, peer.process):
+            process.kill()
+            process.wait()
+    print(f"figure: helia: all in {time.time() - BEGUN:.0f} s", flush=True)
+
+
+main()
