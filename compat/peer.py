@@ -36,7 +36,7 @@ class Peer:
         line = self.process.stdout.readline()
         expect(f"the peer starts: {log.read_text()[-2000:]}", line)
         ready = json.loads(line)
-        self.api, self.swarm, self.node = ready["api"], ready["swarm"], ready["node"]
+        self.api, self.gateway, self.swarm, self.node = (ready[what] for what in ("api", "gateway", "swarm", "node"))
 
     def cli(self, *arguments):
         done = subprocess.run([PINFOLD, *arguments, "--api", self.api], capture_output=True, text=True, timeout=240)
