@@ -3,14 +3,17 @@
 //! Choose, ask, gather for two seconds; who refuses or is silent is replaced by the next candidate. The reservation grows
 //! with the stream and ends with the pin, with `Release`, or ten minutes after the last word of the add.
 
+mod given;
+
+use self::given::Given;
 use crate::context::Context;
 use crate::placement::{self, Candidate, Rules, filter};
 use crate::shards;
 use crate::space::Space;
-use crate::{Answer, Effect, Missing, Options, RequestId};
+use crate::{Answer, Effect, Missing, Options, PlantedBug, RequestId};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use types::{ByteCount, Cid, Millis, PeerId, PeerMessage, PinOptions, Refusal, Replicas};
+use types::{ByteCount, Cid, Millis, Now, PeerId, PeerMessage, PinOptions, Refusal, Replicas};
 
 /// Holders answer within this.
 const ANSWER_WITHIN: Millis = Millis::seconds(2);
@@ -34,6 +37,8 @@ struct Add {
     refused: BTreeMap<PeerId, String>,
     question: Option<Question>,
     touched: Millis,
+    /// Its pin is written: what it brought counts as given.
+    is_pinned: bool,
 }
 
 /// Who waits for an answer, and what it is when nobody had to be replaced.
@@ -48,6 +53,7 @@ struct Question {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Adding {
     adds: BTreeMap<u64, Add>,
+    given: Given,
 }
 
 /// What adds look at and change beside themselves.
@@ -84,6 +90,7 @@ impl Adding {
             refused: BTreeMap::new(),
             question: Some(Question { request, is_grow: false, has_replaced: false }),
             touched: ctx.now.mono,
+            is_pinned: false,
         };
         self.adds.insert(lease, add);
         self.fill(lease, desk, ctx);
@@ -153,6 +160,47 @@ impl Adding {
     /// The holders of an add and its options, for its pin.
     pub fn holders(&self, lease: u64) -> Option<Vec<PeerId>> {
         self.adds.get(&lease).map(|add| add.granted.clone())
+    }
+
+    /// What the add brought is pinned on its holders.
+    pub fn pinned(&mut self, lease: u64, cid: &Cid, bytes: ByteCount, now: Now) {
+        let Some(add) = self.adds.get_mut(&lease).filter(|add| !add.is_pinned) else { return };
+        add.is_pinned = true;
+        for peer in &add.granted {
+            self.given.note(*peer, *cid, bytes, now);
+        }
+    }
+
+    /// A pin is placed on a peer that does not have it yet.
+    pub fn promised(&mut self, peer: &PeerId, cid: &Cid, bytes: ByteCount, now: Now) {
+        self.given.note(*peer, *cid, bytes, now);
+    }
+
+    /// A peer said what it has.
+    pub fn shown(&mut self, peer: &PeerId, is_confirmed: impl Fn(&Cid, Millis) -> bool, now: Now) {
+        self.given.shown(peer, is_confirmed, now);
+    }
+
+    /// The own peer has what came.
+    pub fn settle(&mut self, me: &PeerId, is_here: impl Fn(&Cid, Millis) -> bool) {
+        self.given.settle(me, is_here);
+    }
+
+    /// Bytes that this peer's adds and pins bring to each of these peers, and that what they said does not show: reserved ones of adds
+    /// under way, and copies of which they have not told.
+    pub fn brings<'a>(&self, peers: impl Iterator<Item = &'a PeerId>, options: &Options) -> BTreeMap<PeerId, ByteCount> {
+        if options.planted == Some(PlantedBug::ForgetsGiven) {
+            return BTreeMap::new();
+        }
+        let mut brings: BTreeMap<PeerId, ByteCount> = peers.map(|peer| (*peer, self.given.bytes(peer))).collect();
+        for add in self.adds.values().filter(|add| !add.is_pinned) {
+            for peer in add.granted.iter().chain(add.asked.keys()) {
+                if let Some(bytes) = brings.get_mut(peer) {
+                    *bytes += add.bytes;
+                }
+            }
+        }
+        brings
     }
 
     /// What an add wishes, the default class applied.
@@ -265,7 +313,13 @@ fn next_candidate(add: &Add, lease: u64, desk: &Desk, options: &Options) -> Opti
     let rules = rules(add, options);
     let taken: Vec<PeerId> = add.granted.iter().chain(add.asked.keys()).copied().collect();
     let (fit, _) = filter::split(&desk.candidates, &rules, &taken);
-    placement::add(&key(lease, &options.me), &fit, &rules, &taken, &desk.candidates, 1).into_iter().next()
+    let key = key(lease, &options.me);
+    // Whole units fill the peers alike; what is small is spread by chance, so that not all of it falls on who came last.
+    let chosen = match options.shards && add.bytes >= add.unit {
+        true => placement::add_evenly(&key, &fit, add.bytes, &rules, &taken, &desk.candidates, 1),
+        false => placement::add(&key, &fit, &rules, &taken, &desk.candidates, 1),
+    };
+    chosen.into_iter().next()
 }
 
 /// A CID that stands for the add, whose root is not known yet.

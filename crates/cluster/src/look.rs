@@ -1,6 +1,7 @@
 //! A look at all parts at once, for decisions that need more than one of them.
 
 use crate::Options;
+use crate::adding::Adding;
 use crate::decisions::{Decisions, Duty};
 use crate::health::Health;
 use crate::holdings::Holdings;
@@ -11,6 +12,9 @@ use crate::tracker::Tracker;
 use std::collections::BTreeMap;
 use types::{Because, ByteCount, Cid, Load, Now, PeerId, Pin, PinKind, Replicas};
 
+/// Nobody has a disk of this size: such a limit is none.
+const UNLIMITED: ByteCount = ByteCount(1 << 50);
+
 /// Borrowed parts.
 #[derive(Clone, Copy)]
 pub(crate) struct Look<'a> {
@@ -19,6 +23,7 @@ pub(crate) struct Look<'a> {
     pub holdings: &'a Holdings,
     pub health: &'a Health,
     pub space: &'a Space,
+    pub adding: &'a Adding,
     /// The own copies are handed over.
     pub is_leaving: bool,
     /// What people decided.
@@ -31,6 +36,8 @@ impl Look<'_> {
     pub fn candidates(&self) -> Vec<Candidate> {
         let (limit, _) = self.space.numbers();
         let own = self.tracker.placed_and_foreign();
+        let brings = self.adding.brings(self.health.iter().map(|(peer, _)| peer).chain([&self.options.me]), self.options);
+        let brings = |peer: &PeerId| brings.get(peer).copied().unwrap_or_default();
         let me = Candidate {
             peer: self.options.me,
             is_up: true,
@@ -39,7 +46,7 @@ impl Look<'_> {
             limit,
             free: self.space.free(),
             capacity: limit - own.map(|(_, foreign)| foreign).unwrap_or_default(),
-            placed: own.map(|(placed, _)| placed).unwrap_or_default(),
+            placed: own.map(|(placed, _)| placed).unwrap_or_default() + brings(&self.options.me),
             domain: self.options.domain(&self.options.me).map(str::to_owned),
         };
         let others = self.health.iter().filter(|(_, standing)| standing.phase != PeerHealth::Gone).map(|(peer, standing)| {
@@ -58,13 +65,13 @@ impl Look<'_> {
                 limit,
                 free,
                 capacity: capacity(limit, load),
-                // What was promised is on its way there.
-                placed: load.map(|load| load.placed).unwrap_or_default() + standing.promised,
+                placed: load.map(|load| load.placed).unwrap_or_default() + brings(peer),
                 domain: self.options.domain(peer).map(str::to_owned),
             };
             (candidate, load.is_some())
         });
         let mut all: Vec<(Candidate, bool)> = std::iter::once((me, own.is_some())).chain(others).collect();
+        size_unknown(&mut all);
         guess_unknown(&mut all);
         all.into_iter().map(|(candidate, _)| candidate).collect()
     }
@@ -147,6 +154,19 @@ impl Look<'_> {
     }
 }
 
+/// Who does not tell its limit, or has none, passes for as large as the others are (their median): as a store without end it would be given
+/// everything. It takes what it has room for all the same.
+fn size_unknown(candidates: &mut [(Candidate, bool)]) {
+    let is_known = |candidate: &Candidate| (1..UNLIMITED.get()).contains(&candidate.limit.get());
+    let mut known: Vec<ByteCount> =
+        candidates.iter().map(|(candidate, _)| candidate).filter(|other| is_known(other)).map(|other| other.capacity).collect();
+    known.sort_unstable();
+    let Some(median) = known.get(known.len().saturating_sub(1) / 2).copied() else { return };
+    for (candidate, _) in candidates.iter_mut().filter(|(candidate, _)| !is_known(candidate)) {
+        candidate.capacity = median.max(candidate.placed);
+    }
+}
+
 /// Who has not said what it has passes for as full as the others are, but for no fuller than its disk: right after it joined or started it gets
 /// its part of what is added, neither all nor nothing of it.
 fn guess_unknown(candidates: &mut [(Candidate, bool)]) {
@@ -190,6 +210,37 @@ mod tests {
         let mut all: Vec<(Candidate, bool)> = peers.iter().enumerate().map(candidate).collect();
         guess_unknown(&mut all);
         all.iter().map(|(candidate, _)| candidate.placed.get()).collect()
+    }
+
+    #[test]
+    fn who_does_not_tell_its_limit_passes_for_as_large_as_the_others() {
+        let check = |limits: &[u64], expected: &[u64]| {
+            let candidate = |(index, limit): (usize, &u64)| {
+                let limit = ByteCount(*limit);
+                let peer = peer(index as u8);
+                let (placed, domain) = (ByteCount::ZERO, None);
+                (
+                    Candidate {
+                        peer,
+                        is_up: true,
+                        is_draining: false,
+                        is_cordoned: false,
+                        limit,
+                        free: limit,
+                        capacity: limit,
+                        placed,
+                        domain,
+                    },
+                    true,
+                )
+            };
+            let mut all: Vec<(Candidate, bool)> = limits.iter().enumerate().map(candidate).collect();
+            size_unknown(&mut all);
+            assert_eq!(all.iter().map(|(candidate, _)| candidate.capacity.get()).collect::<Vec<_>>(), expected, "{limits:?}");
+        };
+        check(&[1000, u64::MAX, 3000, 2000], &[1000, 2000, 3000, 2000]);
+        check(&[0, 1000, 4000], &[1000, 1000, 4000]);
+        check(&[u64::MAX, u64::MAX], &[u64::MAX, u64::MAX]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ macro_rules! look {
             holdings: &$parts.holdings,
             health: &$parts.health,
             space: &$parts.space,
+            adding: &$parts.adding,
             is_leaving: $parts.leaving.is_some() || $parts.membership.decisions().duty(&$ctx.options.me) == crate::Duty::Draining,
             decisions: $parts.membership.decisions(),
             now: $ctx.now,
@@ -41,10 +42,12 @@ use crate::{
     Answer, Change, Effect, Event, LinkState, Missing, Options, PinChange, RequestId, SharedChange, SharedView, SubmitId, ViewState,
 };
 use std::collections::BTreeMap;
-use types::{ByteCount, Millis, Now, PeerId};
+use types::{ByteCount, Cid, Millis, Now, PeerId};
 
 /// Writes whose result is not known yet; more commands are refused as busy.
 const PENDING_MOST: usize = 100_000;
+/// A pin that is being written is in the wish after so long.
+const WRITTEN_WITHIN: Millis = Millis::seconds(30);
 
 /// The mind of one peer.
 #[derive(Clone, Debug)]
@@ -257,6 +260,7 @@ impl Parts {
         }
         if self.next_hello <= ctx.now.mono && !self.others.is_empty() {
             self.next_hello = ctx.now.after(ctx.options.pace.hello);
+            self.adding_shown(&ctx.options.me, ctx);
             ctx.effects.push(Effect::TellAll(self.hello(ctx)));
         }
         self.space.expire(ctx.now);
@@ -297,9 +301,27 @@ impl Parts {
 
     /// Adds look at everybody's room while they change the own one.
     fn with_desk(&mut self, ctx: &mut Context, work: impl FnOnce(&mut Adding, &mut Desk, &mut Context)) {
+        let me = ctx.options.me;
+        self.look_at_given(ctx, |adding, is_confirmed, _| adding.settle(&me, |cid, since| is_confirmed(&me, cid, since)));
         let candidates = look!(self, ctx).candidates();
         let mut desk = Desk { candidates, space: &mut self.space };
         work(&mut self.adding, &mut desk, ctx);
+    }
+
+    /// A peer said what it has.
+    fn adding_shown(&mut self, peer: &PeerId, ctx: &Context) {
+        self.look_at_given(ctx, |adding, is_confirmed, now| adding.shown(peer, |cid, since| is_confirmed(peer, cid, since), now));
+    }
+
+    /// Looks which of the given copies are confirmed. One that is not in the wish has not got there yet, or was removed.
+    fn look_at_given(&mut self, ctx: &Context, work: impl FnOnce(&mut Adding, &dyn Fn(&PeerId, &Cid, Millis) -> bool, Now)) {
+        let mut adding = std::mem::take(&mut self.adding);
+        let look = look!(self, ctx);
+        let is_late = |since: Millis| since.0.saturating_add(WRITTEN_WITHIN.0) <= ctx.now.mono.0;
+        let is_confirmed =
+            |peer: &PeerId, cid: &Cid, since: Millis| look.is_confirmed(peer, cid) && (is_late(since) || ctx.shared.pin(cid).is_some());
+        work(&mut adding, &is_confirmed, ctx.now);
+        self.adding = adding;
     }
 
     /// What this peer says about itself.

@@ -53,8 +53,7 @@ pub struct RepairLimits {
     pub walk_quiet: Millis,
     /// How long a pin must have too many confirmed copies before one goes.
     pub trim_after: Millis,
-    /// Whether copies move by themselves to peers that hold less than their share. Off unless asked for: of 24 large seeds of the
-    /// simulator one (20) still moves a last copy some minutes after all others rest.
+    /// Whether copies move by themselves to peers that hold less than their share.
     pub balances: bool,
 }
 
@@ -69,7 +68,7 @@ impl Default for RepairLimits {
             walk_busy: Millis::seconds(30),
             walk_quiet: Millis::minutes(10),
             trim_after: Millis::minutes(10),
-            balances: false,
+            balances: true,
         }
     }
 }
@@ -149,6 +148,8 @@ pub enum PlantedBug {
     ShowsSilentAsLive,
     /// Moves what it offered whether it is taken or not.
     IgnoresTakers,
+    /// Chooses holders without what it gives to each of them already.
+    ForgetsGiven,
 }
 
 /// What a machine is told once.

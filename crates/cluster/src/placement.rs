@@ -4,6 +4,7 @@
 //! who is added and who is dropped. Start with [`place`].
 
 pub mod balance;
+mod even;
 pub mod filter;
 pub mod score;
 pub mod spread;
@@ -138,6 +139,21 @@ pub fn add_weighted(
 ) -> Vec<PeerId> {
     let scored = score::ranked(cid, fit, weights, &rules.prefer);
     spread::pick(&scored, rules, kept, all, count)
+}
+
+/// The best `count` peers for a large item of `bytes`: preferred ones first, then who is filled least, spread over domains.
+pub fn add_evenly(
+    cid: &Cid,
+    fit: &[&Candidate],
+    bytes: ByteCount,
+    rules: &Rules,
+    kept: &[PeerId],
+    all: &[Candidate],
+    count: usize,
+) -> Vec<PeerId> {
+    let weights = score::weights(all, (kept.len() + count).max(1) as u64);
+    let ranked = score::ranked(cid, fit, &weights, &rules.prefer);
+    spread::pick(&even::least_filled_first(ranked, fit, bytes, &rules.prefer), rules, kept, all, count)
 }
 
 /// Whether a peer may get the copy of `from`: it has none, has room, and no failure domain gets a second copy by it.

@@ -252,7 +252,7 @@ impl Repair {
         if cursor.is_none() {
             self.is_urgent = false;
             self.first_end = None;
-            self.orders.begin(self.copies(), look);
+            self.orders.begin(self.copies(), self.turns.is_any_lost(), look);
         }
         let mut last = None;
         let passed = look.health.slowest_clock(look.now);
@@ -366,7 +366,8 @@ impl Repair {
         let (copies, writing) = (self.copies(), &self.writing);
         self.orders.advance(copies, |cid| writing.contains_key(cid), look, ctx);
         self.walk_for_balance(look);
-        if !may_write || self.orders.next_agreed().is_none() {
+        // What was agreed waits while copies are lost: their repair needs the room and the way.
+        if !may_write || self.turns.is_any_lost() || self.orders.next_agreed().is_none() {
             return;
         }
         let candidates = look.candidates();

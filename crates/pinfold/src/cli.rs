@@ -194,7 +194,7 @@ pub enum Command {
     Uncordon(PeerArgs),
     /// Move copies until every peer has its share. Shows the plan first.
     #[command(
-        after_help = "Examples:\n  pinfold rebalance --dry-run\n  pinfold rebalance\n  pinfold rebalance --stop          leave copies where they are\n  pinfold rebalance --auto          as pinfold.toml says: with `rebalance = true` when a peer is clearly off its share"
+        after_help = "Examples:\n  pinfold rebalance --dry-run\n  pinfold rebalance\n  pinfold rebalance --stop          leave copies where they are\n  pinfold rebalance --auto          the default: by themselves, when a peer is clearly off its share (not with\n                                    `rebalance = false` in pinfold.toml)"
     )]
     Rebalance(RebalanceArgs),
     /// What a drain or a balancing would do: moves, bytes, time, the fill of each peer, what has nowhere to go.

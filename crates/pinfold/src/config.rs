@@ -177,13 +177,15 @@ pub const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFO
 # scrub_every = "14d"                      # from one such round to the next; "off": only by `pinfold scrub --start`
 # repair = true                            # replace lost copies
 # repair_rate = "500MB/s"                  # bytes that this peer orders anew in a second, at most, after copies were lost
-# rebalance = false                        # move copies by themselves to peers that have less than their share
+# rebalance = true                         # move copies by themselves to peers that have less than their share; never while copies are
+#                                          # lost or members out of sight. What `pinfold migrate` writes says false; see trusted_peers.
 # rebalance_rate = "100MB/s"               # bytes that this peer moves in a second, at most: balancing and draining
 # mdns = true                              # peers and IPFS nodes on one local net find each other (not where only loopback is listened on)
 # follower = false                         # true: what others write is carried out, and nothing is written through this peer, which they
 #                                          # do not trust (a pin, an unpin or an add is refused)
 # trusted_peers = []                       # Go ipfs-cluster peers that may write: ids, multiaddrs with /p2p/<id>, or "*" for all with the
-#                                          # secret. With any of them pins that say nothing go everywhere and nothing is repaired, as in Go.
+#                                          # secret. With any of them pins that say nothing go everywhere, and nothing is repaired or moved,
+#                                          # as in Go (`repair` and `rebalance` count as false).
 
 # [bandwidth]                              # changed while it runs by `pinfold limits set`
 # lan_up = "none"                          # to peers on the local net; none: no limit
@@ -253,7 +255,7 @@ impl Settings {
             bandwidth: Bandwidth::of(file.bandwidth.unwrap_or_default())
                 .with_context(|| format!("reading [bandwidth] in {}", path.display()))?,
             repair: (file.repair.unwrap_or(true), rate(file.repair_rate, "500MB/s").context("reading repair_rate")?),
-            rebalance: (file.rebalance.unwrap_or(false), rate(file.rebalance_rate, "100MB/s").context("reading rebalance_rate")?),
+            rebalance: (file.rebalance.unwrap_or(true), rate(file.rebalance_rate, "100MB/s").context("reading rebalance_rate")?),
             names: NameSettings::of(file.names.unwrap_or_default()).with_context(|| format!("reading [names] in {}", path.display()))?,
             mdns: file.mdns.unwrap_or(true),
             follower: file.follower.unwrap_or(false),

@@ -213,14 +213,10 @@ fn spread(peers: &[Peer]) -> (Vec<u64>, bool) {
 }
 
 #[test]
-fn with_rebalance_set_a_new_empty_peer_gets_its_fair_share_and_then_nothing_moves_any_more() {
+fn a_new_empty_peer_gets_its_fair_share_by_itself_and_then_nothing_moves_any_more() {
     const PINS: u64 = 200;
     let folder = tempfile::tempdir().expect("a folder");
     let space = ["--space", "256MiB"];
-    for name in ["one", "two", "three", "four"] {
-        std::fs::create_dir_all(folder.path().join(name)).expect("a folder");
-        std::fs::write(folder.path().join(name).join("pinfold.toml"), "rebalance = true\n").expect("written");
-    }
     let mut peers = vec![Peer::start(folder.path(), "one", &["up"], &space)];
     for name in ["two", "three"] {
         let invite = peers[0].invite();

@@ -150,6 +150,38 @@ fn a_file_larger_than_any_peer_is_kept_read_and_let_go_as_one() {
     }
 }
 
+/// Bytes of copies that each peer says it has.
+fn placed(peers: &[Peer]) -> Vec<u64> {
+    let own = |peer: &Peer| lines(peer, &["peers", "--json"]).into_iter().find(|row| row["self"] == true).expect("a row of its own");
+    peers.iter().map(|peer| own(peer)["load"]["placed"].as_u64().unwrap_or_default()).collect()
+}
+
+#[test]
+fn the_shards_of_one_add_fill_equal_peers_alike() {
+    /// An eighth of a peer.
+    const UNIT: usize = 8 * MIB;
+    let folder = tempfile::tempdir().expect("a folder");
+    let peers = four(folder.path(), "64MiB");
+    // What is seen is where the add put them.
+    peers[0].say(&["rebalance", "--stop"]);
+    let mut client = pinfold()
+        .args(["add", "-", "--copies", "1", "--wait", "1"])
+        .env("PINFOLD_API", peers[0].api())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let content = noise(150 * MIB, 17);
+    client.stdin.take().expect("piped").write_all(&content).expect("taken");
+    assert!(client.wait().expect("it ends").success());
+    let placed = until("all say what they have", SOON, || {
+        let placed = placed(&peers);
+        (placed.iter().sum::<u64>() >= 150 * MIB as u64).then_some(placed)
+    });
+    let (least, most) = (placed.iter().min().expect("four"), placed.iter().max().expect("four"));
+    assert!(most - least <= 3 * UNIT as u64, "at most three units apart: {placed:?}");
+}
+
 #[test]
 fn a_tree_with_two_copies_reads_on_without_one_of_its_peers() {
     let folder = tempfile::tempdir().expect("a folder");

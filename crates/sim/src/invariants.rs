@@ -13,7 +13,7 @@
 //! | 7 limits | *within-limits* |
 //! | 8 catching up | *catches-up*, *converged* |
 //!
-//! *takers-agree* looks after the even spread; *healed*, *at-rest* and *same-seed-same-trace* hold the whole together. Each rule has planted bugs (`cluster::PlantedBug`,
+//! *takers-agree* and *shards-fit* look after the even spread; *healed*, *at-rest* and *same-seed-same-trace* hold the whole together. Each rule has planted bugs (`cluster::PlantedBug`,
 //! `consensus::crdt::PlantedBug`) that its invariants must find; the tests of this crate see to it.
 
 use crate::queue::Time;
@@ -54,6 +54,8 @@ pub enum Invariant {
     RepairersTakeTurns,
     /// For an even spread a copy moves only to who agreed to take it.
     TakersAgree,
+    /// What is larger than any peer, and fits into all together, is placed; equal peers have of it alike within three units.
+    ShardsFit,
     /// A silent peer is shown as silent, with the age of its last word.
     StatusHasItsAge,
     /// With nothing in the way, missing history comes soon.
@@ -82,6 +84,7 @@ impl Invariant {
             Invariant::SitesGetTime => "sites-get-time",
             Invariant::RepairersTakeTurns => "repairers-take-turns",
             Invariant::TakersAgree => "takers-agree",
+            Invariant::ShardsFit => "shards-fit",
             Invariant::StatusHasItsAge => "status-has-its-age",
             Invariant::CatchesUp => "catches-up",
             Invariant::SameSeedSameTrace => "same-seed-same-trace",

@@ -19,7 +19,9 @@ sim: many peers on virtual time, with seeded faults
   --faults-for MS     how long faults happen, in virtual milliseconds (200000)
   --grace MS          how long a silent peer is waited for (40000)
   --sites N           sites over which the peers are spread (3 with even seeds, else 0)
-  --balances          copies move by themselves for an even spread
+  --still             no copy moves only for an even spread
+  --large BxC         a program adds B bytes in C copies, cut into shards (may be said several times)
+  --disk B            all disks have B bytes
   --steps             tell what happens
   --twice             run each seed twice and compare";
 
@@ -119,15 +121,23 @@ fn read(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>> {
             "--faults-for" => arguments.settings.faults_for = value()?.parse().context("--faults-for takes milliseconds")?,
             "--grace" => arguments.settings.grace = value()?.parse().context("--grace takes milliseconds")?,
             "--sites" => arguments.sites = Some(value()?.parse().context("--sites takes a number")?),
-            "--balances" => arguments.settings.repair.balances = true,
+            "--still" => arguments.settings.repair.balances = false,
+            "--large" => arguments.settings.large.push(large(&value()?)?),
+            "--disk" => arguments.settings.disk = Some(value()?.parse().context("--disk takes bytes")?),
             "--steps" => arguments.settings.steps = true,
             "--twice" => arguments.twice = true,
             "--help" | "-h" => return Ok(None),
             other => bail!("unknown option {other}\n{HELP}"),
         }
     }
-    if arguments.settings.peers == 0 || arguments.settings.pins == 0 {
+    if arguments.settings.peers == 0 || (arguments.settings.pins == 0 && arguments.settings.large.is_empty()) {
         bail!("at least one peer and one pin are needed");
     }
     Ok(Some(arguments))
+}
+
+/// `BYTESxCOPIES`
+fn large(text: &str) -> Result<(u64, u32)> {
+    let (bytes, copies) = text.split_once('x').context("--large takes BYTESxCOPIES")?;
+    Ok((bytes.parse().context("--large: bytes")?, copies.parse().context("--large: copies")?))
 }

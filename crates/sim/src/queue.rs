@@ -82,6 +82,10 @@ pub enum What {
     NodeDone(Place, u32, Done),
     /// A person or program does something.
     Door(u64),
+    /// A large add goes a step on.
+    Large(u64),
+    /// A unit of a large add, by its lease, is confirmed by its holders.
+    LargeKept(u64, u64),
     /// Blocks of an add have reached all its holders.
     Spread(Place, u32, u64),
     /// Something breaks or is mended.

@@ -22,6 +22,8 @@ use types::{Cid, Millis, PeerId, PinOptions};
 const LOAD_BEGINS: Time = 3_000;
 /// Faults begin while pins are still being made.
 const FAULTS_BEGIN: Time = 20_000;
+/// Large adds begin: all peers have said what they have.
+const LARGE_BEGINS: Time = 15_000;
 /// Beside the grace, healing may take so long.
 const HEALING: Time = 210_000;
 /// People look at removals that were braked so late.
@@ -62,6 +64,8 @@ pub struct Settings {
     pub brake: BrakeLimits,
     /// How fast repair goes.
     pub repair: RepairLimits,
+    /// Large adds that begin together, each by another peer: bytes and copies.
+    pub large: Vec<(u64, u32)>,
     /// A fault put into the machines on purpose.
     pub planted: Option<PlantedBug>,
     /// The same for the consensus.
@@ -91,6 +95,7 @@ impl Settings {
             mass_removal: false,
             brake: BrakeLimits::default(),
             repair,
+            large: Vec::new(),
             planted: None,
             planted_in_crdt: None,
         }
@@ -116,8 +121,10 @@ impl Settings {
         let Settings { seed, peers, pins, profile, faults_for, grace, sites, .. } = self;
         let profile = profile.name();
         let what = format!("--seed {seed} --peers {peers} --pins {pins} --fault-profile {profile}");
-        let balances = if self.repair.balances { " --balances" } else { "" };
-        format!("cargo run -p sim -- {what} --faults-for {faults_for} --grace {grace} --sites {sites}{balances} --steps")
+        let large: String = self.large.iter().map(|(bytes, copies)| format!(" --large {bytes}x{copies}")).collect();
+        let disk = self.disk.map(|disk| format!(" --disk {disk}")).unwrap_or_default();
+        let still = if self.repair.balances { "" } else { " --still" };
+        format!("cargo run -p sim -- {what} --faults-for {faults_for} --grace {grace} --sites {sites}{still}{large}{disk} --steps")
     }
 
     /// Options of a peer's machine.
@@ -177,6 +184,9 @@ pub fn run(settings: &Settings) -> Outcome {
     if settings.mass_removal {
         world.at(mass_removal_at(settings) + APPROVED_AFTER, What::Fault(Fault::ApproveRemovals));
     }
+    for (place, (bytes, copies)) in settings.large.iter().enumerate() {
+        world.add_large(LARGE_BEGINS, place % settings.peers, *bytes, options_for(*copies, *copies));
+    }
     let healed = settings.faults_end() + settings.grace + HEALING;
     world.run_until(healed);
     // Copies go on moving until all peers have their share.
@@ -188,6 +198,7 @@ pub fn run(settings: &Settings) -> Outcome {
         world.run_until(rested);
     }
     if world.violation.is_none() {
+        world.large_must_be_done();
         world.look_at_the_end();
         world.must_rest = world.numbers.histories_lost == 0;
         world.run_until(rested + QUIET);

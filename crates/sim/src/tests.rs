@@ -1,6 +1,7 @@
 //! Small clusters, every fault, every invariant. Long splits are in `splits`, planted bugs in `bugs`.
 
 mod bugs;
+mod large;
 mod splits;
 
 use crate::queue::Time;
@@ -9,7 +10,7 @@ use crate::truth::{Item, Promise, Truth};
 use crate::world::World;
 use crate::world::doors::{Wish, options_for};
 use crate::{Outcome, Profile, Settings, run};
-use cluster::{BrakeLimits, RepairLimits};
+use cluster::BrakeLimits;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use types::{Cid, PinOptions};
@@ -18,15 +19,10 @@ fn small(seed: u64) -> Settings {
     Settings { faults_for: 150_000, grace: 30_000, ..Settings::new(seed, 8, 60) }
 }
 
-/// Copies move by themselves for an even spread.
-fn balancing(settings: Settings) -> Settings {
-    Settings { repair: RepairLimits { balances: true, ..settings.repair }, ..settings }
-}
-
 #[test]
 fn an_even_spread_comes_to_rest_under_all_faults() {
     for seed in 1..=6 {
-        let outcome = must_be_well(&balancing(Settings::new(seed, 12, 300)));
+        let outcome = must_be_well(&Settings::new(seed, 12, 300));
         assert!(outcome.numbers.moves > 0 || outcome.numbers.histories_lost > 0, "seed {seed}");
     }
 }

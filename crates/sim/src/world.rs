@@ -6,6 +6,7 @@
 mod breaking;
 mod consensus;
 pub mod doors;
+mod large;
 mod looking;
 mod minds;
 mod nodes;
@@ -75,6 +76,7 @@ pub struct World {
     /// Priority and links of every block seen: the same wherever it lies, and dear to parse again.
     shapes: BTreeMap<BlockId, (u64, Vec<BlockId>)>,
     doors: Doors,
+    large: Vec<large::Large>,
     /// Until when each peer could hear each other one: at this moment, or the moment in which it ended.
     heard_until: Vec<Vec<Time>>,
     watch: Watch,
@@ -101,6 +103,7 @@ impl World {
             places,
             shapes: BTreeMap::new(),
             doors: Doors::default(),
+            large: Vec::new(),
             heard_until,
             watch,
         }
@@ -138,6 +141,8 @@ impl World {
             What::HeadsLate(place, life, other) => self.heads_late(place, life, other),
             What::NodeDone(place, life, done) => self.node_done(place, life, done),
             What::Door(number) => self.door(number),
+            What::Large(number) => self.large(number),
+            What::LargeKept(number, lease) => self.large_kept(number, lease),
             What::Spread(place, life, request) => self.spread(place, life, request),
             What::Fault(fault) => self.fault(fault),
             What::Look => self.look(),

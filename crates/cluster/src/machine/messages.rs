@@ -66,6 +66,7 @@ impl Parts {
             self.holdings.linked(peer, true, ctx.now);
             self.tracker.unconfirm(&[*peer]);
         }
+        self.adding_shown(peer, ctx);
         // With what it has it takes part in the spread.
         let has_counted = !had_load && self.health.load(peer).is_some();
         if !was_known || has_counted || was_draining != self.health.is_draining(peer) {

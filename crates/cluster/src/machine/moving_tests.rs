@@ -2,6 +2,7 @@
 
 use crate::testing::{Table, cid, hello, peer, pin_on};
 use crate::{Change, Command, Duty, Effect, Event, LinkState, Options, RepairLimits};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use types::{
     ByteCount, Cid, HoldingReport, Load, Millis, Offer, PeerId, PeerMessage, Pin, PinOptions, RecordKey, RecordKind, Replicas,
@@ -21,7 +22,10 @@ fn four() -> Table {
 
 /// The same; whether it balances by itself.
 fn four_with(balances: bool) -> Table {
-    let repair = RepairLimits { balances, ..RepairLimits::default() };
+    four_limited(RepairLimits { balances, ..RepairLimits::default() })
+}
+
+fn four_limited(repair: RepairLimits) -> Table {
     let options = Options { members: (1..4).map(peer).collect(), repair, verify: |_| true, ..Options::new(peer(0), "zero", "test") };
     let mut table = Table::started(options);
     table.handle(Event::Space { limit: ByteCount(100 * MIB), used: ByteCount(0), upkeep: ByteCount(0) });
@@ -210,6 +214,52 @@ fn by_itself_it_gives_to_who_is_clearly_below_its_share_what_that_one_agrees_to_
         pass_with(&mut table, &[(1, 10), (2, 0), (3, 0)], 1);
         assert_eq!(written(&mut table).len(), expected);
     }
+}
+
+/// Peer 3, which has four more pins, is lost; whether something is offered to peer 2, which has nothing, in the minutes after that.
+fn offers_after_a_loss(repair: RepairLimits) -> bool {
+    let mut table = four_limited(repair);
+    let lost: Vec<Cid> = (20..24).map(cid).collect();
+    for cid in &lost {
+        let version = table.wish(pin_on(*cid, &[peer(0), peer(3)], two()));
+        table.shelf.sizes.insert(cid.to_bytes(), ByteCount(MIB));
+        holds(&mut table, peer(3), *cid, version);
+    }
+    ten(&mut table);
+    let mut offered = 0;
+    for _ in 0..1_000 {
+        if table.machine.peers(table.now).iter().any(|row| row.peer == peer(3) && row.health == crate::PeerHealth::Down) {
+            offered += offers(&table).len();
+        }
+        table.effects.clear();
+        pass_with(&mut table, &[(1, 10), (2, 0)], 1);
+    }
+    offered > 0
+}
+
+#[test]
+fn nothing_is_offered_while_lost_copies_wait_for_their_repair() {
+    assert!(offers_after_a_loss(RepairLimits::default()), "after the repair was ordered it goes on");
+    assert!(!offers_after_a_loss(RepairLimits { bytes_per_minute: 0, ..RepairLimits::default() }));
+}
+
+#[test]
+fn who_does_not_tell_its_limit_is_offered_a_share_and_not_everything() {
+    let mut table = four_with(true);
+    ten(&mut table);
+    let mut unlimited = says(0);
+    if let PeerMessage::Hello { space_limit, .. } = &mut unlimited {
+        *space_limit = ByteCount(0);
+    }
+    let mut offered = BTreeMap::new();
+    for _ in 0..120 {
+        table.effects.clear();
+        table.handle(Event::Message(peer(2), unlimited.clone()));
+        pass_with(&mut table, &[(1, 10), (3, 0)], 1);
+        offered.extend(offers(&table).iter().map(|(to, offer)| (*to, offer.bytes.get() / MIB)));
+    }
+    // Twenty in all: a share is five.
+    assert!(offered.values().sum::<u64>() <= 5 && !offered.is_empty(), "{offered:?}");
 }
 
 #[test]

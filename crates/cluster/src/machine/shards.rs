@@ -81,6 +81,7 @@ impl Parts {
                 created,
             },
         };
+        self.adding.pinned(lease, &unit.cid, unit.bytes, ctx.now);
         shards::add_owner(&mut pin, &unit.belongs(add, None));
         let done = Answer::Pinned(Box::new(pin.clone()));
         self.write_all(request, vec![Change::Put(Box::new(pin))], done, ctx);

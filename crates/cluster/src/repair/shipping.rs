@@ -108,8 +108,8 @@ struct Refusals {
 }
 
 impl Orders {
-    /// Begins a walk. `copies`: of an item on average, in thousandths; none before they were counted.
-    pub fn begin(&mut self, copies: Option<u64>, look: Look) {
+    /// Begins a walk. `copies`: of an item on average, in thousandths; none before they were counted. `has_losses`: repairs go first.
+    pub fn begin(&mut self, copies: Option<u64>, has_losses: bool, look: Look) {
         self.shipping = Shipping::default();
         self.draining = Shipping::default();
         self.candidates = Vec::new();
@@ -127,6 +127,9 @@ impl Orders {
         }
         if !self.is_on(look) {
             return;
+        }
+        if has_losses {
+            self.rests_until = self.rests_until.max(look.now.after(look.options.pace.hello));
         }
         if look.now.mono < self.rests_until {
             self.walk_at = Some(self.rests_until);

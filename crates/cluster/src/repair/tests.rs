@@ -2,6 +2,7 @@
 
 use super::judge::{Verdict, judge};
 use crate::Options;
+use crate::adding::Adding;
 use crate::health::Health;
 use crate::holdings::Holdings;
 use crate::look::Look;
@@ -65,6 +66,7 @@ fn check_kind(kind: PinKind, peers: &str, placed: &[u8], least: u32, most: u32, 
         holdings: &holdings,
         health: &health,
         space: &Space::default(),
+        adding: &Adding::default(),
         is_leaving: peers.starts_with('d'),
         decisions: &decisions,
         now: at(1001),

@@ -2,6 +2,7 @@
 //!
 //! Bounded. When it is full, pins with fewer staying copies put those with more out, which the next walk finds again.
 
+use super::LAST;
 use std::collections::{BTreeMap, BTreeSet};
 use types::{Cid, Millis, Now};
 
@@ -27,11 +28,20 @@ pub(super) struct Turn {
     pub staying: u32,
 }
 
+impl Turn {
+    /// Ends and trims have their turn like repairs, but nothing is lost.
+    fn is_loss(&self) -> bool {
+        self.kind == Kind::Heal && self.staying < LAST
+    }
+}
+
 /// All that wait.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Turns {
     turns: BTreeMap<Cid, Turn>,
     due: BTreeSet<(Millis, Cid)>,
+    /// Those of which copies are lost.
+    lost: usize,
     /// Their time has come, by kind.
     ready: BTreeMap<Kind, BTreeSet<(u32, Cid)>>,
 }
@@ -48,6 +58,7 @@ impl Turns {
         }
         self.turns.insert(cid, turn);
         self.due.insert((turn.at, cid));
+        self.lost += usize::from(turn.is_loss());
     }
 
     /// Puts out the pin whose copies are the most, if it has more than so many.
@@ -64,6 +75,7 @@ impl Turns {
 
     pub fn remove(&mut self, cid: &Cid) {
         let Some(turn) = self.turns.remove(cid) else { return };
+        self.lost -= usize::from(turn.is_loss());
         if !self.due.remove(&(turn.at, *cid)) {
             self.ready.entry(turn.kind).or_default().remove(&(turn.staying, *cid));
         }
@@ -88,6 +100,11 @@ impl Turns {
     /// When the first that is not ready yet becomes so.
     pub fn next_due(&self) -> Option<Millis> {
         self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Whether a pin whose copies are lost waits for anybody.
+    pub fn is_any_lost(&self) -> bool {
+        self.lost > 0
     }
 
     pub fn is_any_ready(&self) -> bool {
@@ -125,6 +142,21 @@ mod tests {
         }
         assert_eq!(order, [cid(2), cid(4), cid(1), cid(3)]);
         assert_eq!(turns.next(Kind::Heal, at(5)).map(|(next, _)| next), Some(cid(5)));
+    }
+
+    #[test]
+    fn what_is_lost_is_counted_until_it_has_had_its_turn() {
+        let mut turns = Turns::default();
+        turns.insert(cid(1), turn(0, Kind::Move, 2));
+        turns.insert(cid(2), turn(0, Kind::Heal, LAST));
+        assert!(!turns.is_any_lost(), "a move and a trim");
+        turns.insert(cid(1), turn(0, Kind::Heal, 1));
+        turns.insert(cid(3), turn(0, Kind::Heal, 0));
+        turns.remove(&cid(3));
+        turns.remove(&cid(3));
+        assert!(turns.is_any_lost());
+        turns.remove(&cid(1));
+        assert!(!turns.is_any_lost());
     }
 
     #[test]

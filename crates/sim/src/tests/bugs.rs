@@ -1,6 +1,6 @@
 //! Bugs planted on purpose: each is found by the invariant of the rule that it breaks.
 
-use super::{balancing, must_be_well, must_be_whole, small, wanting, with_mass_removal};
+use super::{must_be_well, must_be_whole, small, wanting, with_mass_removal};
 use crate::invariants::Violation;
 use crate::world::World;
 use crate::world::doors::Wish;
@@ -70,11 +70,17 @@ fn answering_before_the_disk_has_it_is_found() {
     must_be_found(PlantedBug::AnswersEarly, Profile::Crash, Invariant::AcknowledgedIsKept);
 }
 
-// An even spread: what moves was agreed.
+// An even spread: what moves was agreed, and what is given counts.
+
+#[test]
+fn placing_shards_without_what_was_given_already_is_found() {
+    let seeds = (1..=4).map(|seed| super::large::one_add(seed, 3 << 30, 1));
+    must_be_found_in(seeds, |settings| Settings { planted: Some(PlantedBug::ForgetsGiven), ..settings }, Invariant::ShardsFit);
+}
 
 #[test]
 fn moving_copies_to_who_did_not_agree_is_found() {
-    let seeds = (1..=12).map(|seed| balancing(Settings { profile: Profile::Calm, ..small(seed) }));
+    let seeds = (1..=12).map(|seed| Settings { profile: Profile::Calm, ..small(seed) });
     must_be_found_in(seeds, |settings| Settings { planted: Some(PlantedBug::IgnoresTakers), ..settings }, Invariant::TakersAgree);
 }
 

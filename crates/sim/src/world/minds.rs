@@ -1,6 +1,6 @@
 //! Drives the machines of `cluster` and performs what they want.
 
-use super::World;
+use super::{World, doors, large};
 use crate::invariants::Invariant;
 use crate::peer::Done;
 use crate::queue::{Packet, Place, Time, What};
@@ -242,6 +242,9 @@ impl World {
 
     /// Passes an answer to who asked.
     fn answered(&mut self, place: Place, request: u64, answer: Answer) {
+        if (large::LARGE..doors::LEAVE).contains(&request) {
+            return self.large_answered(request, answer);
+        }
         self.door_answered(place, request, answer);
     }
 }

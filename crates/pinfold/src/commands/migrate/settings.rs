@@ -88,6 +88,11 @@ pub fn translate(service: &Value, peerstore: &str, me: &PeerId) -> anyhow::Resul
         set("follower", true.into());
     }
     copies(cluster, has_trusted, &mut set, &mut notes)?;
+    set("rebalance", false.into());
+    notes.push(
+        "copies stay where Go put them; `rebalance = true` in pinfold.toml moves them to an even spread, once no Go peer is left"
+            .to_owned(),
+    );
     left_behind(service, &mut notes);
     lines.push(String::new());
     Ok(Taken { toml: lines.join("\n"), secret, consensus, others, notes })
