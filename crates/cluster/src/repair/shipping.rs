@@ -8,7 +8,7 @@
 //! A peer that was seen further from its share than the tolerance is *off* until it is there, or until nothing is found that
 //! would help. Only pairs of which one is off have shipments; what is within the tolerance is left alone until something else changes.
 //! (Were one peer that is off enough for all to ship their last bytes, a disk that has room for a few copies, and so never its exact
-//! share, would keep a whole cluster moving.)
+//! share, would keep a whole cluster moving; and for the same reason nobody is off by less than half a copy.)
 
 use crate::Effect;
 use crate::context::Context;
@@ -19,7 +19,7 @@ use crate::placement::balance::{self, Role, Share, Shipping, Taker, Tolerance};
 use crate::placement::{self, Candidate, Rules};
 use crate::plan;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use types::{ByteCount, Cid, Millis, Offer, PeerId, PeerMessage, Pin};
+use types::{ByteCount, Cid, Load, Millis, Offer, PeerId, PeerMessage, Pin};
 
 /// Copies of all shipments under way.
 const COPIES_MOST: usize = 2_000;
@@ -164,11 +164,12 @@ impl Orders {
 
     fn see_who_is_off(&mut self, shares: &[Share], targets: &[u64], look: Look) {
         let tolerance = if self.is_asked(look) { Tolerance::ASKED } else { Tolerance::AUTO };
+        let grain = half_a_copy(look);
         for (share, target) in shares.iter().zip(targets) {
             let distance = share.placed.abs_diff(*target);
-            if share.role == Role::Full && distance > tolerance.bytes(*target, share.capacity) {
+            if share.role == Role::Full && distance > tolerance.bytes(*target, share.capacity).max(grain) {
                 self.off.insert(share.peer);
-            } else if share.role != Role::Full || distance <= Tolerance::ASKED.bytes(*target, share.capacity) {
+            } else if share.role != Role::Full || distance <= Tolerance::ASKED.bytes(*target, share.capacity).max(grain) {
                 self.off.remove(&share.peer);
             }
         }
@@ -470,6 +471,14 @@ impl Orders {
     pub fn wait(&mut self, until: Millis) {
         self.next = until;
     }
+}
+
+/// Half of a copy of average size. A disk that has room for a few copies can hardly be nearer to its share, and looking for the copies
+/// that would bring it there would exchange one for another for a long time.
+fn half_a_copy(look: Look) -> u64 {
+    let sum = |(copies, placed): (u64, u64), load: &Load| (copies.saturating_add(load.copies), placed.saturating_add(load.placed.get()));
+    let (copies, placed) = look.loads().values().fold((0, 0), sum);
+    placed.checked_div(copies.saturating_mul(2)).unwrap_or(0)
 }
 
 /// What everybody has, and bytes on their way; none before the own copies are counted.
