@@ -88,6 +88,11 @@ impl Cutter {
         }
     }
 
+    /// Units have at most so many bytes from now on; the open one is closed with the next leaf if it has more.
+    pub fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+
     /// Whether a unit was closed.
     pub fn has_cut(&self) -> bool {
         self.has_cut

@@ -32,6 +32,8 @@ const BEHIND: usize = 2;
 /// A unit without a place is tried again: numbers of peers that were just filled are a few seconds old.
 const PLACE_AGAIN: Duration = Duration::from_secs(2);
 const PLACE_TRIES: u32 = 8;
+/// When no peer has room for a whole unit, units become smaller, down to this part: what is left on each peer is used.
+const LEAST_PART: u64 = 16;
 /// How long, and how often, it is looked whether all holders have confirmed a unit.
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 const CONFIRM_LOOKS: u32 = 60;
@@ -54,6 +56,8 @@ pub struct ShardedAdd {
     cutter: Option<Cutter>,
     open: Option<Spread>,
     limit: ByteCount,
+    /// What a unit has at most now that room is short.
+    size: ByteCount,
     closing: JoinSet<Result<NewUnit, CommandError>>,
     /// Begun, in order; the head last.
     units: Vec<NewUnit>,
@@ -89,6 +93,7 @@ impl ShardedAdd {
             cutter: Some(Cutter::new(limit.get())),
             open: Some(open),
             limit,
+            size: limit,
             closing: JoinSet::new(),
             units: Vec::new(),
             shards: Vec::new(),
@@ -117,13 +122,21 @@ impl ShardedAdd {
     /// The unit that is being filled; begun when its first block comes.
     async fn open(&mut self) -> Result<&mut Spread, CommandError> {
         if self.open.is_none() {
-            self.open = Some(self.place(self.wish.clone(), self.limit).await?);
+            let least = ByteCount((self.limit.0 / LEAST_PART).max(shards::UNIT_LEAST.0).min(self.size.0));
+            let (open, size) = self.place(self.wish.clone(), self.size, least).await?;
+            self.open = Some(open);
+            if size < self.size {
+                tracing::debug!(%size, "no peer has room for a larger shard");
+                self.size = size;
+                self.cutter.iter_mut().for_each(|cutter| cutter.set_limit(size.get()));
+            }
         }
         self.open.as_mut().ok_or(CommandError::Stopping)
     }
 
-    async fn place(&self, wish: PinOptions, size: ByteCount) -> Result<Spread, CommandError> {
-        let mut wish = PinOptions { shard_size: self.limit.get(), ..wish };
+    /// Holders for a unit of `size`, or of half of it and so on down to `least` where nobody has room for more.
+    async fn place(&self, wish: PinOptions, mut size: ByteCount, least: ByteCount) -> Result<(Spread, ByteCount), CommandError> {
+        let mut wish = PinOptions { shard_size: self.size.get(), ..wish };
         let mut tries = 0;
         loop {
             match Spread::begin(self.core.clone(), self.node_host.clone(), wish.clone(), Some(size)).await {
@@ -131,8 +144,13 @@ impl ShardedAdd {
                     wish.replicas = Replicas::Unset;
                     continue;
                 }
+                Err(CommandError::Refused(Missing::NotEnoughPeers { .. })) if tries > 0 && size.0 / 2 >= least.0 => {
+                    size = ByteCount(size.0 / 2);
+                    wish.shard_size = size.get();
+                    continue;
+                }
                 Err(CommandError::Refused(Missing::NotEnoughPeers { .. })) if tries < PLACE_TRIES => tries += 1,
-                other => return other,
+                other => return other.map(|spread| (spread, size)),
             }
             tokio::time::sleep(PLACE_AGAIN).await;
         }
@@ -159,8 +177,9 @@ impl ShardedAdd {
 
     async fn add_spine(&mut self, number: u32, shard: Shard, mut blocks: Vec<Block>) -> Result<(), CommandError> {
         let wish = PinOptions { replicas: shards::spine_copies(self.wish.replicas), ..self.wish.clone() };
-        let mut unit = self.place(wish, ByteCount(shard.bytes)).await?;
-        let new = NewUnit { cid: shard.list.cid, number, is_spine: true, bytes: ByteCount(shard.bytes) };
+        let bytes = ByteCount(shard.bytes);
+        let (mut unit, _) = self.place(wish, bytes, bytes).await?;
+        let new = NewUnit { cid: shard.list.cid, number, is_spine: true, bytes };
         blocks.push(shard.list);
         unit.put(blocks).await?;
         self.close_behind(unit, new).await

@@ -22,10 +22,10 @@ fn a_large_add_fills_equal_peers_alike() {
 }
 
 #[test]
-fn a_large_add_fits_while_little_more_than_a_unit_is_left_on_each_peer() {
+fn a_large_add_fits_while_a_part_of_a_unit_is_left_on_each_peer() {
     for seed in 1..=3 {
-        must_be_well(&one_add(seed, 4 * GIB / 100 * 85, 1));
-        must_be_well(&one_add(seed, 2 * GIB / 100 * 85, 2));
+        must_be_well(&one_add(seed, 4 * GIB / 100 * 95, 1));
+        must_be_well(&one_add(seed, 2 * GIB / 100 * 95, 2));
     }
 }
 

@@ -17,6 +17,8 @@ const SPEED: u64 = 1_000_000;
 /// As the shell: a unit that has no place is asked for again after so long, so often.
 const PLACE_AGAIN: Time = 2_000;
 const PLACE_TRIES: u32 = 8;
+/// And in smaller pieces, down to this part of a unit.
+const LEAST_PART: u64 = 16;
 /// By then the holders of a pinned unit have confirmed it.
 const CONFIRMED: Time = 2_000;
 /// The spine is small.
@@ -35,6 +37,10 @@ pub struct Large {
     step: Step,
     /// A unit's most bytes, as the first placement said.
     unit: u64,
+    /// The same since room is short.
+    size: u64,
+    /// Bytes that are in no unit yet.
+    left: u64,
     lease: u64,
     holders: Vec<PeerId>,
     name: String,
@@ -67,6 +73,8 @@ impl World {
             options,
             step: Step::Place,
             unit: 0,
+            size: 0,
+            left: bytes,
             lease: 0,
             holders: Vec::new(),
             name: String::new(),
@@ -90,7 +98,7 @@ impl World {
         let large = &self.large[number as usize];
         match large.step {
             Step::Place => {
-                let options = PinOptions { shard_size: large.unit, replicas: large.replicas(), ..PinOptions::default() };
+                let options = PinOptions { shard_size: large.size, replicas: large.replicas(), ..PinOptions::default() };
                 let size = if large.unit == 0 { large.bytes } else { large.asked() };
                 self.ask_large(number, Command::Place { options, size: Some(ByteCount(size)) });
             }
@@ -140,6 +148,7 @@ impl World {
             (Step::Place | Step::Fill, Answer::Placed { lease, holders, unit, .. }) => {
                 if large.unit == 0 {
                     large.unit = unit.get();
+                    large.size = large.unit;
                     large.name = shards::add_name(&self.peers[large.place].id, lease);
                 }
                 (large.lease, large.holders, large.tries, large.step) = (lease, holders, 0, Step::Fill);
@@ -147,11 +156,16 @@ impl World {
                 self.at(time, What::Large(number));
             }
             (Step::Place | Step::Fill, Answer::Refused(Missing::NotEnoughPeers { detail, .. })) => {
-                (large.step, large.tries) = (Step::Place, large.tries + 1);
+                large.step = Step::Place;
+                if large.unit > 0 && large.tries > 0 && large.size / 2 >= large.unit / LEAST_PART && !large.is_spine() {
+                    large.size /= 2;
+                    return self.at(self.now, What::Large(number));
+                }
+                large.tries += 1;
                 if large.tries <= PLACE_TRIES {
                     return self.at(self.now + PLACE_AGAIN, What::Large(number));
                 }
-                let what = format!("unit {} of {} has no place: {detail}", large.units.len() + 1, large.count());
+                let what = format!("unit {} has no place, {} bytes are left: {detail}", large.units.len() + 1, large.left);
                 self.break_rule(Invariant::ShardsFit, what);
             }
             (Step::Pin, Answer::Pinned(pin)) => self.unit_pinned(number, *pin),
@@ -165,10 +179,12 @@ impl World {
 
     fn unit_pinned(&mut self, number: u64, pin: Pin) {
         let large = &mut self.large[number as usize];
-        let unit = large.new_unit(pin.cid, large.next_bytes());
+        let (bytes, is_last) = (large.next_bytes(), large.is_spine());
+        let unit = large.new_unit(pin.cid, bytes);
         large.units.push(unit);
         large.placements.push(pin.placement);
-        let (lease, place, is_last) = (large.lease, large.place, large.units.len() > large.count());
+        large.left -= if is_last { 0 } else { bytes };
+        let (lease, place) = (large.lease, large.place);
         large.step = if is_last { Step::Root } else { Step::Place };
         // The answers of these are not waited for, as in the shell.
         self.think(place, Event::Command(RequestId(LARGE - 1), Command::Arrived { lease }));
@@ -217,13 +233,8 @@ impl World {
 }
 
 impl Large {
-    /// Units of content.
-    fn count(&self) -> usize {
-        self.bytes.div_ceil(self.unit.max(1)) as usize
-    }
-
     fn is_spine(&self) -> bool {
-        self.unit > 0 && self.units.len() >= self.count()
+        self.unit > 0 && self.left == 0
     }
 
     fn replicas(&self) -> Replicas {
@@ -232,11 +243,11 @@ impl Large {
 
     /// Bytes asked for the unit that is next: the last one may bring less.
     fn asked(&self) -> u64 {
-        if self.is_spine() { SPINE } else { self.unit }
+        if self.is_spine() { SPINE } else { self.size }
     }
 
     fn next_bytes(&self) -> u64 {
-        if self.is_spine() { SPINE } else { self.unit.min(self.bytes - self.units.len() as u64 * self.unit) }
+        if self.is_spine() { SPINE } else { self.size.min(self.left) }
     }
 
     fn new_unit(&self, cid: Cid, bytes: u64) -> NewUnit {
