@@ -53,6 +53,8 @@ fn is_gone(peer: &Peer) -> bool {
 fn a_file_larger_than_any_peer_is_kept_read_and_let_go_as_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut peers = four(folder.path(), "64MiB");
+    // A single copy that is on its way from one peer to another when the first dies is told in other words.
+    peers[0].say(&["rebalance", "--stop"]);
     // What an empty peer uses: its state and what that lays out ahead.
     let empty = peers.iter().map(used).max().expect("four peers");
     let content = noise(150 * MIB, 11);
