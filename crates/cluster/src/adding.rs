@@ -37,7 +37,7 @@ struct Add {
     refused: BTreeMap<PeerId, String>,
     question: Option<Question>,
     touched: Millis,
-    /// Its pin is written: what it brought counts as given.
+    /// The pin of its unit is written: what it brought counts as given.
     is_pinned: bool,
 }
 
@@ -162,18 +162,13 @@ impl Adding {
         self.adds.get(&lease).map(|add| add.granted.clone())
     }
 
-    /// What the add brought is pinned on its holders.
+    /// A unit that the add brought is pinned on its holders.
     pub fn pinned(&mut self, lease: u64, cid: &Cid, bytes: ByteCount, now: Now) {
         let Some(add) = self.adds.get_mut(&lease).filter(|add| !add.is_pinned) else { return };
         add.is_pinned = true;
         for peer in &add.granted {
             self.given.note(*peer, *cid, bytes, now);
         }
-    }
-
-    /// A pin is placed on a peer that does not have it yet.
-    pub fn promised(&mut self, peer: &PeerId, cid: &Cid, bytes: ByteCount, now: Now) {
-        self.given.note(*peer, *cid, bytes, now);
     }
 
     /// A peer said what it has.
@@ -186,7 +181,7 @@ impl Adding {
         self.given.settle(me, is_here);
     }
 
-    /// Bytes that this peer's adds and pins bring to each of these peers, and that what they said does not show: reserved ones of adds
+    /// Bytes that this peer's adds bring to each of these peers, and that what they said does not show: reserved ones of adds
     /// under way, and copies of which they have not told.
     pub fn brings<'a>(&self, peers: impl Iterator<Item = &'a PeerId>, options: &Options) -> BTreeMap<PeerId, ByteCount> {
         if options.planted == Some(PlantedBug::ForgetsGiven) {

@@ -65,7 +65,8 @@ impl Look<'_> {
                 limit,
                 free,
                 capacity: capacity(limit, load),
-                placed: load.map(|load| load.placed).unwrap_or_default() + brings(peer),
+                // What was promised is on its way there.
+                placed: load.map(|load| load.placed).unwrap_or_default() + standing.promised + brings(peer),
                 domain: self.options.domain(peer).map(str::to_owned),
             };
             (candidate, load.is_some())

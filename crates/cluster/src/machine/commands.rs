@@ -99,7 +99,7 @@ impl Parts {
     }
 
     fn answer_or_submit(&mut self, request: RequestId, asked: Asked, ctx: &mut Context) {
-        let (lease, size) = (asked.lease, asked.size);
+        let lease = asked.lease;
         if let Some(root) = self.root_of(&asked, ctx) {
             // The shards stay; blocks that came with this add are garbage.
             if let Some(lease) = lease {
@@ -109,9 +109,6 @@ impl Parts {
         }
         match self.pin_of(asked, ctx) {
             Ok(pin) => {
-                if let (Some(lease), Some(size)) = (lease, size) {
-                    self.adding.pinned(lease, &pin.cid, size, ctx.now);
-                }
                 let done = Answer::Pinned(Box::new(pin.clone()));
                 self.write(request, Change::Put(Box::new(pin)), done, lease, ctx);
             }
@@ -192,7 +189,6 @@ impl Parts {
             Ok(placed) => {
                 for peer in &placed.added {
                     self.health.promise(peer, size.unwrap_or_default());
-                    self.adding.promised(peer, cid, size.unwrap_or_default(), ctx.now);
                 }
                 Ok(placed.holders)
             }
