@@ -10,10 +10,13 @@ mod attempt;
 mod behaviour;
 mod driver;
 mod gossip;
+mod hop;
 mod lan;
 mod listen;
 mod options;
+mod reachability;
 mod reconnect;
+mod seats;
 mod side;
 mod transport;
 
@@ -21,6 +24,7 @@ pub(crate) use side::{Expected, MAGIC, SideDoor, Ticket};
 
 pub use gossip::{GossipOptions, PublishError, message_id};
 pub use options::{CLUSTER_SERVICE, HostOptions, NODE_SERVICE};
+pub use reachability::{Path, Reach, ReachOptions, Reachability, Reachable, RelayFor};
 
 use crate::peer::theirs;
 use crate::streams::{self, Incoming, OpenError, Stream};
@@ -160,8 +164,12 @@ impl HostEvents {
 /// What a connected peer said of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerInfo {
-    /// The address of its first connection, as seen here.
+    /// The address of its first connection, as seen here; of the direct one where there is any.
     pub address: String,
+    /// Whether it is connected directly.
+    pub path: Path,
+    /// Connections with it.
+    pub connections: usize,
     /// Its software; empty until it said so.
     pub agent: String,
     /// What it speaks; empty until it said so. At most 128 names.
@@ -209,6 +217,7 @@ struct Board {
     id: PeerId,
     addresses: RwLock<Vec<String>>,
     peers: RwLock<BTreeMap<PeerId, PeerInfo>>,
+    reach: RwLock<Reach>,
     filters: RwLock<Filters>,
     links: watch::Sender<Links>,
     streams: Arc<streams::Shared>,
@@ -242,6 +251,11 @@ impl Host {
     /// Where it listens, with `/p2p/`; unspecified addresses are expanded to those of the interfaces. Announced ones come last.
     pub fn addresses(&self) -> Vec<String> {
         self.inner.board.addresses.read().clone()
+    }
+
+    /// How it is reached from outside.
+    pub fn reach(&self) -> Reach {
+        self.inner.board.reach.read().clone()
     }
 
     /// Dials one address; waits for an existing connection too when the address names its peer.

@@ -33,8 +33,8 @@ pub mod throttle;
 pub use bitswap::{Bitswap, BitswapLimits, BlockSource, FetchError, Session};
 pub use blockstream::{Admission, BlockLane, LaneError, LaneGate, LaneHeader, LaneKind, LaneReceiver, LaneRefusal, LaneSink, serve_lanes};
 pub use host::{
-    CLUSTER_SERVICE, ConnectError, DialError, GossipOptions, Host, HostError, HostEvent, HostEvents, HostOptions, NODE_SERVICE, PeerInfo,
-    PublishError, Stats,
+    CLUSTER_SERVICE, ConnectError, DialError, GossipOptions, Host, HostError, HostEvent, HostEvents, HostOptions, NODE_SERVICE, Path,
+    PeerInfo, PublishError, Reach, ReachOptions, Reachability, Reachable, RelayFor, Stats,
 };
 pub use messages::{MessageLimits, Messages, Received, SendError};
 pub use streams::{Incoming, OpenError, Stream};

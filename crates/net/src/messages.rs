@@ -227,6 +227,9 @@ enum WriteError {
 }
 
 async fn write_batch(shared: &Shared, peer: PeerId, stream: &mut Option<Stream>, batch: &[u8]) -> Result<(), WriteError> {
+    if let Some(relayed) = stream.take_if(|stream| stream.is_outdone()) {
+        end(relayed);
+    }
     if stream.is_none() {
         *stream = Some(shared.host.open(peer, &[&shared.protocol]).await?.0);
     }
@@ -236,6 +239,11 @@ async fn write_batch(shared: &Shared, peer: PeerId, stream: &mut Option<Stream>,
         open.flush().await
     };
     Ok(tokio::time::timeout(WRITE, write).await.map_err(|_| WriteError::TimedOut)??)
+}
+
+/// Ends a stream with all that was written to it; what comes on the next one may pass it.
+fn end(mut stream: Stream) {
+    tokio::spawn(async move { tokio::time::timeout(WRITE, stream.shutdown()).await });
 }
 
 /// Nothing more is taken for this peer on this connection.

@@ -10,8 +10,10 @@
 
 mod behaviour;
 mod handler;
+mod way;
 
 pub(crate) use behaviour::Behaviour;
+use way::{InUse, Way};
 
 use crate::peer::theirs;
 use handler::OpenRequest;
@@ -94,6 +96,7 @@ pub enum OpenError {
 pub struct Stream {
     inner: Compat<libp2p::Stream>,
     traffic: Arc<Traffic>,
+    in_use: InUse,
     _slot: Option<OwnedSemaphorePermit>,
 }
 
@@ -104,8 +107,13 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Stream {
-    fn new(inner: libp2p::Stream, traffic: Arc<Traffic>, slot: Option<OwnedSemaphorePermit>) -> Stream {
-        Stream { inner: inner.compat(), traffic, _slot: slot }
+    fn new(inner: libp2p::Stream, traffic: Arc<Traffic>, slot: Option<OwnedSemaphorePermit>, way: &Arc<Way>) -> Stream {
+        Stream { inner: inner.compat(), traffic, in_use: way.in_use(), _slot: slot }
+    }
+
+    /// It goes through a relay, and there is a direct connection now: whoever holds it for long should open another.
+    pub fn is_outdone(&self) -> bool {
+        self.in_use.way().is_outdone()
     }
 }
 
@@ -213,6 +221,7 @@ struct Connection {
     id: ConnectionId,
     requests: mpsc::Sender<OpenRequest>,
     slots: Arc<Semaphore>,
+    way: Arc<Way>,
 }
 
 impl Shared {
@@ -228,7 +237,7 @@ impl Shared {
         })
     }
 
-    /// Opens a stream on the peer's oldest living connection, on the next one when that ends meanwhile.
+    /// Opens a stream on the peer's oldest living connection, direct before relayed ones, on the next one when that ends meanwhile.
     pub(crate) async fn open(&self, peer: PeerId, protocols: &[&str]) -> Result<(Stream, String), OpenError> {
         let names = protocol_names(protocols)?;
         let id = theirs(&peer).ok_or(OpenError::NotConnected(peer))?;
@@ -245,7 +254,20 @@ impl Shared {
     fn living(&self, peer: &libp2p::PeerId) -> Vec<Connection> {
         let connections = self.connections.lock();
         let Some(known) = connections.get(peer) else { return Vec::new() };
-        known.iter().filter(|connection| !connection.requests.is_closed()).cloned().collect()
+        let mut living: Vec<Connection> = known.iter().filter(|connection| !connection.requests.is_closed()).cloned().collect();
+        living.sort_by_key(|connection| connection.way.is_relayed());
+        living
+    }
+
+    /// Marks the relayed connections of a peer as outdone (or not any more), and says which of those are in nobody's use.
+    pub(crate) fn outdo(&self, peer: &libp2p::PeerId, has_direct: bool) -> Vec<ConnectionId> {
+        let connections = self.connections.lock();
+        let relayed = connections.get(peer).into_iter().flatten().filter(|connection| connection.way.is_relayed());
+        let unused = relayed.filter(|connection| {
+            connection.way.set_outdone(has_direct);
+            connection.way.is_unused()
+        });
+        unused.map(|connection| connection.id).collect()
     }
 
     /// Takes streams under these names from now on; names taken before go over to the new queue.
@@ -320,10 +342,10 @@ impl Places {
 
 impl Group {
     /// Puts the stream into the queue, once there is room for it and for one more open stream of the peer.
-    async fn deliver(&self, peer: PeerId, protocol: StreamProtocol, stream: libp2p::Stream, shared: &Shared) {
+    async fn deliver(&self, peer: PeerId, protocol: StreamProtocol, stream: libp2p::Stream, shared: &Shared, way: &Arc<Way>) {
         let Some(slot) = shared.inbound_open.take(peer).await else { return };
         let Some(place) = self.places.take(peer).await else { return };
-        let stream = Stream::new(stream, shared.traffic.clone(), Some(slot));
+        let stream = Stream::new(stream, shared.traffic.clone(), Some(slot), way);
         // Fails only when nobody accepts any more: the stream is reset, as if its name had not been offered.
         let _ = self.queue.send(Waiting { peer, protocol, stream, _place: place }).await;
     }

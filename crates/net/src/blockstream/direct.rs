@@ -138,6 +138,7 @@ fn tcp_address(address: &str) -> Option<SocketAddr> {
     let port = parts.next().filter(|name| *name == "tcp").and_then(|_| parts.next())?.parse().ok()?;
     // Anything else behind the port (a WebSocket, a relay) is not plain TCP.
     parts.next().is_none_or(|name| name == "p2p").then_some(())?;
+    parts.nth(1).is_none().then_some(())?;
     Some(SocketAddr::new(ip_of(address)?, port))
 }
 
@@ -223,6 +224,7 @@ mod tests {
             ("/ip4/10.0.0.1/tcp/1/p2p/12D3KooW", Some("10.0.0.1:1")),
             ("/ip6/::1/tcp/9", Some("[::1]:9")),
             ("/ip4/127.0.0.1/tcp/4001/ws", None),
+            ("/ip4/10.0.0.1/tcp/1/p2p/12D3KooW/p2p-circuit/p2p/12D3KooX", None),
             ("/ip4/127.0.0.1/udp/4001/quic-v1", None),
             ("/dns4/example.org/tcp/1", None),
             ("/ip4/127.0.0.1/tcp/x", None),

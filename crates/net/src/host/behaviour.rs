@@ -1,12 +1,13 @@
 //! The composed behaviour of a host.
 
-use super::{HostError, HostOptions, gossip};
+use super::hop::Hop;
+use super::{HostError, HostOptions, ReachOptions, gossip};
 use crate::streams;
 use libp2p::identity::Keypair;
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{StreamProtocol, allow_block_list, connection_limits, identify, kad, ping};
+use libp2p::{StreamProtocol, allow_block_list, autonat, connection_limits, dcutr, identify, kad, ping, relay};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,10 +30,21 @@ pub(super) struct Behaviour {
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
     pub(super) gossip: Toggle<gossip::Behaviour>,
     pub(super) streams: streams::Behaviour,
+    // How this host is reached: see `reachability`.
+    pub(super) hop: Hop,
+    pub(super) circuits: relay::client::Behaviour,
+    pub(super) autonat: autonat::v1::Behaviour,
+    pub(super) dcutr: dcutr::Behaviour,
 }
 
 impl Behaviour {
-    pub(super) fn new(options: &HostOptions, keypair: &Keypair, shared: Arc<streams::Shared>) -> Result<Behaviour, HostError> {
+    pub(super) fn new(
+        options: &HostOptions,
+        keypair: &Keypair,
+        shared: Arc<streams::Shared>,
+        circuits: relay::client::Behaviour,
+    ) -> Result<Behaviour, HostError> {
+        let id = keypair.public().to_peer_id();
         let gossip = options.gossip.as_ref().map(|gossip| gossip::behaviour(gossip, keypair)).transpose().map_err(HostError::Setup)?;
         let identify = identify::Config::new("ipfs/0.1.0".to_owned(), keypair.public())
             .with_agent_version(options.agent.clone())
@@ -53,7 +65,30 @@ impl Behaviour {
             kad: Toggle::from(options.discovery.then(|| discovery(keypair))),
             gossip: Toggle::from(gossip),
             streams: streams::Behaviour::new(shared),
+            hop: Hop::new(id, &options.reach),
+            circuits,
+            autonat: autonat::v1::Behaviour::new(id, dial_back(&options.reach)),
+            dcutr: dcutr::Behaviour::new(id),
         })
+    }
+}
+
+/// Asking others to dial back, and answering those who ask. A dial into nothing takes its whole time-out, and there are a few.
+fn dial_back(options: &ReachOptions) -> autonat::v1::Config {
+    autonat::v1::Config {
+        timeout: Duration::from_secs(60),
+        boot_delay: options.ask_every / 5,
+        retry_interval: options.ask_every,
+        refresh_interval: options.ask_every * 20,
+        throttle_server_period: options.ask_every,
+        confidence_max: 1,
+        max_peer_addresses: 4,
+        throttle_clients_period: options.ask_every * 4,
+        throttle_clients_peer_max: 4,
+        only_global_ips: !options.private_is_outside,
+        // Who is asked is chosen in `driver::reach`.
+        use_connected: false,
+        ..autonat::v1::Config::default()
     }
 }
 

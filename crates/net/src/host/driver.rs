@@ -1,6 +1,7 @@
 //! The task that owns the swarm: waits for commands, events of the network and times, and lets small parts decide.
 
 mod dial;
+mod reach;
 
 use super::attempt::dial_error;
 use super::behaviour::{Behaviour, BehaviourEvent, LAN_KAD};
@@ -16,7 +17,7 @@ use libp2p::core::transport::ListenerId;
 use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance};
 use libp2p::identity::Keypair;
 use libp2p::swarm::{self, ConnectionId, SwarmEvent};
-use libp2p::{Multiaddr, PeerId as Libp2pId, Swarm, identify, ping};
+use libp2p::{Multiaddr, PeerId as Libp2pId, Swarm, identify, ping, relay};
 use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -80,15 +81,18 @@ pub(super) async fn start(
     let keypair = Keypair::ed25519_from_bytes(options.key).map_err(|error| setup(&error))?;
     let id = keypair.public().to_peer_id();
     let shared = streams::Shared::new(options.streams, options.keep_all);
-    let behaviour = Behaviour::new(&options, &keypair, shared.clone())?;
+    let (circuits, relay_client) = relay::client::new(id);
+    let behaviour = Behaviour::new(&options, &keypair, shared.clone(), relay_client)?;
     // In a private network nobody may say anything before both have shown the key.
     let side_door = options.psk.is_none().then(|| Arc::new(SideDoor::default()));
-    let transport = transport::build(&keypair, options.psk, side_door.as_ref(), &options.throttle).map_err(|error| setup(&error))?;
+    let transport =
+        transport::build(&keypair, options.psk, side_door.as_ref(), &options.throttle, circuits).map_err(|error| setup(&error))?;
     let config = swarm::Config::with_tokio_executor().with_idle_connection_timeout(options.idle);
     let board = Arc::new(Board {
         id: ours(&id).ok_or_else(|| setup(&"the key gives no peer id"))?,
         addresses: RwLock::default(),
         peers: RwLock::default(),
+        reach: RwLock::default(),
         filters: RwLock::default(),
         links: watch::Sender::new(Links::new()),
         streams: shared,
@@ -112,6 +116,7 @@ pub(super) async fn start(
         throttle: options.psk.is_none().then(|| options.throttle.clone()),
         lan: options.local_net.map(|service| Lan::start(service.to_owned(), id)),
         lan_peers: BTreeSet::new(),
+        reach: reach::State::new(&options.reach)?,
         next_lookup: Instant::now(),
         arrivals: 0,
         pending: VecDeque::new(),
@@ -124,6 +129,7 @@ pub(super) async fn start(
         driver.subscribe(topic).map_err(|error| setup(&error))?;
     }
     driver.listen(listen).await?;
+    driver.begin_reach();
     tokio::spawn(driver.run(commands));
     Ok(board)
 }
@@ -148,6 +154,8 @@ struct Driver {
     lan: Option<Lan>,
     /// Those found there that stay connected although nothing uses them.
     lan_peers: BTreeSet<Libp2pId>,
+    /// How this host is reached from outside.
+    reach: reach::State,
     /// A member that is heard but not connected may be looked for from then on.
     next_lookup: Instant,
     /// Counts peers that connected.
@@ -172,10 +180,10 @@ impl Driver {
             let wake = self.next_wake();
             tokio::select! {
                 command = commands.recv() => match command {
-                    None => return self.stop().await,
+                    None => return Box::pin(self.stop()).await,
                     Some(Command::Shutdown { reply }) => {
                         commands.close();
-                        self.stop().await;
+                        Box::pin(self.stop()).await;
                         let _ = reply.send(());
                         return;
                     }
@@ -190,7 +198,8 @@ impl Driver {
     }
 
     fn next_wake(&self) -> Instant {
-        self.reconnect.next_wake().map_or(self.next_probe, |at| at.min(self.next_probe))
+        let own = self.next_probe.min(self.reach.next_wake());
+        self.reconnect.next_wake().map_or(own, |at| at.min(own))
     }
 
     fn wake(&mut self, now: Instant) {
@@ -198,6 +207,7 @@ impl Driver {
             self.close_silent(now);
             self.next_probe = now + self.probe;
         }
+        self.look_at_reach(now);
         for (peer, addresses) in self.reconnect.due(now) {
             if self.swarm.is_connected(&theirs_known(&peer)) {
                 self.reconnect.connected(&peer);
@@ -332,6 +342,7 @@ impl Driver {
                 if num_established.get() == 1 {
                     self.connected(peer, endpoint.get_remote_address().to_string());
                 }
+                self.way_opened(peer_id, connection_id, &endpoint);
                 self.answer(|waiter| waiter.connection == Some(connection_id) || waiter.peer == Some(peer), &Ok(peer));
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
@@ -342,6 +353,7 @@ impl Driver {
                     self.lost_on_lan(&peer_id);
                     self.disconnected(peer);
                 }
+                self.way_closed(peer_id, connection_id);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 if self.dialled_elsewhere(connection_id, &error) {
@@ -361,9 +373,14 @@ impl Driver {
                 let is_other_network = transport::is_other_network(&error);
                 tracing::debug!(from = %send_back_addr, %error, is_other_network, "inbound connection failed");
             }
-            SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } | SwarmEvent::ListenerClosed { .. } => {
+            SwarmEvent::NewListenAddr { .. } | SwarmEvent::ExpiredListenAddr { .. } | SwarmEvent::ExternalAddrExpired { .. } => {
                 self.listen_changed();
             }
+            SwarmEvent::ListenerClosed { listener_id, .. } => {
+                self.seat_ended(listener_id);
+                self.listen_changed();
+            }
+            SwarmEvent::ExternalAddrConfirmed { address } => self.address_confirmed(&address),
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener has a problem"),
             SwarmEvent::Behaviour(event) => self.behaviour(event),
             _ => {}
@@ -377,7 +394,7 @@ impl Driver {
             BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
                 self.gossip(&propagation_source, &message_id, message);
             }
-            _ => {}
+            other => self.reach_event(other),
         }
     }
 
@@ -399,6 +416,7 @@ impl Driver {
     }
 
     fn identified(&mut self, id: &Libp2pId, info: identify::Info) {
+        self.consider_relay(id, &info);
         let speaks_kad = info.protocols.contains(&LAN_KAD);
         let listens: Vec<&Multiaddr> = info.listen_addrs.iter().take(LISTENS_MAX).filter(|address| !self.is_own(address)).collect();
         if let (true, Some(kad)) = (speaks_kad, self.swarm.behaviour_mut().kad.as_mut()) {
@@ -473,6 +491,7 @@ impl Driver {
     }
 
     fn listen_changed(&mut self) {
+        self.vouch_for_listeners();
         let id = *self.swarm.local_peer_id();
         let with_id = |address: &Multiaddr| address.clone().with_p2p(id).unwrap_or_else(|address| address).to_string();
         let listening: BTreeSet<String> = self.swarm.listeners().map(with_id).collect();
@@ -480,7 +499,8 @@ impl Driver {
         let all: Vec<String> = listening.iter().cloned().chain(announced).collect();
         if *self.board.addresses.read() != all {
             if let Some(lan) = &self.lan {
-                lan.listens(&all);
+                let own: Vec<String> = all.iter().filter(|address| !address.contains("/p2p-circuit")).cloned().collect();
+                lan.listens(&own);
             }
             *self.board.addresses.write() = all;
             self.push(HostEvent::ListenChanged);

@@ -1,9 +1,10 @@
 //! What a host is told at its start.
 
-use super::GossipOptions;
+use super::{GossipOptions, ReachOptions};
 use crate::streams::StreamLimits;
 use crate::throttle::Throttle;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What Go's cluster peers call themselves on the local net.
@@ -46,12 +47,16 @@ pub struct HostOptions {
     pub streams: StreamLimits,
     /// Limits of bandwidth, shared with whoever else has them.
     pub throttle: Throttle,
+    /// How it is reached from outside.
+    pub reach: ReachOptions,
 }
 
 impl HostOptions {
     /// A cluster's host: private network (when there is a secret), discovery, everybody stays connected.
     pub fn cluster(key: [u8; 32], psk: Option<[u8; 32]>) -> HostOptions {
-        HostOptions { psk, discovery: true, keep_all: true, ..HostOptions::node(key) }
+        // Whoever has the secret is a member.
+        let reach = ReachOptions { is_member: Arc::new(|_| true), ..ReachOptions::default() };
+        HostOptions { psk, discovery: true, keep_all: true, reach, ..HostOptions::node(key) }
     }
 
     /// A node's host: open to everybody, idle connections end.
@@ -72,6 +77,7 @@ impl HostOptions {
             connections: 1024,
             streams: StreamLimits::default(),
             throttle: Throttle::default(),
+            reach: ReachOptions::default(),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! TCP: limits of bandwidth ([`crate::throttle`]), private network (when there is a key), then a look at the first bytes, then TLS or Noise, then yamux.
 //! Without a key also QUIC, and
 //! connections that come in with a ticket are handed over (`side`).
+//! Through a relay: private network (its key protects the inner connection too, as in Go), then the same look, Noise or TLS, and yamux. Its
+//! bytes were counted when they left on the connection to the relay.
 //!
 //! The look at the first bytes: everybody's first message is multistream's own name. Where it is not, the sides have different
 //! private network keys (or one has none); without this check such a connection mostly hangs until a time-out, since the first
@@ -14,12 +16,12 @@ use futures::future::{BoxFuture, Either};
 use futures::{AsyncRead, AsyncWrite, FutureExt};
 use libp2p::core::ConnectedPoint;
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::{Boxed, OrTransport};
+use libp2p::core::transport::{Boxed, DialOpts, ListenerId, OrTransport, TransportError, TransportEvent};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo, Version};
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::pnet::{PnetConfig, PnetError, PreSharedKey};
-use libp2p::{PeerId, Transport, dns, noise, quic, tcp, tls, yamux};
+use libp2p::{Multiaddr, PeerId, Transport, dns, noise, quic, relay, tcp, tls, yamux};
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
@@ -39,19 +41,78 @@ const QUIC_STREAMS_MAX: u32 = 1024;
 /// What everybody says first on a connection.
 const FIRST_BYTES: &[u8] = b"\x13/multistream/1.0.0\n";
 
+/// So much earlier direct addresses are dialled than those through relays.
+const DIRECT_FIRST: Duration = Duration::from_millis(300);
+
 /// The whole transport; names in addresses are resolved where the system says how.
 pub(super) fn build(
     keypair: &Keypair,
     psk: Option<[u8; 32]>,
     side: Option<&Arc<SideDoor>>,
     throttle: &Throttle,
+    circuits: relay::client::Transport,
 ) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
-    match dns::tokio::Transport::system(without_names(keypair, psk, side, throttle)?) {
-        Ok(transport) => Ok(transport.boxed()),
+    let direct = match dns::tokio::Transport::system(without_names(keypair, psk, side, throttle)?) {
+        Ok(transport) => transport.boxed(),
         Err(error) => {
             tracing::warn!(%error, "no name resolution: only numeric addresses can be dialled");
-            without_names(keypair, psk, side, throttle)
+            without_names(keypair, psk, side, throttle)?
         }
+    };
+    // A relay's name is resolved when the relay itself is dialled.
+    let circuits = through_relays(keypair, psk, circuits)?;
+    Ok(OrTransport::new(circuits, direct).map(|either, _| either.into_inner()).boxed())
+}
+
+fn through_relays(
+    keypair: &Keypair,
+    psk: Option<[u8; 32]>,
+    circuits: relay::client::Transport,
+) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
+    let (security, muxer, key) = (Security::new(keypair, psk.is_none())?, muxer(), psk.map(PreSharedKey::new));
+    let transport = Later(circuits)
+        .and_then(move |circuit, _| private_network(circuit, key))
+        .upgrade(Version::V1Lazy)
+        .authenticate(security)
+        .multiplex(muxer)
+        .timeout(HANDSHAKE);
+    Ok(transport.map(|(id, muxer), _| (id, StreamMuxerBox::new(muxer))).boxed())
+}
+
+fn muxer() -> yamux::Config {
+    let mut muxer = yamux::Config::default();
+    muxer.set_max_num_streams(STREAMS_MAX);
+    muxer
+}
+
+/// Dials [`DIRECT_FIRST`] later than asked, so that a direct address of the same peer wins where there is one.
+struct Later(relay::client::Transport);
+
+impl Transport for Later {
+    type Output = relay::client::Connection;
+    type Error = relay::client::transport::Error;
+    type ListenerUpgrade = <relay::client::Transport as Transport>::ListenerUpgrade;
+    type Dial = BoxFuture<'static, Result<Self::Output, Self::Error>>;
+
+    fn listen_on(&mut self, id: ListenerId, address: Multiaddr) -> Result<(), TransportError<Self::Error>> {
+        self.0.listen_on(id, address)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.0.remove_listener(id)
+    }
+
+    fn dial(&mut self, address: Multiaddr, options: DialOpts) -> Result<Self::Dial, TransportError<Self::Error>> {
+        let dial = self.0.dial(address, options)?;
+        Ok(async move {
+            tokio::time::sleep(DIRECT_FIRST).await;
+            dial.await
+        }
+        .boxed())
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        Pin::new(&mut self.0).poll(cx)
     }
 }
 
@@ -61,13 +122,7 @@ fn without_names(
     side: Option<&Arc<SideDoor>>,
     throttle: &Throttle,
 ) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
-    let security = Security {
-        noise: noise::Config::new(keypair).map_err(io::Error::other)?,
-        tls: if psk.is_none() { Some(tls::Config::new(keypair).map_err(io::Error::other)?) } else { None },
-    };
-    let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(STREAMS_MAX);
-    let key = psk.map(PreSharedKey::new);
+    let (security, muxer, key) = (Security::new(keypair, psk.is_none())?, muxer(), psk.map(PreSharedKey::new));
     let side = side.cloned();
     let limits = throttle.clone();
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
@@ -229,6 +284,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 struct Security {
     noise: noise::Config,
     tls: Option<tls::Config>,
+}
+
+impl Security {
+    fn new(keypair: &Keypair, with_tls: bool) -> io::Result<Security> {
+        Ok(Security {
+            noise: noise::Config::new(keypair).map_err(io::Error::other)?,
+            tls: if with_tls { Some(tls::Config::new(keypair).map_err(io::Error::other)?) } else { None },
+        })
+    }
 }
 
 const TLS: &str = "/tls/1.0.0";

@@ -1,9 +1,10 @@
 //! The swarm's side of the streams: gives every connection its handler and forgets it at its end.
 
 use super::handler::Handler;
-use super::{Connection, Shared};
+use super::{Connection, Shared, Way};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, ToSwarm};
 use libp2p::{Multiaddr, PeerId as Libp2pId};
 use std::convert::Infallible;
@@ -23,15 +24,16 @@ impl Behaviour {
         Behaviour { shared }
     }
 
-    fn handler(&self, id: ConnectionId, remote: Libp2pId) -> Handler {
+    fn handler(&self, id: ConnectionId, remote: Libp2pId, address: &Multiaddr) -> Handler {
+        let way = Arc::new(Way::new(address.iter().any(|part| part == Protocol::P2pCircuit)));
         let (sender, requests) = mpsc::channel(REQUESTS_QUEUED);
         let slots = Arc::new(Semaphore::new(self.shared.limits.outbound_per_connection));
         let mut connections = self.shared.connections.lock();
         let known = connections.entry(remote).or_default();
         // A connection refused by another behaviour never tells its end: its handler is gone, which closes the channel.
         known.retain(|connection| !connection.requests.is_closed());
-        known.push(Connection { id, requests: sender, slots });
-        Handler { remote, shared: self.shared.clone(), requests }
+        known.push(Connection { id, requests: sender, slots, way: way.clone() });
+        Handler { remote, shared: self.shared.clone(), requests, way }
     }
 }
 
@@ -43,21 +45,21 @@ impl NetworkBehaviour for Behaviour {
         &mut self,
         id: ConnectionId,
         peer: Libp2pId,
-        _: &Multiaddr,
+        local: &Multiaddr,
         _: &Multiaddr,
     ) -> Result<Handler, ConnectionDenied> {
-        Ok(self.handler(id, peer))
+        Ok(self.handler(id, peer, local))
     }
 
     fn handle_established_outbound_connection(
         &mut self,
         id: ConnectionId,
         peer: Libp2pId,
-        _: &Multiaddr,
+        address: &Multiaddr,
         _: Endpoint,
         _: PortUse,
     ) -> Result<Handler, ConnectionDenied> {
-        Ok(self.handler(id, peer))
+        Ok(self.handler(id, peer, address))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {

@@ -1,6 +1,6 @@
 //! One connection's part of the streams: negotiates outbound names, delivers inbound streams into their queue.
 
-use super::{Accepted, OpenError, Shared, Stream};
+use super::{Accepted, OpenError, Shared, Stream, Way};
 use crate::peer::ours;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Ready, ready};
@@ -28,6 +28,7 @@ pub(crate) struct Handler {
     pub(super) remote: Libp2pId,
     pub(super) shared: Arc<Shared>,
     pub(super) requests: mpsc::Receiver<OpenRequest>,
+    pub(super) way: Arc<Way>,
 }
 
 impl ConnectionHandler for Handler {
@@ -40,13 +41,13 @@ impl ConnectionHandler for Handler {
 
     fn listen_protocol(&self) -> SubstreamProtocol<Inbound> {
         let accepted = self.shared.accepted.read().clone();
-        let upgrade = Inbound { accepted, remote: self.remote, shared: self.shared.clone() };
+        let upgrade = Inbound { accepted, remote: self.remote, shared: self.shared.clone(), way: self.way.clone() };
         // Longer than the wait for a place in the queue, so that giving up is ours to count.
         SubstreamProtocol::new(upgrade, ()).with_timeout(self.shared.limits.inbound_wait + Duration::from_secs(5))
     }
 
     fn connection_keep_alive(&self) -> bool {
-        self.shared.is_wanted(&self.remote)
+        self.shared.is_wanted(&self.remote) && !self.way.is_outdone()
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Outbound, OpenRequest, Infallible>> {
@@ -68,7 +69,7 @@ impl ConnectionHandler for Handler {
     fn on_connection_event(&mut self, event: ConnectionEvent<'_, Inbound, Outbound, (), OpenRequest>) {
         match event {
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: (stream, name), info }) => {
-                let stream = Stream::new(stream, self.shared.traffic.clone(), Some(info.slot));
+                let stream = Stream::new(stream, self.shared.traffic.clone(), Some(info.slot), &self.way);
                 // The opener may have gone; then the stream is reset.
                 let _ = info.reply.send(Ok((stream, name.as_ref().to_owned())));
             }
@@ -94,6 +95,7 @@ pub(crate) struct Inbound {
     accepted: Arc<Accepted>,
     remote: Libp2pId,
     shared: Arc<Shared>,
+    way: Arc<Way>,
 }
 
 impl UpgradeInfo for Inbound {
@@ -117,7 +119,7 @@ impl InboundUpgrade<libp2p::Stream> for Inbound {
             // The table holds the queue open; it must not, while this stream waits.
             drop(self.accepted);
             let wait = self.shared.limits.inbound_wait;
-            if tokio::time::timeout(wait, group.deliver(peer, name.clone(), stream, &self.shared)).await.is_err() {
+            if tokio::time::timeout(wait, group.deliver(peer, name.clone(), stream, &self.shared, &self.way)).await.is_err() {
                 self.shared.traffic.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%peer, protocol = %name, ?wait, "stream reset: its queue stayed full");
             }

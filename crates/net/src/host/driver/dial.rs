@@ -17,7 +17,8 @@ const LAN_PEERS_MAX: usize = 64;
 
 impl Driver {
     pub(super) fn dial(&mut self, address: Multiaddr, reply: DialReply) {
-        let named = address.iter().find_map(|part| if let Protocol::P2p(id) = part { Some(id) } else { None });
+        // The last one: before it an address through a relay names that.
+        let named = address.iter().last().and_then(|part| if let Protocol::P2p(id) = part { Some(id) } else { None });
         if named == Some(*self.swarm.local_peer_id()) {
             return answer(reply, Err(DialError::Own));
         }
