@@ -196,6 +196,29 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it changes the wish, or begins what ends with that.
+    pub fn is_write(&self) -> bool {
+        match self {
+            Command::Pin { .. }
+            | Command::Unpin { .. }
+            | Command::Place { .. }
+            | Command::PinUnit { .. }
+            | Command::PinRoot(_)
+            | Command::DropUnits { .. }
+            | Command::RenewUnits { .. } => true,
+            Command::Grow { .. }
+            | Command::Replace { .. }
+            | Command::Arrived { .. }
+            | Command::Release { .. }
+            | Command::Recover { .. }
+            | Command::Leave { .. }
+            | Command::ApproveRemovals
+            | Command::SetRecord { .. } => false,
+        }
+    }
+}
+
 /// Answers to commands.
 #[derive(Clone, Debug)]
 pub enum Answer {
@@ -257,6 +280,16 @@ pub enum Missing {
         "this peer is configured to be in follower mode. Write operations are disabled: ask a peer that the others trust, or set `follower = false` in pinfold.toml if they trust this one"
     )]
     Follower,
+    /// Nobody who is here would take what this peer writes.
+    #[error(
+        "none of the {peers} Go peers that are connected trusts this peer, so the pin would be nobody's but its own: put {own} into `trusted_peers` of one of them (or take them out of `trusted_peers` in pinfold.toml)"
+    )]
+    NotTrusted {
+        /// How many are connected.
+        peers: u32,
+        /// This peer.
+        own: PeerId,
+    },
     /// This peer is leaving or draining.
     #[error("this peer is leaving the cluster: use another one")]
     Leaving,

@@ -59,8 +59,8 @@ pub(crate) async fn import(core: &Arc<Core>, pins: Vec<Pin>, renews: bool) -> Re
     let comparing = core.clone();
     let compared = tokio::task::spawn_blocking(move || compare(&comparing, pins, renews)).await;
     let (writes, imported) = compared.map_err(|error| CommandError::Failed(format!("comparing pins: {error}")))??;
-    if core.is_follower && !writes.is_empty() {
-        return Err(CommandError::Refused(cluster::Missing::Follower));
+    if let Some(why) = core.writes_are_refused().filter(|_| !writes.is_empty()) {
+        return Err(CommandError::Refused(why));
     }
     let mut writes = writes.into_iter().peekable();
     while writes.peek().is_some() {

@@ -4,6 +4,7 @@
 //! effects before letting go (starting never waits: it spawns or enqueues). So a command costs no task switch, and effects of
 //! one event are performed before those of the next.
 
+use crate::go::GoMembers;
 use crate::links::Links;
 use crate::looker::Looker;
 use crate::reach::Reach;
@@ -16,7 +17,7 @@ use consensus::{Consensus, Write};
 use ipfs::IpfsNode;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 use store::{Area, Batch, Durability, Store};
@@ -43,7 +44,10 @@ pub struct Core {
     answers: Mutex<Waiting>,
     operations: Mutex<HashMap<OpId, AbortHandle>>,
     /// Whether nothing may be written through this peer.
-    pub(crate) is_follower: bool,
+    is_follower: bool,
+    /// How many Go peers would not take a write, while nobody else is here.
+    pub(crate) shut_out: Arc<AtomicU32>,
+    go: OnceLock<Weak<dyn GoMembers>>,
     pub(crate) submitter: Submitter,
     /// The node is to be measured soon.
     pub(crate) measure: tokio::sync::Notify,
@@ -98,6 +102,8 @@ impl Core {
             answers: Mutex::new(Waiting::default()),
             operations: Mutex::new(HashMap::new()),
             is_follower,
+            shut_out: Arc::default(),
+            go: OnceLock::new(),
             submitter: Submitter::default(),
             measure: tokio::sync::Notify::new(),
             looker: Looker::default(),
@@ -120,6 +126,25 @@ impl Core {
 
     pub(crate) fn links(&self) -> Option<&Arc<Links>> {
         self.links.get()
+    }
+
+    /// The Go peers of a mixed cluster; set once.
+    pub(crate) fn set_go(&self, go: Weak<dyn GoMembers>) {
+        self.go.set(go).ok();
+    }
+
+    pub(crate) fn go(&self) -> Option<Arc<dyn GoMembers>> {
+        self.go.get().and_then(Weak::upgrade)
+    }
+
+    /// Why a write of this peer would be nobody's but its own.
+    pub(crate) fn writes_are_refused(&self) -> Option<Missing> {
+        let peers = self.shut_out.load(Ordering::Relaxed);
+        match self.links() {
+            _ if self.is_follower => Some(Missing::Follower),
+            Some(links) if peers > 0 => Some(Missing::NotTrusted { peers, own: links.host().id() }),
+            _ => None,
+        }
     }
 
     /// Both clocks.
@@ -199,6 +224,11 @@ impl Core {
 
     /// Asks the machine and waits for its answer; `None` when the peer stops meanwhile.
     pub async fn command(&self, command: Command) -> Option<Answer> {
+        if command.is_write()
+            && let Some(why) = self.writes_are_refused()
+        {
+            return Some(Answer::Refused(why));
+        }
         let (answer, waiting) = oneshot::channel();
         let request = {
             /// Questions that may wait at once; a door beyond it is told to try again.

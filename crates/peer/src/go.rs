@@ -7,7 +7,8 @@
 //! ```text
 //!              calls ──► methods ──► answers (ids, copies)  ──► handle::Cluster
 //!   Go peer               └────────► intake (blocks of an add) ──► the own node
-//!              gossip ─► heard ◄──── greeting (asks ids, connects the nodes)
+//!              calls ◄── members ◄── the own doors (what Go peers hold)
+//!              gossip ─► heard ◄──── greeting (asks ids and for trust, connects the nodes)
 //!              gossip ◄─ publish
 //! ```
 //! Absent: closed methods of Go's own parts among each other, raft, tracing. Start with [`GoSide`].
@@ -16,12 +17,14 @@ mod answers;
 mod greeting;
 mod heard;
 mod intake;
+mod members;
 mod methods;
 mod publish;
 #[cfg(test)]
 mod tests;
 
 pub use heard::GoPeer;
+pub use members::{GoCopy, GoMembers};
 
 use crate::handle::Cluster;
 use crate::links::MESSAGES;
@@ -33,6 +36,7 @@ use net::gorpc::{CallLimits, RPC_PROTOCOL, Server};
 use net::{Host, Incoming, OpenError, PublishError};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -52,12 +56,15 @@ pub struct GoOptions {
     pub swarm_peers: Arc<dyn Fn() -> Vec<PeerId> + Send + Sync>,
     /// How long the blocks of an add are kept for a pin that has not come.
     pub lease: Duration,
+    /// How many Go peers would not take a write of this peer, while nobody else is there who would; kept up to date here.
+    pub shut_out: Arc<AtomicU32>,
 }
 
 impl GoOptions {
     /// With the lease of ten minutes.
     pub fn new(version: &str, trusted: Arc<dyn Fn(&PeerId) -> bool + Send + Sync>) -> GoOptions {
-        GoOptions { version: version.to_owned(), trusted, wish: None, swarm_peers: Arc::new(Vec::new), lease: Duration::from_secs(600) }
+        let (lease, shut_out) = (Duration::from_secs(600), Arc::default());
+        GoOptions { version: version.to_owned(), trusted, wish: None, swarm_peers: Arc::new(Vec::new), lease, shut_out }
     }
 }
 
@@ -157,11 +164,6 @@ impl GoSide {
         if let Err(error) = side.heard.lock().take(from, data, side.now()) {
             tracing::debug!(peer = %from, %error, "a metric was not taken");
         }
-    }
-
-    /// The Go peers that are heard of now, by id.
-    pub fn peers(&self) -> Vec<GoPeer> {
-        self.side.go_peers()
     }
 
     /// Ends its tasks; calls in flight are reset.

@@ -194,6 +194,10 @@ pub trait Cluster: Send + Sync + 'static {
     /// What a drain or a balancing would do.
     async fn plan(&self, goal: plan::Goal) -> Result<plan::Plan, CommandError>;
 
+    /// The Go peers of a mixed cluster; none where there are none.
+    fn go(&self) -> Option<Arc<dyn crate::go::GoMembers>> {
+        None
+    }
     /// The cluster as one node: reads come from here or from the holders.
     fn node(&self) -> Arc<dyn IpfsNode>;
     /// Keys of this peer and names of all; none where there are none.

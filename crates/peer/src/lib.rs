@@ -35,6 +35,7 @@ mod spread;
 mod submitter;
 pub mod trust;
 pub mod view;
+mod waiting;
 mod words;
 
 pub use adopt::Adopt;

@@ -3,6 +3,7 @@
 use crate::bulk;
 use crate::core::Core;
 use crate::fill::Fill;
+use crate::go::GoMembers;
 use crate::handle::{AddSession, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Totals};
 use crate::join::{JOIN, Joining};
 use crate::limits::{Limits, LimitsAsk, LimitsOptions, LimitsReport};
@@ -23,8 +24,9 @@ use ed25519_dalek::SigningKey;
 use ipfs::IpfsNode;
 use net::{Host, HostEvent, HostEvents, Incoming, MessageLimits, Messages, OpenError};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use store::{Area, Store};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -474,40 +476,7 @@ impl Cluster for Peer {
     }
 
     async fn wait_copies(&self, cid: &Cid, copies: u32, limit: Duration) -> u32 {
-        let mut live = self.core.live();
-        let deadline = tokio::time::Instant::now() + limit;
-        loop {
-            let (pin, rows) = self.status(cid);
-            let root = pin.filter(|pin| pin.kind == types::PinKind::Meta);
-            let confirmed = match &root {
-                // Of shards: as many as every one of them has.
-                Some(root) => self.core.read(|machine, now| machine.confirmed_copies(root, now)),
-                None => rows.iter().filter(|row| row.is_live && row.state == types::PinState::Pinned).count() as u32,
-            };
-            if confirmed >= copies {
-                return confirmed;
-            }
-            // Looks again when the pin or one of its units changes, and now and then in case a hint was lost.
-            let units: HashSet<Cid> = match &root {
-                Some(root) => self.core.read(|machine, _| machine.pieces_of(&root.cid)).into_iter().map(|piece| piece.cid).collect(),
-                None => HashSet::new(),
-            };
-            let changed = async {
-                loop {
-                    match live.recv().await {
-                        Ok(Live::Pin(changed)) if changed == *cid || units.contains(&changed) => return,
-                        Ok(_) => {}
-                        Err(_) => return,
-                    }
-                }
-            };
-            let nudge = deadline.min(tokio::time::Instant::now() + Duration::from_millis(500));
-            // Whether it changed or time passed, the state itself is looked at.
-            tokio::time::timeout_at(nudge, changed).await.ok();
-            if tokio::time::Instant::now() >= deadline {
-                return confirmed;
-            }
-        }
+        crate::waiting::wait_copies(self, &self.core, cid, copies, limit).await
     }
 
     fn live(&self) -> broadcast::Receiver<Live> {
@@ -574,6 +543,10 @@ impl Cluster for Peer {
         self.moving.plan(goal).await
     }
 
+    fn go(&self) -> Option<Arc<dyn GoMembers>> {
+        self.core.go()
+    }
+
     fn node(&self) -> Arc<dyn IpfsNode> {
         Arc::new(ClusterNode::new(self.core.clone()))
     }
@@ -588,6 +561,16 @@ impl Cluster for Peer {
 }
 
 impl Peer {
+    /// Tells the doors of the Go peers of a mixed cluster; once.
+    pub fn set_go(&self, go: Weak<dyn GoMembers>) {
+        self.core.set_go(go);
+    }
+
+    /// Where the Go side says that nobody would take a write of this peer.
+    pub fn shut_out(&self) -> Arc<AtomicU32> {
+        self.core.shut_out.clone()
+    }
+
     fn named(&self, mut rows: Vec<CopyRow>) -> Vec<CopyRow> {
         for row in &mut rows {
             if let Some(name) = self.links.name_of(&row.peer).filter(|_| row.name.is_empty()) {

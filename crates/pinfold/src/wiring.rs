@@ -13,7 +13,7 @@ use peer::crdt_network::{self, ClusterNetwork, CrdtInbound, DagBlocks};
 use peer::go::{GoInbound, GoOptions, GoSide, GoStreams};
 use peer::links::OwnFacts;
 use peer::{Cluster, LimitsOptions, Parts, Peer, Protocols, Trust};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use store::{Area, Batch, DiskOptions, DiskStore, Durability, PackOptions, PackStore, Quota, Store};
 use types::{ByteCount, Depth, Millis, Owner, PeerId, RecordKind, UnixMillis};
 use wire::join::{Invite, Known};
@@ -221,11 +221,14 @@ async fn start_go(
     let options = GoOptions {
         wish: Some(inbound.clone()),
         swarm_peers: Arc::new(move || nodes.connected()),
+        shut_out: peer.shut_out(),
         ..GoOptions::new(env!("CARGO_PKG_VERSION"), trusted)
     };
     let go = GoSide::start(host.clone(), streams, peer.clone(), options).await.context("taking part among Go peers")?;
     let go = Arc::new(go);
     inbound.set(go.clone());
+    let members: Weak<GoSide> = Arc::downgrade(&go);
+    peer.set_go(members);
     for (peer, addresses) in settings.trusted_peers.addresses() {
         host.keep_connected(*peer, addresses).await;
     }

@@ -3,6 +3,7 @@
 use crate::message::{Response, json as json_response, line_of};
 use cluster::CopyRow;
 use peer::Cluster;
+use peer::go::GoCopy;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use types::{Because, Cid, PeerId, Pin, PinState, UnixMillis};
@@ -78,6 +79,18 @@ fn public(addresses: Vec<String>) -> Vec<String> {
 
 /// Appends one line: Go's `GlobalPinInfo`. A CID that is not pinned has an empty list of placements and was made now, as in Go.
 pub(super) fn push_status(out: &mut String, cid: &Cid, pin: Option<&Pin>, rows: impl Iterator<Item = CopyRow>, facts: &PeerFacts) {
+    push_status_with(out, cid, pin, rows, Vec::new(), facts);
+}
+
+/// The same with the copies of Go peers.
+pub(super) fn push_status_with(
+    out: &mut String,
+    cid: &Cid,
+    pin: Option<&Pin>,
+    rows: impl Iterator<Item = CopyRow>,
+    go: Vec<GoCopy>,
+    facts: &PeerFacts,
+) {
     let unknown = || GlobalPinInfo {
         cid: Some(cid.to_string()),
         allocations: Some(Vec::new()),
@@ -86,7 +99,21 @@ pub(super) fn push_status(out: &mut String, cid: &Cid, pin: Option<&Pin>, rows: 
     };
     let mut info = pin.map_or_else(unknown, GlobalPinInfo::of_pin);
     info.peer_map = rows.map(|row| (row.peer.to_string(), facts.copy(&row))).collect();
+    info.peer_map.extend(go.into_iter().map(|copy| (copy.peer.to_string(), go_copy(copy))));
     out.push_str(&line_of(&info));
+}
+
+fn go_copy(copy: GoCopy) -> PinInfoShort {
+    PinInfoShort {
+        peername: copy.name,
+        ipfs_peer_id: copy.node.map(|node| node.to_string()).unwrap_or_default(),
+        ipfs_peer_addresses: public(copy.node_addresses),
+        status: copy.state.as_str().to_owned(),
+        timestamp: copy.since,
+        error: copy.error,
+        attempt_count: copy.tries,
+        priority_pin: false,
+    }
 }
 
 /// Go's clients take any text here for a failure, so waiting for one's turn says nothing.

@@ -8,9 +8,10 @@ use crate::query::go_duration;
 use ::cluster::plan::Goal;
 use ::cluster::{CopyRow, Duty, Explanation, PeerRow, PieceRow};
 use hyper::{Method, StatusCode};
+use peer::go::GoPeer;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
-use types::UnixMillis;
+use types::{ByteCount, UnixMillis};
 use wire::rest::query::Query;
 
 /// The longest wait of one request; clients ask again.
@@ -27,8 +28,9 @@ impl Rest {
             ["why", cid] if get => self.why(cid),
             ["peers"] if get => {
                 let forecasts = self.cluster.forecasts();
-                let rows = self.cluster.peers();
-                Ok(json::value(&Value::from(rows.iter().map(|row| peer_row(row, forecasts.get(&row.peer).copied())).collect::<Vec<_>>())))
+                let (rows, go) = (self.cluster.peers(), self.go_peers());
+                let ours = rows.iter().map(|row| peer_row(row, forecasts.get(&row.peer).copied()));
+                Ok(json::value(&Value::from(ours.chain(go.iter().map(go_row)).collect::<Vec<_>>())))
             }
             ["limits"] if get || post || method == Method::DELETE => self.limits(&method, query).await,
             ["scrub"] if get || post || method == Method::DELETE => self.scrub(&method, query).await,
@@ -158,6 +160,24 @@ fn peer_row(row: &PeerRow, full_at: Option<UnixMillis>) -> Value {
             "copies": load.copies, "placed": load.placed.get(), "moving": load.moving.get(), "foreign": load.foreign.get(),
         })),
         "exceptions": row.exceptions,
+    })
+}
+
+/// A Go peer of a mixed cluster. What it does not say is absent.
+fn go_row(go: &GoPeer) -> Value {
+    json!({
+        "peer": go.peer.to_string(),
+        "name": go.name,
+        "self": false,
+        "kind": "go",
+        "health": "up",
+        "heard": json::time(go.heard),
+        "heard_ms_ago": super::wall().0.saturating_sub(go.heard.0),
+        "node_addresses": go.node_addresses,
+        "space": { "free": go.free_space.map(ByteCount::get) },
+        "version": go.version,
+        "is_trusted": go.is_trusted,
+        "trusts_us": go.trusts_us,
     })
 }
 

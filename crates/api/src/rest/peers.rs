@@ -1,10 +1,11 @@
 //! Peers: who is here, how they stand, what they measure.
 
 use super::stream::{self, Pages};
-use super::{Answer, Failure, Rest, json, wall};
+use super::{Answer, Failure, Rest, json as shapes, wall};
 use crate::message::{Request, Response, line_of};
 use ::cluster::{PeerHealth, PeerRow};
-use serde_json::{Map, Value};
+use peer::go::GoPeer;
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use types::{ByteCount, PeerId, UnixMillis};
 use wire::rest::{Alert, ConnectGraph, GlobalRepoGc, Id, IpfsId, Metric, RepoGc, Version};
@@ -17,21 +18,21 @@ const PING_TTL_MS: u64 = 30_000;
 const BODY_MAX: usize = 4 << 10;
 
 pub(super) fn version() -> Response {
-    json::value(&Version { version: env!("CARGO_PKG_VERSION").to_owned() })
+    shapes::value(&Version { version: env!("CARGO_PKG_VERSION").to_owned() })
 }
 
 pub(super) fn metric_names() -> Response {
-    json::value(&["freespace", "ping"])
+    shapes::value(&["freespace", "ping"])
 }
 
 impl Rest {
     pub(super) async fn id(&self) -> Answer {
-        Ok(json::value(&self.own_id().await))
+        Ok(shapes::value(&self.own_id().await))
     }
 
     async fn own_id(&self) -> Id {
         let identity = self.cluster.identity().await;
-        let peers: Vec<String> = self.cluster.peers().iter().map(|row| row.peer.to_string()).collect();
+        let peers = ids(&self.cluster.peers(), &self.go_peers());
         let node = IpfsId {
             id: identity.node.map(|node| node.to_string()).unwrap_or_default(),
             addresses: Some(identity.node_addresses),
@@ -40,14 +41,22 @@ impl Rest {
         id(identity.peer, &identity.name, identity.addresses, &peers, String::new(), node)
     }
 
+    /// Those of a mixed cluster.
+    pub(super) fn go_peers(&self) -> Vec<GoPeer> {
+        self.cluster.go().map(|go| go.peers()).unwrap_or_default()
+    }
+
     pub(super) async fn peers(&self, request: Request) -> Answer {
         let own = self.own_id().await;
-        let rows = self.cluster.peers();
-        let all: Vec<String> = rows.iter().map(|row| row.peer.to_string()).collect();
+        let (rows, go) = (self.cluster.peers(), self.go_peers());
+        let all = ids(&rows, &go);
         let mut lines = String::new();
         for row in &rows {
             let line = if row.is_self { own.clone() } else { other_id(row, &all) };
             lines.push_str(&line_of(&line));
+        }
+        for peer in &go {
+            lines.push_str(&line_of(&go_id(peer, &all)));
         }
         stream::answer(Once(Some(lines)), request.trailer).await
     }
@@ -61,7 +70,7 @@ impl Rest {
         let all: Vec<String> = rows.iter().map(|row| row.peer.to_string()).collect();
         match rows.iter().find(|row| row.peer == peer) {
             Some(row) if row.is_self => self.id().await,
-            Some(row) => Ok(json::value(&other_id(row, &all))),
+            Some(row) => Ok(shapes::value(&other_id(row, &all))),
             None => Err(Failure::internal(format!("{peer} is not a member: make an invite here (pinfold invite) and join with it there"))),
         }
     }
@@ -88,7 +97,7 @@ impl Rest {
                 let node = if row.is_self {
                     identity.node.map(|node| node.to_string()).unwrap_or_default()
                 } else {
-                    json::node_id(&row.node_addresses)
+                    shapes::node_id(&row.node_addresses)
                 };
                 if !node.is_empty() {
                     nodes.insert(id.clone(), node);
@@ -104,7 +113,7 @@ impl Rest {
             links.insert(id, Vec::new());
         }
         links.insert(own.clone(), seen);
-        Ok(json::value(&ConnectGraph {
+        Ok(shapes::value(&ConnectGraph {
             cluster_id: own,
             id_to_peername: Some(names),
             ipfs_links: Some(nodes.values().map(|node| (node.clone(), Vec::new())).collect()),
@@ -121,18 +130,19 @@ impl Rest {
         rows.sort_by_key(|row| std::cmp::Reverse(row.heard));
         let alert =
             |row: &PeerRow| Alert { metric: ping(row, false), triggered_at: UnixMillis(row.heard.0.saturating_add(PING_TTL_MS)).into() };
-        json::value(&rows.iter().map(alert).collect::<Vec<_>>())
+        shapes::value(&rows.iter().map(alert).collect::<Vec<_>>())
     }
 
     pub(super) fn metrics(&self, name: &str) -> Response {
         let mut rows: Vec<PeerRow> = self.cluster.peers().into_iter().filter(|row| row.is_self || is_heard(row.health)).collect();
         rows.sort_by_cached_key(|row| row.peer.to_string());
-        let metrics: Vec<Metric> = match name {
+        let mut metrics: Vec<Metric> = match name {
             "ping" => rows.iter().map(|row| ping(row, true)).collect(),
             "freespace" => rows.iter().filter(|row| row.space_limit != ByteCount::ZERO).map(free_space).collect(),
             _ => Vec::new(),
         };
-        json::value(&metrics)
+        metrics.extend(self.go_peers().iter().filter_map(|go| go_metric(name, go)));
+        shapes::value(&metrics)
     }
 
     pub(super) async fn collect_garbage(&self) -> Answer {
@@ -144,8 +154,23 @@ impl Rest {
             keys: Some(Vec::new()),
             error: freed.err().map(|error| error.to_string()).unwrap_or_default(),
         };
-        Ok(json::value(&GlobalRepoGc { peer_map: BTreeMap::from([(own.peer.clone(), own)]) }))
+        Ok(shapes::value(&GlobalRepoGc { peer_map: BTreeMap::from([(own.peer.clone(), own)]) }))
     }
+}
+
+/// All members, those of both kinds.
+fn ids(rows: &[PeerRow], go: &[GoPeer]) -> Vec<String> {
+    rows.iter().map(|row| row.peer).chain(go.iter().map(|go| go.peer)).map(|peer| peer.to_string()).collect()
+}
+
+/// A Go peer, as it said itself.
+fn go_id(go: &GoPeer, peers: &[String]) -> Id {
+    let node = IpfsId {
+        id: go.ipfs_id.map(|node| node.to_string()).unwrap_or_default(),
+        addresses: Some(go.node_addresses.clone()),
+        error: String::new(),
+    };
+    Id { version: go.version.clone(), ..id(go.peer, &go.name, go.addresses.clone(), peers, String::new(), node) }
 }
 
 fn is_heard(health: PeerHealth) -> bool {
@@ -170,9 +195,9 @@ fn id(peer: PeerId, name: &str, addresses: Vec<String>, peers: &[String], error:
 fn other_id(row: &PeerRow, peers: &[String]) -> Id {
     let error = match row.health {
         PeerHealth::Up | PeerHealth::Cordoned | PeerHealth::Draining => String::new(),
-        health => format!("the peer is {}: last heard of {}", health.as_str(), json::time(row.heard)),
+        health => format!("the peer is {}: last heard of {}", health.as_str(), shapes::time(row.heard)),
     };
-    let node = IpfsId { id: json::node_id(&row.node_addresses), addresses: Some(row.node_addresses.clone()), error: String::new() };
+    let node = IpfsId { id: shapes::node_id(&row.node_addresses), addresses: Some(row.node_addresses.clone()), error: String::new() };
     id(row.peer, &row.name, Vec::new(), peers, error, node)
 }
 
@@ -199,7 +224,7 @@ fn ping(row: &PeerRow, is_valid: bool) -> Metric {
     if !row.name.is_empty() {
         value.insert("peer_name".into(), row.name.clone().into());
     }
-    let node = json::node_id(&row.node_addresses);
+    let node = shapes::node_id(&row.node_addresses);
     if !node.is_empty() {
         value.insert("ipfs_id".into(), node.into());
         value.insert("ipfs_addresses".into(), row.node_addresses.clone().into());
@@ -210,6 +235,29 @@ fn ping(row: &PeerRow, is_valid: bool) -> Metric {
 fn free_space(row: &PeerRow) -> Metric {
     let free = (row.space_limit - row.space_used - row.space_reserved).get();
     metric("freespace", row, free.to_string(), i64::try_from(free).unwrap_or(i64::MAX), true)
+}
+
+/// The last word of a Go peer, with the span that Go gives it.
+fn go_metric(name: &str, go: &GoPeer) -> Option<Metric> {
+    let (value, weight) = match (name, go.free_space) {
+        ("ping", _) => {
+            let node = go.ipfs_id.map(|node| node.to_string()).unwrap_or_default();
+            let value = json!({ "peer_name": go.name, "ipfs_id": node, "ipfs_addresses": go.node_addresses });
+            (value.to_string(), 0)
+        }
+        ("freespace", Some(free)) => (free.get().to_string(), i64::try_from(free.get()).unwrap_or(i64::MAX)),
+        _ => return None,
+    };
+    Some(Metric {
+        name: name.to_owned(),
+        peer: go.peer.to_string(),
+        value,
+        expire: nanos(go.heard.0.saturating_add(PING_TTL_MS)),
+        valid: true,
+        weight,
+        partitionable: false,
+        received_at: nanos(go.heard.0),
+    })
 }
 
 struct Once(Option<String>);

@@ -32,15 +32,19 @@ impl Rest {
 
     pub(super) async fn status(&self, cid: &str, query: &Query) -> Answer {
         let cid = parse_cid(cid)?;
-        Ok(json::raw(self.one_status(&cid, is_local(query))))
+        Ok(json::raw(self.one_status(&cid, is_local(query)).await))
     }
 
-    fn one_status(&self, cid: &Cid, is_local: bool) -> String {
+    async fn one_status(&self, cid: &Cid, is_local: bool) -> String {
         let (pin, rows) = self.cluster.status(cid);
         let facts = json::PeerFacts::of(&*self.cluster);
         let mut line = String::new();
         let rows = rows.into_iter().filter(|row| !is_local || facts.is_self(&row.peer));
-        json::push_status(&mut line, cid, pin.as_ref(), rows, &facts);
+        let copies = match self.cluster.go().filter(|_| !is_local) {
+            Some(go) => go.copies(cid, pin.as_ref()).await,
+            None => Vec::new(),
+        };
+        json::push_status_with(&mut line, cid, pin.as_ref(), rows, copies, &facts);
         line
     }
 
@@ -64,7 +68,7 @@ impl Rest {
             return Err(Failure::not_pinned());
         }
         match self.cluster.recover(Some(cid)).await {
-            Ok(_) | Err(peer::CommandError::NotPinned) => Ok(json::raw(self.one_status(&cid, only_own))),
+            Ok(_) | Err(peer::CommandError::NotPinned) => Ok(json::raw(self.one_status(&cid, only_own).await)),
             Err(error) => Err(error.into()),
         }
     }

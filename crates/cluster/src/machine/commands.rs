@@ -10,27 +10,6 @@ use crate::{Answer, Change, Command, Effect, Missing, RequestId};
 use std::collections::BTreeSet;
 use types::{ByteCount, Cid, Depth, PeerId, Pin, PinKind, PinOptions, Replicas, UnixMillis};
 
-/// Whether the command changes the wish, or begins what ends with that.
-fn is_write(command: &Command) -> bool {
-    match command {
-        Command::Pin { .. }
-        | Command::Unpin { .. }
-        | Command::Place { .. }
-        | Command::PinUnit { .. }
-        | Command::PinRoot(_)
-        | Command::DropUnits { .. }
-        | Command::RenewUnits { .. } => true,
-        Command::Grow { .. }
-        | Command::Replace { .. }
-        | Command::Arrived { .. }
-        | Command::Release { .. }
-        | Command::Recover { .. }
-        | Command::Leave { .. }
-        | Command::ApproveRemovals
-        | Command::SetRecord { .. } => false,
-    }
-}
-
 /// A pin that a door asks for.
 struct Asked {
     cid: Cid,
@@ -42,7 +21,7 @@ struct Asked {
 
 impl Parts {
     pub(super) fn command(&mut self, request: RequestId, command: Command, ctx: &mut Context) {
-        if ctx.options.follower && is_write(&command) {
+        if ctx.options.follower && command.is_write() {
             return answer(request, Answer::Refused(Missing::Follower), ctx);
         }
         match command {

@@ -3,7 +3,8 @@
 //! Go peers do the same with their Kubo nodes some time after a peer appeared; on addresses that are not public they can only learn
 //! it by asking, as here.
 
-use super::Side;
+use super::heard::Met;
+use super::{Side, members};
 use futures::{StreamExt, stream};
 use net::gorpc::{CallError, CallLimits, Request, call_unary};
 use std::collections::BTreeMap;
@@ -47,6 +48,7 @@ pub(super) async fn run(side: Arc<Side>) {
         });
         let met: Vec<(PeerId, Due)> = stream::iter(meetings).buffer_unordered(AT_ONCE).collect().await;
         due.extend(met);
+        members::note_who_takes_writes(&side);
     }
 }
 
@@ -62,11 +64,23 @@ async fn meet(side: &Side, peer: PeerId, mut addresses: Vec<String>, mut due: Du
         due.ask = now + ASK_AGAIN_FAILED;
         match ask_id(side, peer).await {
             Ok(id) => {
-                due.ask = now + ASK_AGAIN;
                 due.connect = now;
                 let ipfs = id.ipfs.unwrap_or_default();
                 addresses = texts(&ipfs.addresses.unwrap_or_default());
-                side.heard.lock().met(peer, id.peer_name, ipfs.id, addresses.clone(), side.now());
+                let told = Met {
+                    name: id.peer_name,
+                    ipfs_id: ipfs.id,
+                    node_addresses: addresses.clone(),
+                    addresses: texts(&id.addresses.unwrap_or_default()),
+                    version: id.version,
+                };
+                side.heard.lock().met(peer, told, side.now());
+                let trusts_us = members::ask_trust(side, peer).await;
+                if let Some(trusts_us) = trusts_us {
+                    side.heard.lock().trusts(&peer, trusts_us);
+                }
+                // Whoever is to be told to trust this peer wants to see soon that it was heard.
+                due.ask = now + if trusts_us == Some(true) { ASK_AGAIN } else { ASK_AGAIN_FAILED };
             }
             Err(error) => tracing::debug!(%peer, %error, "a Go peer did not say who it is"),
         }

@@ -35,6 +35,12 @@ pub struct GoPeer {
     pub pins_queued: u64,
     /// Whether it may write to the shared wish here.
     pub is_trusted: bool,
+    /// Whether it takes what this peer writes; none until it was asked.
+    pub trusts_us: Option<bool>,
+    /// Multiaddrs of its cluster host, asked of it.
+    pub addresses: Vec<String>,
+    /// Of its program, asked of it.
+    pub version: String,
     /// Its last ping, by the own clock.
     pub heard: UnixMillis,
 }
@@ -69,10 +75,21 @@ struct Facts {
     free: Option<Fresh<u64>>,
     group: Option<Fresh<String>>,
     queue: Option<Fresh<u64>>,
-    /// Asked of it; none before.
-    node_addresses: Vec<String>,
+    /// Asked of it; nothing before.
+    told: Met,
+    trusts_us: Option<bool>,
     heard: Millis,
     heard_wall: UnixMillis,
+}
+
+/// What a peer answered about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Met {
+    pub(super) name: String,
+    pub(super) ipfs_id: Option<PeerId>,
+    pub(super) node_addresses: Vec<String>,
+    pub(super) addresses: Vec<String>,
+    pub(super) version: String,
 }
 
 /// All that was heard.
@@ -106,16 +123,25 @@ impl Heard {
     }
 
     /// Notes what a peer answered about itself. That counts as a ping until the next real one is due, as it does for Go.
-    pub(super) fn met(&mut self, peer: PeerId, name: String, ipfs_id: Option<PeerId>, addresses: Vec<String>, now: Now) {
+    pub(super) fn met(&mut self, peer: PeerId, mut told: Met, now: Now) {
         self.make_room(&peer);
+        told.node_addresses.truncate(ADDRESSES_MOST);
+        told.addresses.truncate(ADDRESSES_MOST);
+        told.version = cut(told.version);
         let facts = self.peers.entry(peer).or_default();
-        facts.node_addresses = addresses;
-        facts.node_addresses.truncate(ADDRESSES_MOST);
+        facts.told = told.clone();
         if Fresh::get(&facts.ping, now).is_none() {
-            let ipfs_id = ipfs_id.map(|id| id.to_string()).unwrap_or_default();
-            let value = bounded(PingValue { peer_name: name, ipfs_id, ipfs_addresses: Vec::new() });
+            let ipfs_id = told.ipfs_id.map(|id| id.to_string()).unwrap_or_default();
+            let value = bounded(PingValue { peer_name: told.name, ipfs_id, ipfs_addresses: Vec::new() });
             facts.ping = Some(Fresh { value, until: now.after(LASTS_LEAST) });
             (facts.heard, facts.heard_wall) = (now.mono, now.wall);
+        }
+    }
+
+    /// Notes whether a peer takes what this one writes.
+    pub(super) fn trusts(&mut self, peer: &PeerId, trusts_us: bool) {
+        if let Some(facts) = self.peers.get_mut(peer) {
+            facts.trusts_us = Some(trusts_us);
         }
     }
 
@@ -127,11 +153,18 @@ impl Heard {
                 peer: *peer,
                 name: ping.peer_name.clone(),
                 ipfs_id: ping.ipfs_id.parse().ok(),
-                node_addresses: if facts.node_addresses.is_empty() { ping.ipfs_addresses.clone() } else { facts.node_addresses.clone() },
+                node_addresses: if facts.told.node_addresses.is_empty() {
+                    ping.ipfs_addresses.clone()
+                } else {
+                    facts.told.node_addresses.clone()
+                },
                 free_space: Fresh::get(&facts.free, now).map(|free| ByteCount(*free)),
                 group: Fresh::get(&facts.group, now).cloned(),
                 pins_queued: Fresh::get(&facts.queue, now).copied().unwrap_or_default(),
                 is_trusted: false,
+                trusts_us: facts.trusts_us,
+                addresses: facts.told.addresses.clone(),
+                version: facts.told.version.clone(),
                 heard: facts.heard_wall,
             })
         };
@@ -205,6 +238,9 @@ mod tests {
             group: Some("rack1".into()),
             pins_queued: 7,
             is_trusted: false,
+            trusts_us: None,
+            addresses: Vec::new(),
+            version: String::new(),
             heard: at(0).wall,
         };
         assert_eq!(peers, [expected]);
@@ -223,13 +259,17 @@ mod tests {
     #[test]
     fn who_answered_is_there_until_its_ping_is_due() {
         let mut heard = Heard::default();
-        heard.met(peer(1), "met".into(), Some(peer(9)), vec!["/ip4/127.0.0.1/tcp/1".into()], at(0));
+        let told = Met { name: "met".into(), node_addresses: vec!["/ip4/127.0.0.1/tcp/1".into()], ..Met::default() };
+        heard.met(peer(1), told.clone(), at(0));
+        heard.trusts(&peer(1), false);
+        heard.trusts(&peer(2), true);
         let names = |heard: &Heard, second| heard.live(at(second)).into_iter().map(|go| go.name).collect::<Vec<_>>();
         assert_eq!(names(&heard, 29), ["met"]);
-        assert_eq!(heard.live(at(0))[0].node_addresses, ["/ip4/127.0.0.1/tcp/1"]);
+        let live = heard.live(at(0));
+        assert_eq!((live.len(), &*live[0].node_addresses[0], live[0].trusts_us), (1, "/ip4/127.0.0.1/tcp/1", Some(false)));
         assert!(names(&heard, 30).is_empty());
         heard.take(peer(1), &metric("ping", r#"{"peer_name":"pinged"}"#, 60, 0), at(20)).expect("taken");
-        heard.met(peer(1), "met".into(), None, Vec::new(), at(21));
+        heard.met(peer(1), told, at(21));
         assert_eq!(names(&heard, 59), ["pinged"]);
     }
 

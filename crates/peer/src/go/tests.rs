@@ -11,10 +11,11 @@ use ipfs::{Block, Blocks, IpfsNode, PinProgress, PinTask, Pins, Source};
 use net::gorpc::{Arguments, CallError, Failure, Method, Replies, Request, Router, call_collect, call_unary};
 use net::{GossipOptions, HostEvent, HostEvents, HostOptions};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::broadcast;
 use types::{Because, ByteCount, Cid, Depth, Owner, Pin, PinKind, PinOptions, PinState, Replicas, UnixMillis};
 use wire::metric::{Metric, PingValue, decode_metric, encode_metric};
-use wire::rpc::{BlockWithMeta, Id, IpfsId, Message, PinInfo, RepoGc, RepoStat, RpcPin, Version, encode};
+use wire::rpc::{BlockWithMeta, Id, IpfsId, Message, PinInfo, PinInfoShort, RepoGc, RepoStat, RpcPin, Version, encode};
 use wire::status::Filter;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -35,11 +36,14 @@ struct Twin {
     pins: Mutex<BTreeMap<Cid, Pin>>,
     waiting: Mutex<BTreeMap<Cid, Because>>,
     live: broadcast::Sender<Live>,
+    /// The other one has left.
+    is_alone: AtomicBool,
 }
 
 impl Twin {
     fn new(me: PeerId) -> Arc<Twin> {
-        Arc::new(Twin { me, node: MemoryNode::new(), pins: Mutex::default(), waiting: Mutex::default(), live: broadcast::channel(16).0 })
+        let (pins, waiting) = (Mutex::default(), Mutex::default());
+        Arc::new(Twin { me, node: MemoryNode::new(), pins, waiting, live: broadcast::channel(16).0, is_alone: AtomicBool::new(false) })
     }
 
     fn write(&self, cid: Cid, placement: &[PeerId], kind: PinKind) {
@@ -123,7 +127,9 @@ impl Cluster for Twin {
             space_reserved: ByteCount(1000),
             exceptions: 200_000,
         };
-        vec![row(self.me, "own"), row(peer(50), "other")]
+        let mut rows = vec![row(self.me, "own"), row(peer(50), "other")];
+        rows.truncate(if self.is_alone.load(Ordering::Relaxed) { 1 } else { 2 });
+        rows
     }
 
     fn totals(&self) -> Totals {
@@ -228,7 +234,11 @@ impl Cluster for Twin {
 }
 
 /// Answers `Cluster.ID` as a Go peer.
-struct GoLike(PeerId);
+struct GoLike {
+    id: PeerId,
+    /// Whether this peer is in its list.
+    trusts: Arc<AtomicBool>,
+}
 
 #[async_trait]
 impl Router for GoLike {
@@ -236,15 +246,20 @@ impl Router for GoLike {
         Method::Unary
     }
 
-    fn authorise(&self, _: &PeerId, _: &Request) -> bool {
-        true
+    fn authorise(&self, _: &PeerId, request: &Request) -> bool {
+        *request == Request::new("Cluster", "ID") || self.trusts.load(Ordering::Relaxed)
     }
 
-    async fn unary(&self, _: PeerId, request: &Request, _: Bytes) -> Result<Vec<u8>, Failure> {
+    async fn unary(&self, _: PeerId, request: &Request, argument: Bytes) -> Result<Vec<u8>, Failure> {
+        if *request == Request::new("PinTracker", "Status") {
+            let cid: Cid = wire::rpc::decode(&argument).unwrap();
+            let short = PinInfoShort { status: wire::status::bit(PinState::Pinned), attempt_count: 2, ..PinInfoShort::default() };
+            return Ok(encode(&PinInfo { cid: Some(cid), peer: Some(self.id), short, ..PinInfo::default() }));
+        }
         assert_eq!(*request, Request::new("Cluster", "ID"));
         let address = wire::multiaddr::from_text(&format!("/ip4/127.0.0.1/tcp/7/p2p/{}", peer(92))).unwrap();
         let ipfs = IpfsId { id: Some(peer(92)), addresses: Some(vec![address]), error: String::new() };
-        Ok(encode(&Id { id: Some(self.0), peer_name: "go1".into(), ipfs: Some(ipfs), ..Id::default() }))
+        Ok(encode(&Id { id: Some(self.id), peer_name: "go1".into(), version: "1.1.6".into(), ipfs: Some(ipfs), ..Id::default() }))
     }
 
     async fn stream(&self, _: PeerId, _: &Request, _: &mut Arguments, _: &mut Replies) -> Result<(), Failure> {
@@ -281,6 +296,8 @@ struct Pair {
     twin: Arc<Twin>,
     side: Arc<GoSide>,
     wish: Arc<Wish>,
+    go_trusts: Arc<AtomicBool>,
+    shut_out: Arc<AtomicU32>,
 }
 
 async fn host(number: u8) -> (Host, HostEvents) {
@@ -297,6 +314,10 @@ async fn pair(is_trusted: bool) -> Pair {
 }
 
 async fn pair_with(is_trusted: bool, lease: Duration) -> Pair {
+    pair_of(is_trusted, lease, true).await
+}
+
+async fn pair_of(is_trusted: bool, lease: Duration, is_trusting: bool) -> Pair {
     let (own, mut own_events) = host(1).await;
     let (go, go_events) = host(2).await;
     let twin = Twin::new(own.id());
@@ -304,10 +325,13 @@ async fn pair_with(is_trusted: bool, lease: Duration) -> Pair {
     let options = GoOptions { lease, ..GoOptions::new("9.9", Arc::new(move |peer| is_trusted && *peer == trusted)) };
     let wish = Arc::new(Wish::default());
     let options = GoOptions { swarm_peers: Arc::new(|| vec![peer(93)]), wish: Some(wish.clone()), ..options };
+    let shut_out = options.shut_out.clone();
     let inbound = GoInbound::new(wish.clone());
     let streams = GoStreams::register(&own).unwrap();
     let side = Arc::new(GoSide::start(own.clone(), streams, twin.clone(), options).await.unwrap());
-    let server = net::gorpc::Server::accept(&go, Arc::new(GoLike(go.id())), CallLimits::default()).unwrap();
+    let go_trusts = Arc::new(AtomicBool::new(is_trusting));
+    let go_like = GoLike { id: go.id(), trusts: go_trusts.clone() };
+    let server = net::gorpc::Server::accept(&go, Arc::new(go_like), CallLimits::default()).unwrap();
     tokio::spawn(server.run());
     inbound.set(side.clone());
     tokio::spawn(async move {
@@ -318,7 +342,7 @@ async fn pair_with(is_trusted: bool, lease: Duration) -> Pair {
         }
     });
     go.connect(own.id(), &own.addresses()).await.unwrap();
-    Pair { go, go_events, own: own.id(), twin, side, wish }
+    Pair { go, go_events, own: own.id(), twin, side, wish, go_trusts, shut_out }
 }
 
 impl Pair {
@@ -584,6 +608,41 @@ async fn go_peers_are_known_by_their_metrics_and_asked_for_their_nodes() {
     let peers: Vec<Id> = pair.stream("Cluster", "Peers", &[]).await.unwrap();
     assert_eq!(peers.iter().map(|id| &*id.peer_name).collect::<Vec<_>>(), ["own", "other", "go1"]);
     pair.side.stop().await;
+}
+
+#[tokio::test]
+async fn copies_of_go_peers_are_asked_of_them_where_they_should_hold_them() {
+    let pair = pair(true).await;
+    let go = pair.go.id();
+    wait_for("it is met", async || pair.side.peers().iter().any(|go| go.trusts_us == Some(true))).await;
+    let [everywhere, there, elsewhere, none] = ["everywhere", "there", "elsewhere", "none"].map(|text| block(text).cid);
+    pair.twin.write(everywhere, &[], PinKind::Data);
+    pair.twin.write(there, &[go], PinKind::Data);
+    pair.twin.write(elsewhere, &[pair.own], PinKind::Data);
+    for (cid, state, tries) in
+        [(everywhere, PinState::Pinned, 2), (there, PinState::Pinned, 2), (elsewhere, PinState::Remote, 0), (none, PinState::Unpinned, 0)]
+    {
+        let pin = pair.twin.pin_of(&cid);
+        let copies = pair.side.copies(&cid, pin.as_ref()).await;
+        let [copy] = copies.as_slice() else { panic!("one Go peer: {copies:?}") };
+        assert_eq!((copy.peer, &*copy.name, copy.state, copy.tries, &*copy.error), (go, "go1", state, tries, ""));
+    }
+    pair.go_trusts.store(false, Ordering::Relaxed);
+    let copies = pair.side.copies(&everywhere, pair.twin.pin_of(&everywhere).as_ref()).await;
+    assert_eq!(copies[0].state, PinState::ClusterError);
+    assert!(copies[0].error.contains("permissions"), "{}", copies[0].error);
+}
+
+#[tokio::test]
+async fn who_does_not_trust_this_peer_is_known_and_counts_where_nobody_else_is() {
+    let pair = pair_of(true, Duration::from_secs(600), false).await;
+    wait_for("it does not trust this peer", async || pair.side.peers().iter().any(|go| go.trusts_us == Some(false))).await;
+    let shut_out = || pair.shut_out.load(Ordering::Relaxed);
+    assert_eq!(shut_out(), 0, "the other Pinfold peer takes what is written");
+    pair.twin.is_alone.store(true, Ordering::Relaxed);
+    wait_for("nobody takes its writes", async || shut_out() == 1).await;
+    pair.go.disconnect(pair.own).await;
+    wait_for("without anybody it is on its own, and may write", async || shut_out() == 0).await;
 }
 
 #[tokio::test]

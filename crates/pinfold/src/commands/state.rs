@@ -129,7 +129,9 @@ pub async fn peers(target: &Target) -> anyhow::Result<()> {
         .iter()
         .map(|peer| {
             let limit = peer["space"]["limit"].as_u64().unwrap_or(0);
-            let space = if limit == 0 || limit == u64::MAX {
+            let space = if peer["kind"] == "go" {
+                peer["space"]["free"].as_u64().map(|free| format!("{} free", types::ByteCount(free))).unwrap_or_default()
+            } else if limit == 0 || limit == u64::MAX {
                 output::size(&peer["space"]["used"])
             } else {
                 let reserved = output::size(&peer["space"]["reserved"]);
@@ -138,7 +140,7 @@ pub async fn peers(target: &Target) -> anyhow::Result<()> {
             };
             let own = if peer["self"].as_bool() == Some(true) { " (this one)" } else { "" };
             vec![
-                format!("{}{own}", output::text(&peer["name"])),
+                format!("{}{own}{}", output::text(&peer["name"]), if peer["kind"] == "go" { " (Go)" } else { "" }),
                 output::text(&peer["health"]),
                 if peer["self"].as_bool() == Some(true) { String::new() } else { age(&peer["heard_ms_ago"]) },
                 space,
@@ -148,6 +150,16 @@ pub async fn peers(target: &Target) -> anyhow::Result<()> {
         })
         .collect();
     output::table(&["NAME", "HEALTH", "HEARD", "SPACE", "WAITING", "PEER"], &rows);
+    let own = list.iter().find(|peer| peer["self"].as_bool() == Some(true)).map(|own| output::text(&own["peer"])).unwrap_or_default();
+    for go in list.iter().filter(|peer| peer["kind"] == "go") {
+        let name = output::text(&go["name"]);
+        if go["trusts_us"].as_bool() == Some(false) {
+            println!("{name} does not take what this peer writes: put {own} into its trusted_peers (service.json)");
+        }
+        if go["is_trusted"].as_bool() == Some(false) {
+            println!("what {name} writes is not taken here: put its id into trusted_peers in pinfold.toml, if it should be");
+        }
+    }
     Ok(())
 }
 
