@@ -201,12 +201,13 @@ def commands(go1, ours, cid):
 def our_door(ours, go_cid, our_cid):
     (own,) = ours.ask("id")
     expect("ctl id", own["id"] == ours.id and own["peername"] == "pinfold" and own["ipfs"]["id"])
-    expect("ctl peers ls", ours.id in {row["id"] for row in ours.ask("peers", "ls")})
+    members = {row["peername"]: row for row in ours.ask("peers", "ls")}
+    expect("ctl peers ls shows the Go peers too", {"go1", "go2", "pinfold"} <= set(members) and members["pinfold"]["id"] == ours.id)
     expect("ctl version", ours.ask("version")[0]["version"])
     expect("ctl pin ls", {go_cid, our_cid} <= set(ours.pins()))
     (pin,) = ours.ask("pin", "ls", our_cid)
     expect("ctl pin ls CID", pin["cid"] == our_cid and pin["name"] == "from us")
-    expect("ctl status CID", ours.status(our_cid)["pinfold"] == "pinned")
+    until("ctl status CID asks the Go peers", lambda: everywhere(ours, our_cid, ["go1", "go2", "pinfold"]))
     expect("ctl status", {go_cid, our_cid} <= {info["cid"] for info in ours.ask("status")})
     expect("ctl status --filter", go_cid not in {info["cid"] for info in ours.ask("status", "--filter", "error")})
     expect("ctl health metrics ping", any(one["peer"] == ours.id and one["valid"] for one in ours.ask("health", "metrics", "ping")))
