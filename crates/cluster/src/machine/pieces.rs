@@ -36,7 +36,7 @@ impl Machine {
         for root in self.parts.pieces.roots() {
             let count = self.parts.pieces.count(root);
             for piece in self.parts.pieces.of(root) {
-                if !piece.is_everywhere && !piece.holders.is_empty() && piece.holders.iter().all(is_silent) {
+                if !piece.holders.is_empty() && self.is_out_of_reach(&piece) {
                     lost.push((*root, piece.cid, self.lost_words(&piece, count, root, now)));
                 }
             }
@@ -104,8 +104,7 @@ impl Machine {
     fn piece_row(&self, piece: &Piece, count: u32, root: &Cid, now: Now) -> PieceRow {
         let look = self.look(now);
         let confirmed = look.confirmed_on(&piece.cid, &piece.holders, piece.is_everywhere);
-        let is_out = !piece.is_everywhere && !piece.holders.iter().any(|peer| look.is_live(peer));
-        let trouble = if is_out {
+        let trouble = if self.is_out_of_reach(piece) {
             Some(self.lost_words(piece, count, root, now))
         } else if confirmed < piece.least {
             let waits = look_for_reason(self, piece, now);
@@ -122,6 +121,13 @@ impl Machine {
             least: piece.least,
             trouble,
         }
+    }
+
+    /// Whether nobody who is heard of has it: neither a holder nor who handed it over to one that has not confirmed it.
+    fn is_out_of_reach(&self, piece: &Piece) -> bool {
+        let is_heard = |peer: &PeerId| self.is_live(peer);
+        let has_kept = || self.parts.holdings.leaving_holders(&piece.cid).any(|peer| is_heard(&peer));
+        !piece.is_everywhere && !piece.holders.iter().any(is_heard) && !self.parts.tracker.hands_over(&piece.cid) && !has_kept()
     }
 
     /// "shard 3 of 31 of <root> is held only by nas, last seen 12 s ago".

@@ -83,6 +83,11 @@ impl Tracker {
         self.tracks.values().filter(|track| matches!(track.goal, Goal::HandOver(_))).count() as u64
     }
 
+    /// Whether the own copy is kept until its new holders have confirmed theirs.
+    pub fn hands_over(&self, cid: &Cid) -> bool {
+        self.tracks.get(cid).is_some_and(|track| matches!(track.goal, Goal::HandOver(_)))
+    }
+
     /// Whether nothing is queued, running or waiting.
     pub fn is_at_rest(&self) -> bool {
         self.tracks.is_empty() && self.looks.queue.is_empty() && self.pins.is_empty() && self.unpins.is_empty()

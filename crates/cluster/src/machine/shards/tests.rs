@@ -246,6 +246,14 @@ fn a_root_is_told_as_one_and_names_the_shard_that_is_out_of_reach() {
     let why = table.machine.explain(&root, version, table.now);
     assert!(why.summary.contains("shard 2 of 2") && why.pieces.len() == 2, "{}", why.summary);
     assert_eq!(why.confirmed, 0);
+    // Handed over to the silent one, which has not confirmed it: who is heard of has it still.
+    table.wish(owned(11, 1, 2));
+    let lost = table.machine.unreachable_pieces(table.now);
+    assert!(lost.iter().map(|(_, list, _)| *list).eq([cid(12)]), "{lost:?}");
+    let why = table.machine.explain(&root, version, table.now);
+    assert!(!why.summary.contains("shard 1 of 2 of"), "{}", why.summary);
+    table.wish(owned(13, 3, 2));
+    assert_eq!(table.machine.unreachable_pieces(table.now).len(), 2, "what nobody else has had");
 }
 
 #[test]
