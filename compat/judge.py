@@ -1,21 +1,18 @@
 """What the judges with real Kubo and Go peers share: a folder of their own, processes that end with them, checks that say what passed."""
 import os, pathlib, shutil, subprocess, sys, tempfile, time
 
-BIN = os.environ["PINFOLD_BIN"]
+import peer
+from peer import BEGUN, passed
+from peer import PINFOLD as BIN
+
 PEERS = pathlib.Path(os.environ["PINFOLD_PEERS"])
 IPFS = PEERS / "ipfs"
 FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pinfold-judge-"))
 RUNNING = []
-BEGUN = time.time()
-
-
-def passed(what):
-    print(f"ok {time.time() - BEGUN:6.1f} s  {what}", flush=True)
 
 
 def expect(what, value):
-    if not value:
-        raise SystemExit(f"FAILED: {what}: {value!r}")
+    peer.expect(what, value)
     passed(what)
     return value
 

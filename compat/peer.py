@@ -1,4 +1,5 @@
-"""What the judges with other implementations of IPFS share: a peer of ours, and what two folders have in common. Standard library only."""
+"""What the judges with other implementations of IPFS share: a peer of ours, what two folders have in common, content that travels both ways.
+Standard library only."""
 
 import hashlib
 import json
@@ -21,6 +22,14 @@ def passed(what):
 def expect(what, value):
     if not value:
         raise SystemExit(f"FAILED: {what}: {value!r}")
+
+
+def timed(judge, what, action):
+    """Prints how long it took, as a figure of this judge."""
+    begun = time.time()
+    given = action()
+    print(f"figure: {judge}: {what}: {time.time() - begun:.1f} s", flush=True)
+    return given
 
 
 class Peer:
@@ -89,3 +98,27 @@ def content(path):
 
 def remove(path):
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def travel(judge, name, other, peer, folder, journeys, look=lambda what, back, source: None):
+    """Content both ways between a peer and another implementation, which has `add` and `get`; another content in each direction, or nothing
+    would have to travel. `look`: at what it got from the peer."""
+    source, back = folder / "source", folder / "back"
+    for what, make in journeys:
+        make(source, "from the peer")
+        cid = timed(judge, f"{what}: the peer adds", lambda: peer.add(source))
+        timed(judge, f"{what}: {name} fetches and writes", lambda: other.get(cid, back))
+        expect(f"{what}: {name} has the bytes of the peer", content(back) == content(source))
+        look(what, back, source)
+        remove(source)
+        remove(back)
+        passed(f"{what}, from the peer to {name}")
+
+        make(source, f"from {name}")
+        cid = timed(judge, f"{what}: {name} adds", lambda: other.add(source))
+        timed(judge, f"{what}: the peer fetches and keeps", lambda: peer.cli("pin", "add", cid, "--copies", "1", "--wait", "1"))
+        timed(judge, f"{what}: the peer gives it back", lambda: peer.cli("get", cid, "-o", back))
+        expect(f"{what}: the peer has the bytes of {name}", content(back) == content(source))
+        remove(source)
+        remove(back)
+        passed(f"{what}, from {name} to the peer")

@@ -1,7 +1,6 @@
 """A peer and boxo, the Go implementation below Kubo: CARs, hash tries and names of one are read by the other."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys

@@ -125,6 +125,15 @@ func (m memory) writeCar(ctx context.Context, root cid.Cid, name string) error {
 	return writer.Finalize()
 }
 
+// Reads a CAR; its root.
+func (m memory) open(ctx context.Context, name string) (format.Node, error) {
+	root, err := m.readCar(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return m.dag.Get(ctx, root)
+}
+
 func (m memory) addFile(content io.Reader) (format.Node, error) {
 	params := helpers.DagBuilderParams{Dagserv: m.dag, Maxlinks: helpers.DefaultLinksPerBlock, RawLeaves: true, CidBuilder: version1}
 	builder, err := params.New(chunk.DefaultSplitter(content))
@@ -188,11 +197,7 @@ func (m memory) addPath(ctx context.Context, name string) (format.Node, error) {
 
 func exportTree(ctx context.Context, from, to string) error {
 	m := newMemory()
-	root, err := m.readCar(ctx, from)
-	if err != nil {
-		return err
-	}
-	node, err := m.dag.Get(ctx, root)
+	node, err := m.open(ctx, from)
 	if err != nil {
 		return err
 	}
@@ -215,11 +220,7 @@ func importTree(ctx context.Context, from, to string) error {
 
 func change(ctx context.Context, from, name, to string) error {
 	m := newMemory()
-	root, err := m.readCar(ctx, from)
-	if err != nil {
-		return err
-	}
-	node, err := m.dag.Get(ctx, root)
+	node, err := m.open(ctx, from)
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,11 @@ def entries(count, **options):
     return folder(lambda path: fill(path, count, **options))
 
 
+def entries_of(count):
+    """As `entries`, with another content for every seed."""
+    return lambda path, seed: entries(count, content=lambda number: b"%d of %s" % (number, seed.encode()))(path)
+
+
 def around(sum_of_sizes):
     """A folder whose names and CIDs (34 bytes each) have this sum; Kubo makes a hash trie of what is larger than 256 KiB."""
     count = 1024
