@@ -1,6 +1,7 @@
-//! Our peer id and libp2p's: the same bytes in two types.
+//! Our peer id and libp2p's: the same bytes in two types; and what addresses of peers say.
 
-use libp2p::PeerId as Libp2pId;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId as Libp2pId};
 use types::PeerId;
 
 /// Ours, from libp2p's. None for ids longer than any key type in use makes them: such peers are not talked to.
@@ -11,6 +12,11 @@ pub(crate) fn ours(id: &Libp2pId) -> Option<PeerId> {
 /// libp2p's, from ours.
 pub(crate) fn theirs(id: &PeerId) -> Option<Libp2pId> {
     Libp2pId::from_bytes(id.as_bytes()).ok()
+}
+
+/// Whether an address leads through a relay.
+pub(crate) fn is_circuit(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! does not exist.
 
 use super::{ReachOptions, RelayFor};
-use crate::peer::ours;
+use crate::peer::{is_circuit, ours};
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
 use libp2p::relay::{Behaviour as Relay, Config, Event, Status};
@@ -151,10 +151,6 @@ fn for_members(seat: Duration) -> Config {
     config.reservation_rate_per_peer(MEMBER_ASKS, minute).circuit_src_per_peer(MEMBER_ASKS, minute)
 }
 
-fn is_relayed(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == libp2p::multiaddr::Protocol::P2pCircuit)
-}
-
 impl NetworkBehaviour for Hop {
     type ConnectionHandler = <Relay as NetworkBehaviour>::ConnectionHandler;
     type ToSwarm = Event;
@@ -166,7 +162,7 @@ impl NetworkBehaviour for Hop {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let kind = self.kind_of(id, peer, is_relayed(local));
+        let kind = self.kind_of(id, peer, is_circuit(local));
         self.of_kind(kind).handle_established_inbound_connection(id, peer, local, remote)
     }
 
@@ -178,7 +174,7 @@ impl NetworkBehaviour for Hop {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let kind = self.kind_of(id, peer, is_relayed(address));
+        let kind = self.kind_of(id, peer, is_circuit(address));
         self.of_kind(kind).handle_established_outbound_connection(id, peer, address, role, port)
     }
 

@@ -5,6 +5,7 @@
 //!
 //! Whoever is heard is dialled by the driver; whether it may be talked to is for the private network and the handshake to say.
 
+use crate::peer::is_circuit;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use libp2p::multiaddr::Protocol;
@@ -239,8 +240,7 @@ fn by_peer(addresses: &[String], me: PeerId) -> impl Iterator<Item = Found> {
         let Ok(address) = address.parse::<Multiaddr>() else { continue };
         let Some(Protocol::P2p(peer)) = address.iter().last() else { continue };
         // Through a relay it is not on this net.
-        let is_direct = !address.iter().any(|part| part == Protocol::P2pCircuit);
-        if peer != me && is_direct {
+        if peer != me && !is_circuit(&address) {
             let known = peers.entry(peer).or_default();
             if known.len() < ADDRESSES_MAX {
                 known.push(address);

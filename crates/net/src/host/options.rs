@@ -54,8 +54,9 @@ pub struct HostOptions {
 impl HostOptions {
     /// A cluster's host: private network (when there is a secret), discovery, everybody stays connected.
     pub fn cluster(key: [u8; 32], psk: Option<[u8; 32]>) -> HostOptions {
-        // Whoever has the secret is a member.
-        let reach = ReachOptions { is_member: Arc::new(|_| true), ..ReachOptions::default() };
+        // Whoever has the secret is a member; without one anybody may come.
+        let is_private = psk.is_some();
+        let reach = ReachOptions { is_member: Arc::new(move |_| is_private), ..ReachOptions::default() };
         HostOptions { psk, discovery: true, keep_all: true, reach, ..HostOptions::node(key) }
     }
 

@@ -2,9 +2,9 @@
 
 use super::handler::Handler;
 use super::{Connection, Shared, Way};
+use crate::peer::is_circuit;
 use libp2p::core::Endpoint;
 use libp2p::core::transport::PortUse;
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandlerInEvent, ToSwarm};
 use libp2p::{Multiaddr, PeerId as Libp2pId};
 use std::convert::Infallible;
@@ -25,7 +25,7 @@ impl Behaviour {
     }
 
     fn handler(&self, id: ConnectionId, remote: Libp2pId, address: &Multiaddr) -> Handler {
-        let way = Arc::new(Way::new(address.iter().any(|part| part == Protocol::P2pCircuit)));
+        let way = Arc::new(Way::new(is_circuit(address)));
         let (sender, requests) = mpsc::channel(REQUESTS_QUEUED);
         let slots = Arc::new(Semaphore::new(self.shared.limits.outbound_per_connection));
         let mut connections = self.shared.connections.lock();

@@ -4,7 +4,7 @@ use super::Driver;
 use crate::host::behaviour::BehaviourEvent;
 use crate::host::seats::Seats;
 use crate::host::{HostError, Path, Reach, Reachability, Reachable};
-use crate::peer::ours;
+use crate::peer::{is_circuit, ours};
 use crate::throttle::Reach as Net;
 use libp2p::autonat::v1::{self as autonat, InboundProbeEvent, NatStatus};
 use libp2p::core::ConnectedPoint;
@@ -88,10 +88,6 @@ fn configured(text: &str) -> Option<(Libp2pId, Multiaddr)> {
         Protocol::P2p(relay) if !address.is_empty() && !is_circuit(&address) => Some((relay, address)),
         _ => None,
     }
-}
-
-fn is_circuit(address: &Multiaddr) -> bool {
-    address.iter().any(|part| part == Protocol::P2pCircuit)
 }
 
 /// Through which relay an address leads.
