@@ -5,15 +5,12 @@ use crate::adding::Adding;
 use crate::decisions::{Decisions, Duty};
 use crate::health::Health;
 use crate::holdings::Holdings;
-use crate::placement::{Candidate, Rules, filter};
+use crate::placement::{Candidate, Rules, UNLIMITED, filter};
 use crate::report::PeerHealth;
 use crate::space::Space;
 use crate::tracker::Tracker;
 use std::collections::BTreeMap;
 use types::{Because, ByteCount, Cid, Load, Now, PeerId, Pin, PinKind, Replicas};
-
-/// Nobody has a disk of this size: such a limit is none.
-const UNLIMITED: ByteCount = ByteCount(1 << 50);
 
 /// Borrowed parts.
 #[derive(Clone, Copy)]

@@ -14,6 +14,9 @@ use types::{ByteCount, Cid, PeerId, Pin};
 
 pub use filter::Unfit;
 
+/// Nobody has a disk of this size: such a limit is none.
+pub(crate) const UNLIMITED: ByteCount = ByteCount(1 << 50);
+
 /// A peer that could hold a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {

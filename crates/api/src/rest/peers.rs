@@ -1,7 +1,7 @@
 //! Peers: who is here, how they stand, what they measure.
 
 use super::stream::{self, Pages};
-use super::{Answer, Failure, Rest, json as shapes, wall};
+use super::{Answer, Failure, Rest, json, wall};
 use crate::message::{Request, Response, line_of};
 use ::cluster::{PeerHealth, PeerRow};
 use peer::go::GoPeer;
@@ -18,16 +18,16 @@ const PING_TTL_MS: u64 = 30_000;
 const BODY_MAX: usize = 4 << 10;
 
 pub(super) fn version() -> Response {
-    shapes::value(&Version { version: env!("CARGO_PKG_VERSION").to_owned() })
+    json::value(&Version { version: env!("CARGO_PKG_VERSION").to_owned() })
 }
 
 pub(super) fn metric_names() -> Response {
-    shapes::value(&["freespace", "ping"])
+    json::value(&["freespace", "ping"])
 }
 
 impl Rest {
     pub(super) async fn id(&self) -> Answer {
-        Ok(shapes::value(&self.own_id().await))
+        Ok(json::value(&self.own_id().await))
     }
 
     async fn own_id(&self) -> Id {
@@ -70,7 +70,7 @@ impl Rest {
         let all: Vec<String> = rows.iter().map(|row| row.peer.to_string()).collect();
         match rows.iter().find(|row| row.peer == peer) {
             Some(row) if row.is_self => self.id().await,
-            Some(row) => Ok(shapes::value(&other_id(row, &all))),
+            Some(row) => Ok(json::value(&other_id(row, &all))),
             None => Err(Failure::internal(format!("{peer} is not a member: make an invite here (pinfold invite) and join with it there"))),
         }
     }
@@ -97,7 +97,7 @@ impl Rest {
                 let node = if row.is_self {
                     identity.node.map(|node| node.to_string()).unwrap_or_default()
                 } else {
-                    shapes::node_id(&row.node_addresses)
+                    json::node_id(&row.node_addresses)
                 };
                 if !node.is_empty() {
                     nodes.insert(id.clone(), node);
@@ -113,7 +113,7 @@ impl Rest {
             links.insert(id, Vec::new());
         }
         links.insert(own.clone(), seen);
-        Ok(shapes::value(&ConnectGraph {
+        Ok(json::value(&ConnectGraph {
             cluster_id: own,
             id_to_peername: Some(names),
             ipfs_links: Some(nodes.values().map(|node| (node.clone(), Vec::new())).collect()),
@@ -130,7 +130,7 @@ impl Rest {
         rows.sort_by_key(|row| std::cmp::Reverse(row.heard));
         let alert =
             |row: &PeerRow| Alert { metric: ping(row, false), triggered_at: UnixMillis(row.heard.0.saturating_add(PING_TTL_MS)).into() };
-        shapes::value(&rows.iter().map(alert).collect::<Vec<_>>())
+        json::value(&rows.iter().map(alert).collect::<Vec<_>>())
     }
 
     pub(super) fn metrics(&self, name: &str) -> Response {
@@ -142,7 +142,7 @@ impl Rest {
             _ => Vec::new(),
         };
         metrics.extend(self.go_peers().iter().filter_map(|go| go_metric(name, go)));
-        shapes::value(&metrics)
+        json::value(&metrics)
     }
 
     pub(super) async fn collect_garbage(&self) -> Answer {
@@ -154,7 +154,7 @@ impl Rest {
             keys: Some(Vec::new()),
             error: freed.err().map(|error| error.to_string()).unwrap_or_default(),
         };
-        Ok(shapes::value(&GlobalRepoGc { peer_map: BTreeMap::from([(own.peer.clone(), own)]) }))
+        Ok(json::value(&GlobalRepoGc { peer_map: BTreeMap::from([(own.peer.clone(), own)]) }))
     }
 }
 
@@ -195,9 +195,9 @@ fn id(peer: PeerId, name: &str, addresses: Vec<String>, peers: &[String], error:
 fn other_id(row: &PeerRow, peers: &[String]) -> Id {
     let error = match row.health {
         PeerHealth::Up | PeerHealth::Cordoned | PeerHealth::Draining => String::new(),
-        health => format!("the peer is {}: last heard of {}", health.as_str(), shapes::time(row.heard)),
+        health => format!("the peer is {}: last heard of {}", health.as_str(), json::time(row.heard)),
     };
-    let node = IpfsId { id: shapes::node_id(&row.node_addresses), addresses: Some(row.node_addresses.clone()), error: String::new() };
+    let node = IpfsId { id: json::node_id(&row.node_addresses), addresses: Some(row.node_addresses.clone()), error: String::new() };
     id(row.peer, &row.name, Vec::new(), peers, error, node)
 }
 
@@ -224,7 +224,7 @@ fn ping(row: &PeerRow, is_valid: bool) -> Metric {
     if !row.name.is_empty() {
         value.insert("peer_name".into(), row.name.clone().into());
     }
-    let node = shapes::node_id(&row.node_addresses);
+    let node = json::node_id(&row.node_addresses);
     if !node.is_empty() {
         value.insert("ipfs_id".into(), node.into());
         value.insert("ipfs_addresses".into(), row.node_addresses.clone().into());

@@ -3,17 +3,14 @@
 //! A draw by weights spreads many small items well and few large ones badly. Of peers whose fills are nearer to each other
 //! than half of the item the rank decides, so that several peers that place at one time do not all choose the same one.
 
-use super::Candidate;
+use super::{Candidate, UNLIMITED};
 use types::{ByteCount, PeerId};
-
-/// A store without limit counts as one of this size.
-const UNLIMITED: u64 = 1 << 50;
 
 /// Puts those of `ranked` first that are filled least, in parts of their capacity; preferred ones stay at the front.
 pub fn least_filled_first(ranked: Vec<PeerId>, fit: &[&Candidate], bytes: ByteCount, prefer: &[PeerId]) -> Vec<PeerId> {
     let fill = |peer: &PeerId| {
         let candidate = fit.iter().find(|candidate| candidate.peer == *peer);
-        candidate.map_or((0, 1), |candidate| (candidate.placed.get(), candidate.capacity.get().clamp(1, UNLIMITED)))
+        candidate.map_or((0, 1), |candidate| (candidate.placed.get(), candidate.capacity.get().clamp(1, UNLIMITED.get())))
     };
     let (mut order, rest): (Vec<PeerId>, Vec<PeerId>) = ranked.into_iter().partition(|peer| prefer.contains(peer));
     let mut rest: Vec<(PeerId, (u64, u64))> = rest.into_iter().map(|peer| (peer, fill(&peer))).collect();
