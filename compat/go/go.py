@@ -42,6 +42,11 @@ class Peer:
         host = f"/ip4/127.0.0.1/tcp/{self.api}"
         return run([PEERS / "ipfs-cluster-ctl", "--host", host, "--enc", "json", *arguments])
 
+    def tries(self, *arguments):
+        """What may be refused."""
+        argv = [PEERS / "ipfs-cluster-ctl", "--host", f"/ip4/127.0.0.1/tcp/{self.api}", *arguments]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=60)
+
     def ask(self, *arguments):
         return values(self.ctl(*arguments))
 
@@ -101,8 +106,8 @@ class Go(Peer):
 
 
 class Pinfold(Peer):
-    def __init__(self, trusted):
-        self.name, self.trusted = "pinfold", trusted
+    def __init__(self, trusted, name="pinfold"):
+        self.name, self.trusted = name, trusted
         self.folder = FOLDER / self.name
 
     def start(self, **further):
@@ -247,6 +252,23 @@ def newcomers(go1, go3, ours):
     expect("pins of a peer that is not trusted are not taken", set(ours.pins()) == before)
 
 
+def distrusted(go1):
+    """A peer alone among Go peers of which none has it in its list."""
+    lone = Pinfold([go1.address], "lone")
+    lone.start()
+    cid = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
+
+    def refuses():
+        asked = lone.tries("pin", "add", cid)
+        return asked.returncode != 0 and lone.id in asked.stdout + asked.stderr
+    until("a write that nobody would take is refused, with the id to be trusted", refuses)
+    listed = subprocess.run([BIN, "peers", "--api", lone.url], capture_output=True, text=True, timeout=60).stdout
+    expect("pinfold peers says who does not trust it", f"go1 does not take what this peer writes: put {lone.id}" in listed)
+    lone.process.send_signal(signal.SIGTERM)
+    lone.process.wait(60)
+    expect("Go has nothing of it", cid not in go1.pins())
+
+
 def restart(go1, ours):
     ours.process.send_signal(signal.SIGTERM)
     ours.process.wait(60)
@@ -267,7 +289,7 @@ def follows(go1, ours):
     told = added(go1, sample("told"), "--name", "told")
     until("a follower holds what Go pins", lambda: go1.status(told).get("pinfold") == "pinned")
     for command in (["pin", "rm", told], ["pin", "add", "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"]):
-        refused = subprocess.run([PEERS / "ipfs-cluster-ctl", "--host", f"/ip4/127.0.0.1/tcp/{ours.api}", *command], capture_output=True, text=True, timeout=60)
+        refused = ours.tries(*command)
         expect(f"Go's ctl is told why `{' '.join(command[:2])}` is refused", refused.returncode != 0 and "follower mode" in refused.stdout + refused.stderr)
     expect("and nothing changed", ours.pins().keys() == go1.pins().keys() and told in ours.pins())
 
@@ -290,9 +312,10 @@ def main():
     removals(go1, go2, ours, go_cid, our_cid)
     many(go1, ours)
     newcomers(go1, go3, ours)
+    distrusted(go1)
     restart(go1, ours)
     follows(go1, ours)
-    expect("nothing ended by itself", all(process.poll() is None for process in RUNNING if process.name != "pinfold" or process is ours.process))
+    expect("nothing ended by itself", all(process.poll() is None for process in RUNNING if process.name not in ("pinfold", "lone") or process is ours.process))
     print(f"figure: {time.time() - BEGUN:.0f} s for all checks among Go peers")
 
 

@@ -48,6 +48,8 @@ pub enum Event {
         /// Its REST door.
         api: Option<String>,
     },
+    /// So many Go peers are connected, and none of them takes what this peer writes; 0 where one does, or none is there.
+    Distrusted(u32),
     /// A link to another peer came or went.
     Link(PeerId, LinkState),
     /// Another Pinfold peer says something (the transport has proved who).
@@ -194,29 +196,6 @@ pub enum Command {
         /// Already signed by the shell.
         record: SignedRecord,
     },
-}
-
-impl Command {
-    /// Whether it changes the wish, or begins what ends with that.
-    pub fn is_write(&self) -> bool {
-        match self {
-            Command::Pin { .. }
-            | Command::Unpin { .. }
-            | Command::Place { .. }
-            | Command::PinUnit { .. }
-            | Command::PinRoot(_)
-            | Command::DropUnits { .. }
-            | Command::RenewUnits { .. } => true,
-            Command::Grow { .. }
-            | Command::Replace { .. }
-            | Command::Arrived { .. }
-            | Command::Release { .. }
-            | Command::Recover { .. }
-            | Command::Leave { .. }
-            | Command::ApproveRemovals
-            | Command::SetRecord { .. } => false,
-        }
-    }
 }
 
 /// Answers to commands.

@@ -78,6 +78,8 @@ pub(crate) struct Parts {
     others: Vec<PeerId>,
     /// Questions of others that wait for the first round.
     questions: BTreeMap<PeerId, u64>,
+    /// Connected Go peers, where none of them takes what this peer writes.
+    distrusted: u32,
     facts: Facts,
     next_hello: Millis,
 }
@@ -119,6 +121,7 @@ impl Machine {
             pending: BTreeMap::new(),
             others,
             questions: BTreeMap::new(),
+            distrusted: 0,
             facts: Facts::default(),
             next_hello: now.mono,
         };
@@ -139,6 +142,11 @@ impl Machine {
             return;
         }
         self.step(now, shared, effects, |parts, ctx| parts.route(event, ctx));
+    }
+
+    /// Why this peer writes nothing now; none when it may.
+    pub fn why_no_writes(&self) -> Option<Missing> {
+        self.parts.why_no_writes(&self.options)
     }
 
     /// Does what has become due.
@@ -190,6 +198,7 @@ impl Parts {
                 self.facts = Facts { node_addresses, gateway, api };
                 self.next_hello = ctx.now.mono;
             }
+            Event::Distrusted(peers) => self.distrusted = peers,
             Event::Link(peer, state) => self.link(peer, &state, ctx),
             Event::Message(peer, message) => self.message(peer, message, ctx),
             Event::Together(events) => events.into_iter().for_each(|event| self.route(event, ctx)),

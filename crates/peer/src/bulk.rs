@@ -59,7 +59,7 @@ pub(crate) async fn import(core: &Arc<Core>, pins: Vec<Pin>, renews: bool) -> Re
     let comparing = core.clone();
     let compared = tokio::task::spawn_blocking(move || compare(&comparing, pins, renews)).await;
     let (writes, imported) = compared.map_err(|error| CommandError::Failed(format!("comparing pins: {error}")))??;
-    if let Some(why) = core.writes_are_refused().filter(|_| !writes.is_empty()) {
+    if let Some(why) = core.read(|machine, _| machine.why_no_writes()).filter(|_| !writes.is_empty()) {
         return Err(CommandError::Refused(why));
     }
     let mut writes = writes.into_iter().peekable();

@@ -17,7 +17,7 @@ use consensus::{Consensus, Write};
 use ipfs::IpfsNode;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 use store::{Area, Batch, Durability, Store};
@@ -43,10 +43,6 @@ pub struct Core {
     links: OnceLock<Arc<Links>>,
     answers: Mutex<Waiting>,
     operations: Mutex<HashMap<OpId, AbortHandle>>,
-    /// Whether nothing may be written through this peer.
-    is_follower: bool,
-    /// How many Go peers would not take a write, while nobody else is here.
-    pub(crate) shut_out: Arc<AtomicU32>,
     go: OnceLock<Weak<dyn GoMembers>>,
     pub(crate) submitter: Submitter,
     /// The node is to be measured soon.
@@ -88,7 +84,6 @@ impl Core {
         owner: Owner,
     ) -> Arc<Core> {
         let started = Instant::now();
-        let is_follower = options.follower;
         let machine = Machine::new(options, clocks(started));
         trust.set_members(machine.trusted());
         Arc::new_cyclic(|own| Core {
@@ -101,8 +96,6 @@ impl Core {
             links: OnceLock::new(),
             answers: Mutex::new(Waiting::default()),
             operations: Mutex::new(HashMap::new()),
-            is_follower,
-            shut_out: Arc::default(),
             go: OnceLock::new(),
             submitter: Submitter::default(),
             measure: tokio::sync::Notify::new(),
@@ -135,16 +128,6 @@ impl Core {
 
     pub(crate) fn go(&self) -> Option<Arc<dyn GoMembers>> {
         self.go.get().and_then(Weak::upgrade)
-    }
-
-    /// Why a write of this peer would be nobody's but its own.
-    pub(crate) fn writes_are_refused(&self) -> Option<Missing> {
-        let peers = self.shut_out.load(Ordering::Relaxed);
-        match self.links() {
-            _ if self.is_follower => Some(Missing::Follower),
-            Some(links) if peers > 0 => Some(Missing::NotTrusted { peers, own: links.host().id() }),
-            _ => None,
-        }
     }
 
     /// Both clocks.
@@ -224,11 +207,6 @@ impl Core {
 
     /// Asks the machine and waits for its answer; `None` when the peer stops meanwhile.
     pub async fn command(&self, command: Command) -> Option<Answer> {
-        if command.is_write()
-            && let Some(why) = self.writes_are_refused()
-        {
-            return Some(Answer::Refused(why));
-        }
         let (answer, waiting) = oneshot::channel();
         let request = {
             /// Questions that may wait at once; a door beyond it is told to try again.

@@ -36,7 +36,6 @@ use net::gorpc::{CallLimits, RPC_PROTOCOL, Server};
 use net::{Host, Incoming, OpenError, PublishError};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -56,15 +55,21 @@ pub struct GoOptions {
     pub swarm_peers: Arc<dyn Fn() -> Vec<PeerId> + Send + Sync>,
     /// How long the blocks of an add are kept for a pin that has not come.
     pub lease: Duration,
-    /// How many Go peers would not take a write of this peer, while nobody else is there who would; kept up to date here.
-    pub shut_out: Arc<AtomicU32>,
+    /// Told when it changes: how many Go peers are connected, where none of them takes what this peer writes; else 0.
+    pub distrusted: Arc<dyn Fn(u32) + Send + Sync>,
 }
 
 impl GoOptions {
     /// With the lease of ten minutes.
     pub fn new(version: &str, trusted: Arc<dyn Fn(&PeerId) -> bool + Send + Sync>) -> GoOptions {
-        let (lease, shut_out) = (Duration::from_secs(600), Arc::default());
-        GoOptions { version: version.to_owned(), trusted, wish: None, swarm_peers: Arc::new(Vec::new), lease, shut_out }
+        GoOptions {
+            version: version.to_owned(),
+            trusted,
+            wish: None,
+            swarm_peers: Arc::new(Vec::new),
+            lease: Duration::from_secs(600),
+            distrusted: Arc::new(|_| ()),
+        }
     }
 }
 

@@ -25,7 +25,6 @@ use ipfs::IpfsNode;
 use net::{Host, HostEvent, HostEvents, Incoming, MessageLimits, Messages, OpenError};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use store::{Area, Store};
@@ -566,9 +565,9 @@ impl Peer {
         self.core.set_go(go);
     }
 
-    /// Where the Go side says that nobody would take a write of this peer.
-    pub fn shut_out(&self) -> Arc<AtomicU32> {
-        self.core.shut_out.clone()
+    /// So many Go peers are connected, and none of them takes what this peer writes.
+    pub fn distrusted(&self, peers: u32) {
+        self.core.feed(Event::Distrusted(peers));
     }
 
     fn named(&self, mut rows: Vec<CopyRow>) -> Vec<CopyRow> {

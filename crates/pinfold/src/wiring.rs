@@ -217,11 +217,11 @@ async fn start_go(
     trusted: Arc<dyn Fn(&PeerId) -> bool + Send + Sync>,
     inbound: Arc<GoInbound>,
 ) -> anyhow::Result<Arc<GoSide>> {
-    let nodes = node_host.clone();
+    let (nodes, writer) = (node_host.clone(), peer.clone());
     let options = GoOptions {
         wish: Some(inbound.clone()),
         swarm_peers: Arc::new(move || nodes.connected()),
-        shut_out: peer.shut_out(),
+        distrusted: Arc::new(move |peers| writer.distrusted(peers)),
         ..GoOptions::new(env!("CARGO_PKG_VERSION"), trusted)
     };
     let go = GoSide::start(host.clone(), streams, peer.clone(), options).await.context("taking part among Go peers")?;

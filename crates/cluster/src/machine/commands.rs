@@ -6,9 +6,30 @@ use crate::leaving::{End, Leaving};
 use crate::look::Look;
 use crate::options::PlantedBug;
 use crate::placement::{self, Rules};
-use crate::{Answer, Change, Command, Effect, Missing, RequestId};
+use crate::{Answer, Change, Command, Effect, Missing, Options, RequestId};
 use std::collections::BTreeSet;
 use types::{ByteCount, Cid, Depth, PeerId, Pin, PinKind, PinOptions, Replicas, UnixMillis};
+
+/// Whether the command changes the wish, or begins what ends with that.
+fn is_write(command: &Command) -> bool {
+    match command {
+        Command::Pin { .. }
+        | Command::Unpin { .. }
+        | Command::Place { .. }
+        | Command::PinUnit { .. }
+        | Command::PinRoot(_)
+        | Command::DropUnits { .. }
+        | Command::RenewUnits { .. } => true,
+        Command::Grow { .. }
+        | Command::Replace { .. }
+        | Command::Arrived { .. }
+        | Command::Release { .. }
+        | Command::Recover { .. }
+        | Command::Leave { .. }
+        | Command::ApproveRemovals
+        | Command::SetRecord { .. } => false,
+    }
+}
 
 /// A pin that a door asks for.
 struct Asked {
@@ -21,8 +42,10 @@ struct Asked {
 
 impl Parts {
     pub(super) fn command(&mut self, request: RequestId, command: Command, ctx: &mut Context) {
-        if ctx.options.follower && command.is_write() {
-            return answer(request, Answer::Refused(Missing::Follower), ctx);
+        if is_write(&command)
+            && let Some(why) = self.why_no_writes(ctx.options)
+        {
+            return answer(request, Answer::Refused(why), ctx);
         }
         match command {
             Command::Pin { cid, options, depth, size, lease } => {
@@ -75,6 +98,15 @@ impl Parts {
                 answer(request, said, ctx);
             }
         }
+    }
+
+    /// Why a write of this peer would be refused, or nobody's but its own.
+    pub(super) fn why_no_writes(&self, options: &Options) -> Option<Missing> {
+        if options.follower {
+            return Some(Missing::Follower);
+        }
+        let is_alone = self.others.is_empty() && self.distrusted > 0;
+        is_alone.then_some(Missing::NotTrusted { peers: self.distrusted, own: options.me })
     }
 
     fn answer_or_submit(&mut self, request: RequestId, asked: Asked, ctx: &mut Context) {

@@ -161,6 +161,24 @@ fn a_follower_carries_out_what_others_wish_and_writes_nothing() {
     assert!(table.holds(&cid(1)), "it is placed here");
 }
 
+#[test]
+fn what_nobody_would_take_is_refused_until_somebody_does() {
+    let refused = |table: &mut Table, number: u64| {
+        table.effects.clear();
+        table.command(number, pin_command(number, PinOptions::default()));
+        matches!(answers(table).last(), Some(Answer::Refused(Missing::NotTrusted { peers: 2, own })) if *own == peer(0))
+    };
+    let mut alone = Table::new(options(1));
+    alone.handle(Event::Distrusted(2));
+    assert!(refused(&mut alone, 1));
+    assert!(alone.machine.why_no_writes().is_some_and(|why| why.to_string().contains(&peer(0).to_string())));
+    alone.handle(Event::Distrusted(0));
+    assert!(!refused(&mut alone, 2));
+    let mut among_others = with_others(options(3));
+    among_others.handle(Event::Distrusted(2));
+    assert!(!refused(&mut among_others, 1), "another member takes it");
+}
+
 /// Pins cid 1 as `before`, then asks for `after`; the text of the refusal, or "".
 fn check_repin(before: Option<Pin>, after: Command, expected: &str) {
     let mut table = with_others(options(3));

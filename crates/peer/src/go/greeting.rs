@@ -37,6 +37,7 @@ pub(super) async fn run(side: Arc<Side>) {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut due: BTreeMap<PeerId, Due> = BTreeMap::new();
+    let mut told = 0;
     loop {
         look.tick().await;
         let now = Instant::now();
@@ -48,7 +49,11 @@ pub(super) async fn run(side: Arc<Side>) {
         });
         let met: Vec<(PeerId, Due)> = stream::iter(meetings).buffer_unordered(AT_ONCE).collect().await;
         due.extend(met);
-        members::note_who_takes_writes(&side);
+        let distrusted = members::distrusted(&side);
+        if std::mem::replace(&mut told, distrusted) != distrusted {
+            tracing::info!(peers = distrusted, "Go peers that are connected, of which none takes what this one writes");
+            (side.options.distrusted)(distrusted);
+        }
     }
 }
 

@@ -5,7 +5,6 @@ use super::{GoPeer, GoSide, Side};
 use async_trait::async_trait;
 use futures::future::join_all;
 use net::gorpc::{CallError, CallLimits, Request, call_unary};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use types::{Cid, PeerId, Pin, PinState};
 use wire::gotime::GoTime;
@@ -105,17 +104,9 @@ pub(super) async fn ask_trust(side: &Side, peer: PeerId) -> Option<bool> {
     }
 }
 
-/// Counts the Go peers that would not take a write of this peer, where nobody else would either.
-pub(super) fn note_who_takes_writes(side: &Side) {
-    let others = side.cluster.peers().iter().filter(|row| !row.is_self && row.health != cluster::PeerHealth::Gone).count();
+/// How many of those that may write here are connected, where none of them takes what this peer writes; else 0.
+pub(super) fn distrusted(side: &Side) -> u32 {
     let connected = side.go_connected();
     let here: Vec<GoPeer> = side.go_peers().into_iter().filter(|go| go.is_trusted && connected.contains(&go.peer)).collect();
-    let is_alone = others == 0 && !here.is_empty() && here.iter().all(|go| go.trusts_us == Some(false));
-    let count = if is_alone { here.len() as u32 } else { 0 };
-    let before = side.options.shut_out.swap(count, Ordering::Relaxed);
-    if before == 0 && count > 0 {
-        tracing::warn!(peers = count, own = %side.host.id(), "no Go peer here trusts this one: pins are refused until one has it in its trusted_peers");
-    } else if before > 0 && count == 0 {
-        tracing::info!("pins are taken again");
-    }
+    if here.iter().all(|go| go.trusts_us == Some(false)) { here.len() as u32 } else { 0 }
 }
