@@ -13,6 +13,7 @@ mod moving;
 mod names;
 mod options;
 mod ours;
+mod paths;
 mod peers;
 pub(crate) mod pins;
 mod resolve;

@@ -1,6 +1,6 @@
 //! Hosts that cannot be dialled are reached through others: seats, circuits, limits, direct connections in their place.
 //!
-//! Who "cannot be dialled" here listens nowhere; on loopback that is what a NAT comes to.
+//! Who "cannot be dialled" here listens nowhere; on loopback that is what a NAT comes to. A NAT itself is in `compat/nat`.
 #![allow(clippy::unwrap_used, reason = "a test may stop at anything unexpected")]
 
 mod common;

@@ -2,6 +2,7 @@
 //!
 //! Implemented by [`crate::Peer`] (the real one); the tests of doors have an in-memory twin.
 
+use crate::Paths;
 use crate::limits::{LimitsAsk, LimitsReport};
 use crate::scrub::{ScrubAsk, ScrubReport};
 use async_trait::async_trait;
@@ -171,6 +172,10 @@ pub trait Cluster: Send + Sync + 'static {
     /// Lets a braked mass removal go on.
     async fn approve_removals(&self) -> Result<(), CommandError>;
 
+    /// How this peer is reached, and which way its connections to members go.
+    fn paths(&self) -> Paths {
+        Paths::default()
+    }
     /// When each peer will be full at the rate of the last week, for those of which it can be said.
     fn forecasts(&self) -> BTreeMap<PeerId, UnixMillis> {
         BTreeMap::new()

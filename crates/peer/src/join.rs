@@ -79,7 +79,7 @@ impl Joining {
             return JoinAnswer::Refused(why);
         }
         let known = Known { peer, name: request.name.clone(), addresses: request.addresses.clone() };
-        self.links.learn(std::slice::from_ref(&known)).await;
+        self.links.learn(std::slice::from_ref(&known), peer).await;
         if let Err(why) = self.trust(&peer, true).await {
             return JoinAnswer::Refused(why);
         }
@@ -132,7 +132,7 @@ impl Joining {
         for known in members {
             self.trust(&known.peer, true).await?;
         }
-        self.links.learn(members).await;
+        self.links.learn(members, self.links.host().id()).await;
         Ok(())
     }
 }

@@ -9,6 +9,7 @@
 //! ```
 //! Start with [`handle`] (what doors see), then [`core`] (how the machine is fed), then [`links`].
 
+mod addresses;
 pub mod adopt;
 mod bulk;
 pub mod clock;
@@ -25,6 +26,7 @@ mod looker;
 mod moving;
 pub mod names;
 mod node;
+mod paths;
 mod peer;
 mod perform;
 mod reach;
@@ -42,7 +44,9 @@ pub use adopt::Adopt;
 pub use handle::{AddSession, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Totals};
 pub use limits::{BadRule, LimitsAsk, LimitsOptions, LimitsReport, Rule};
 pub use names::{Names, NamesOptions};
+pub use net::{Path, Reach, Reachability};
 pub use node::ClusterNode;
+pub use paths::Paths;
 pub use peer::{Ending, Inbound, Parts, Peer, Protocols};
 pub use scrub::{ScrubAsk, ScrubOptions, ScrubPhase, ScrubReport};
 pub use trust::Trust;

@@ -338,7 +338,7 @@ impl Links {
             wire::join::decode_book(&answer.unwrap_or_default()).map_err(|error| error.to_string())
         };
         match tokio::time::timeout(Duration::from_secs(10), outcome).await {
-            Ok(Ok(book)) => self.learn(&book).await,
+            Ok(Ok(book)) => self.learn(&book, peer).await,
             // Go peers do not speak it.
             Ok(Err(error)) => tracing::debug!(%peer, %error, "no address book"),
             Err(_) => tracing::debug!(%peer, "no address book in time"),
@@ -346,20 +346,38 @@ impl Links {
     }
 
     /// Answers one exchange that another peer began.
-    pub async fn answer_book(self: Arc<Links>, mut stream: net::Stream) {
+    pub async fn answer_book(self: Arc<Links>, peer: PeerId, mut stream: net::Stream) {
         let exchange = async {
             let theirs = net::frame::read_frame(&mut stream, wire::join::LONGEST).await.ok()??;
             net::frame::write_frame(&mut stream, &wire::join::encode_book(&self.book())).await.ok()?;
             wire::join::decode_book(&theirs).ok()
         };
         if let Ok(Some(book)) = tokio::time::timeout(Duration::from_secs(10), exchange).await {
-            self.learn(&book).await;
+            self.learn(&book, peer).await;
         }
+    }
+
+    /// Exchanges books with so many of the linked members, others at each `turn`.
+    pub async fn exchange_books(self: Arc<Links>, most: usize, turn: usize) {
+        let mut linked: Vec<PeerId> = self.state.lock().linked.iter().copied().collect();
+        let start = turn.saturating_mul(most).checked_rem(linked.len()).unwrap_or(0);
+        linked.rotate_left(start);
+        for peer in linked.into_iter().take(most) {
+            self.clone().exchange_book(peer).await;
+        }
+    }
+
+    /// Members that are not linked.
+    pub fn missing(&self) -> BTreeSet<PeerId> {
+        let Some(core) = self.core.upgrade() else { return BTreeSet::new() };
+        let members = core.trust.members();
+        let state = self.state.lock();
+        members.into_iter().filter(|peer| *peer != self.host.id() && !state.linked.contains(peer)).collect()
     }
 
     /// Takes over addresses. Only where to dial is learned here, never whom to trust: a wrong address costs a failed dial, since
     /// the connection proves the peer's id.
-    pub async fn learn(&self, book: &[Known]) {
+    pub async fn learn(&self, book: &[Known], from: PeerId) {
         for known in book {
             if known.peer == self.host.id() || known.addresses.is_empty() {
                 continue;
@@ -369,9 +387,15 @@ impl Links {
                 if state.facts.len() > 10_000 {
                     return;
                 }
+                let is_first_hand = known.peer == from;
+                let has_said = state.facts.get(&known.peer).is_some_and(|facts| !facts.addresses.is_empty());
+                if !is_first_hand && has_said && state.linked.contains(&known.peer) {
+                    continue;
+                }
                 let facts = state.facts.entry(known.peer).or_default();
-                let changed = facts.addresses != known.addresses;
-                facts.addresses.clone_from(&known.addresses);
+                let addresses = crate::addresses::merge(&facts.addresses, &known.addresses, is_first_hand);
+                let changed = facts.addresses != addresses;
+                facts.addresses = addresses;
                 if facts.name.is_empty() {
                     facts.name.clone_from(&known.name);
                 }

@@ -22,7 +22,7 @@ use cluster::{Answer, Balancing, Command, CopyRow, Duty, Event, Explanation, Pee
 use consensus::{Consensus, Hint};
 use ed25519_dalek::SigningKey;
 use ipfs::IpfsNode;
-use net::{Host, HostEvent, HostEvents, Incoming, MessageLimits, Messages, OpenError};
+use net::{Host, HostEvents, Incoming, MessageLimits, Messages, OpenError};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -187,7 +187,7 @@ impl Peer {
             tokio::spawn(core.clone().run_clock()),
             tokio::spawn(Submitter::run(core.clone())),
             tokio::spawn(Looker::run(core.clone())),
-            tokio::spawn(take_host_events(links.clone(), parts.inbound, parts.host_events)),
+            tokio::spawn(crate::addresses::run(links.clone(), parts.inbound, parts.host_events)),
             tokio::spawn(take_messages(links.clone(), received)),
             tokio::spawn(crate::garbage::collect(core.clone())),
             tokio::spawn(peer.scrub.clone().run()),
@@ -308,17 +308,6 @@ fn pin_change(change: consensus::Change) -> Option<cluster::PinChange> {
     Some(cluster::PinChange { cid, before: read(change.before.clone()).map(|(pin, _)| pin), after })
 }
 
-async fn take_host_events(links: Arc<Links>, inbound: Arc<dyn Inbound>, mut events: HostEvents) {
-    while let Some(event) = events.next().await {
-        match event {
-            HostEvent::Connected(peer, _) => links.connected(peer),
-            HostEvent::Disconnected(peer) => links.disconnected(peer),
-            HostEvent::Gossip { topic, from, data, .. } => inbound.gossip(&topic, from, data),
-            HostEvent::ListenChanged => {}
-        }
-    }
-}
-
 async fn take_messages(links: Arc<Links>, mut received: mpsc::Receiver<(PeerId, Vec<u8>)>) {
     while let Some((peer, bytes)) = received.recv().await {
         links.received(peer, &bytes).await;
@@ -339,11 +328,11 @@ async fn answer_joins(joining: Arc<Joining>, mut joins: Incoming) {
 
 async fn answer_books(links: Arc<Links>, mut books: Incoming) {
     let places = Arc::new(tokio::sync::Semaphore::new(ANSWERS_AT_ONCE));
-    while let Some((_, _, stream)) = books.next().await {
+    while let Some((peer, _, stream)) = books.next().await {
         let (links, places) = (links.clone(), places.clone());
         let Ok(place) = places.acquire_owned().await else { return };
         tokio::spawn(async move {
-            links.answer_book(stream).await;
+            links.answer_book(peer, stream).await;
             drop(place);
         });
     }
@@ -512,6 +501,10 @@ impl Cluster for Peer {
             Some(_) => Ok(()),
             None => Err(CommandError::Stopping),
         }
+    }
+
+    fn paths(&self) -> crate::Paths {
+        crate::Paths::of(self.links.host(), self.node_host.as_ref())
     }
 
     fn forecasts(&self) -> BTreeMap<PeerId, UnixMillis> {

@@ -453,6 +453,10 @@ pub struct UpArgs {
     /// What the node's own user keeps there becomes the cluster's: off, pins, or pins+mfs (default off).
     #[arg(long, value_name = "off|pins|pins+mfs")]
     pub adopt: Option<String>,
+    /// Whether this peer can be dialled from outside: `auto` asks others to try; `yes` for one that others can reach, which then relays
+    /// between those that cannot; `no` for one behind a NAT (default auto).
+    #[arg(long, value_name = "auto|yes|no")]
+    pub reachable: Option<String>,
     /// How long a silent peer is waited for before its copies are replaced (s, m, h; default 10m).
     #[arg(long, value_name = "DURATION")]
     pub grace: Option<String>,

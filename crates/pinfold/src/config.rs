@@ -6,6 +6,7 @@
 use crate::cli::UpArgs;
 use crate::go_peers::GoPeers;
 use crate::names::{NameSettings, NamesTable};
+use crate::reach::ReachSettings;
 use crate::units::{parse_bytes, parse_duration, parse_rate};
 use anyhow::{Context, bail};
 use ed25519_dalek::SigningKey;
@@ -53,6 +54,8 @@ pub struct Settings {
     pub rebalance: (bool, ByteCount),
     /// Whether peers and IPFS nodes of the local net are found by multicast DNS.
     pub mdns: bool,
+    /// How this peer is reached from outside, and whom it helps with that.
+    pub reach: ReachSettings,
     /// Whether this peer only follows what others write.
     pub follower: bool,
     /// Go peers of the same cluster.
@@ -83,6 +86,10 @@ struct File {
     rebalance: Option<bool>,
     rebalance_rate: Option<String>,
     mdns: Option<bool>,
+    reachable: Option<String>,
+    relay: Option<String>,
+    cluster_relays: Option<Vec<String>>,
+    swarm_relays: Option<Vec<String>>,
     follower: Option<bool>,
     trusted_peers: Option<Vec<String>>,
     scrub_rate: Option<String>,
@@ -127,7 +134,7 @@ impl Bandwidth {
     }
 }
 
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 29] = [
     "name",
     "cluster_name",
     "api",
@@ -147,6 +154,10 @@ const KEYS: [&str; 25] = [
     "rebalance",
     "rebalance_rate",
     "mdns",
+    "reachable",
+    "relay",
+    "cluster_relays",
+    "swarm_relays",
     "follower",
     "trusted_peers",
     "scrub_rate",
@@ -181,6 +192,10 @@ pub const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFO
 #                                          # lost or members out of sight. What `pinfold migrate` writes says false; see trusted_peers.
 # rebalance_rate = "100MB/s"               # bytes that this peer moves in a second, at most: balancing and draining
 # mdns = true                              # peers and IPFS nodes on one local net find each other (not where only loopback is listened on)
+# reachable = "auto"                       # can it be dialled from outside: auto asks others to try; "yes" and "no" say so
+# relay = "everyone"                       # when it can: members reach each other through it, strangers a little; "members", "off"
+# cluster_relays = []                      # when it cannot: relays to use before members, as multiaddrs with /p2p/<id>
+# swarm_relays = []                        # the same for its IPFS node
 # follower = false                         # true: what others write is carried out, and nothing is written through this peer, which they
 #                                          # do not trust (a pin, an unpin or an add is refused)
 # trusted_peers = []                       # Go ipfs-cluster peers that may write: ids, multiaddrs with /p2p/<id>, or "*" for all with the
@@ -258,6 +273,13 @@ impl Settings {
             rebalance: (file.rebalance.unwrap_or(true), rate(file.rebalance_rate, "100MB/s").context("reading rebalance_rate")?),
             names: NameSettings::of(file.names.unwrap_or_default()).with_context(|| format!("reading [names] in {}", path.display()))?,
             mdns: file.mdns.unwrap_or(true),
+            reach: ReachSettings::of(
+                flags.reachable.as_deref().or(file.reachable.as_deref()),
+                file.relay.as_deref(),
+                file.cluster_relays,
+                file.swarm_relays,
+            )
+            .with_context(|| format!("reading {}", path.display()))?,
             follower: file.follower.unwrap_or(false),
             trusted_peers,
             dir,

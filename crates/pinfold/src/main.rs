@@ -10,6 +10,7 @@ mod descriptors;
 mod go_peers;
 mod names;
 mod output;
+mod reach;
 mod try_it;
 mod units;
 mod up;

@@ -52,6 +52,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     // The cluster host: private network, gossip, the shared wish.
     let topic = wire::topic::crdt_topic(&cluster_name);
     let throttle = Throttle::new(settings.bandwidth.lan.clone());
+    let usual = HostOptions::cluster(keys.cluster, Some(keys.secret));
     let (host, host_events) = Host::start(HostOptions {
         throttle: throttle.before_others(),
         listen: settings.cluster.clone(),
@@ -59,7 +60,8 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         agent: AGENT.to_owned(),
         connections: connections(bound),
         local_net: settings.mdns.then_some(net::CLUSTER_SERVICE),
-        ..HostOptions::cluster(keys.cluster, Some(keys.secret))
+        reach: settings.reach.cluster(usual.reach.clone()),
+        ..usual
     })
     .await
     .map_err(|error| in_words(error, "--cluster"))
@@ -95,6 +97,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         agent: AGENT.to_owned(),
         connections: connections(bound),
         local_net: settings.mdns.then_some(net::NODE_SERVICE),
+        reach: settings.reach.node(&trust),
         ..HostOptions::node(keys.node)
     })
     .await

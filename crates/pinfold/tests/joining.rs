@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Peer, meet, up_count};
+use common::{Peer, meet, until, up_count};
+use std::time::Duration;
 
 #[test]
 fn both_sides_trust_each_other_after_a_join_and_say_so() {
@@ -16,6 +17,28 @@ fn both_sides_trust_each_other_after_a_join_and_say_so() {
     let three = Peer::join(folder.path(), "three", &peers[1].invite());
     let [one, two] = peers;
     meet(&[one, two, three]);
+}
+
+#[test]
+fn a_peer_says_how_it_is_reached() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = Peer::try_start(folder.path(), "odd", &["up"], &["--reachable", "perhaps"]).err().expect("refused");
+    assert!(said.contains("auto, yes or no"), "{said}");
+    let one = Peer::start(folder.path(), "one", &["up"], &["--reachable", "yes"]);
+    let two = Peer::start(folder.path(), "two", &["join", &one.invite()], &["--reachable", "no"]);
+    let rows = |peer: &Peer| -> Vec<serde_json::Value> {
+        peer.say(&["peers", "--json"]).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let ways = until("a seat at the one that can be dialled", Duration::from_secs(60), || {
+        let rows = rows(&two);
+        (rows[0]["way"]["words"] == "behind a NAT; reached through one" && rows.len() == 2).then_some(rows)
+    });
+    assert_eq!((&ways[1]["way"]["kind"], &ways[1]["way"]["words"]), (&"direct".into(), &"direct".into()));
+    assert_eq!(ways[0]["way"]["cluster"]["relays"], serde_json::json!([one.ready["peer"]]));
+    until("its node too", Duration::from_secs(60), || (rows(&two)[0]["way"]["node"]["relays"].as_array()?.len() == 1).then_some(()));
+    let own = &rows(&one)[0]["way"];
+    assert_eq!((&own["words"], &own["cluster"]["is_relay"]), (&"can be dialled".into(), &true.into()));
+    assert!(two.say(&["peers"]).contains("behind a NAT; reached through one"));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `/pinfold/v1/`: what Go's API has no words for.
 
+use super::paths::Ways;
 use super::{Answer, Failure, Rest, json, not_found, parse_cid};
 use crate::gateway::content::{self, Wanted};
 use crate::message::{Request, Response, bare};
@@ -28,9 +29,11 @@ impl Rest {
             ["why", cid] if get => self.why(cid),
             ["peers"] if get => {
                 let forecasts = self.cluster.forecasts();
-                let (rows, go) = (self.cluster.peers(), self.go_peers());
-                let ours = rows.iter().map(|row| peer_row(row, forecasts.get(&row.peer).copied()));
-                Ok(json::value(&Value::from(ours.chain(go.iter().map(go_row)).collect::<Vec<_>>())))
+                let (rows, go, paths) = (self.cluster.peers(), self.go_peers(), self.cluster.paths());
+                let ways = Ways::new(&rows, &go, &paths);
+                let ours = rows.iter().map(|row| peer_row(row, forecasts.get(&row.peer).copied(), ways.of(&row.peer)));
+                let others = go.iter().map(|go| go_row(go, ways.of(&go.peer)));
+                Ok(json::value(&Value::from(ours.chain(others).collect::<Vec<_>>())))
             }
             ["limits"] if get || post || method == Method::DELETE => self.limits(&method, query).await,
             ["scrub"] if get || post || method == Method::DELETE => self.scrub(&method, query).await,
@@ -136,7 +139,7 @@ pub(super) fn span(query: &Query, name: &str, default: Duration) -> Result<Durat
     }
 }
 
-fn peer_row(row: &PeerRow, full_at: Option<UnixMillis>) -> Value {
+fn peer_row(row: &PeerRow, full_at: Option<UnixMillis>, way: Value) -> Value {
     json!({
         "peer": row.peer.to_string(),
         "name": row.name,
@@ -146,6 +149,7 @@ fn peer_row(row: &PeerRow, full_at: Option<UnixMillis>) -> Value {
         "heard_ms_ago": (row.heard.0 > 0).then(|| super::wall().0.saturating_sub(row.heard.0)),
         "clock_ahead_seconds": row.clock_ahead.map(|ahead| ahead / 1000),
         "node_addresses": row.node_addresses,
+        "way": way,
         "gateway": row.gateway,
         "api": row.api,
         "space": {
@@ -164,7 +168,7 @@ fn peer_row(row: &PeerRow, full_at: Option<UnixMillis>) -> Value {
 }
 
 /// A Go peer of a mixed cluster. What it does not say is absent.
-fn go_row(go: &GoPeer) -> Value {
+fn go_row(go: &GoPeer, way: Value) -> Value {
     json!({
         "peer": go.peer.to_string(),
         "name": go.name,
@@ -174,6 +178,7 @@ fn go_row(go: &GoPeer) -> Value {
         "heard": json::time(go.heard),
         "heard_ms_ago": super::wall().0.saturating_sub(go.heard.0),
         "node_addresses": go.node_addresses,
+        "way": way,
         "space": { "free": go.free_space.map(ByteCount::get) },
         "version": go.version,
         "is_trusted": go.is_trusted,

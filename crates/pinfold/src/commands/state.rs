@@ -145,11 +145,12 @@ pub async fn peers(target: &Target) -> anyhow::Result<()> {
                 if peer["self"].as_bool() == Some(true) { String::new() } else { age(&peer["heard_ms_ago"]) },
                 space,
                 output::text(&peer["exceptions"]),
+                output::text(&peer["way"]["words"]),
                 output::text(&peer["peer"]),
             ]
         })
         .collect();
-    output::table(&["NAME", "HEALTH", "HEARD", "SPACE", "WAITING", "PEER"], &rows);
+    output::table(&["NAME", "HEALTH", "HEARD", "SPACE", "WAITING", "REACHED", "PEER"], &rows);
     let own = list.iter().find(|peer| peer["self"].as_bool() == Some(true)).map(|own| output::text(&own["peer"])).unwrap_or_default();
     for go in list.iter().filter(|peer| peer["kind"] == "go") {
         let name = output::text(&go["name"]);
