@@ -35,6 +35,14 @@ fn behind(base: HostOptions) -> HostOptions {
     options
 }
 
+/// A member that soon asks others to dial it back, and takes loopback for the outside.
+fn asking(number: u8) -> HostOptions {
+    let mut options = member(options(number));
+    options.reach.private_is_outside = true;
+    options.reach.ask_every = Duration::from_millis(500);
+    options
+}
+
 fn member(mut options: HostOptions) -> HostOptions {
     options.reach.is_member = Arc::new(|_| true);
     options.keep_all = true;
@@ -233,12 +241,6 @@ async fn a_direct_connection_takes_the_place_of_a_relayed_one() {
 
 #[tokio::test]
 async fn others_say_whether_a_host_can_be_dialled() {
-    let asking = |number| {
-        let mut options = member(options(number));
-        options.reach.private_is_outside = true;
-        options.reach.ask_every = Duration::from_millis(500);
-        options
-    };
     let (one, _) = start(asking(1)).await;
     let (two, _) = start(asking(2)).await;
     assert_eq!(one.reach().state, Reachability::Unknown);
@@ -253,6 +255,18 @@ async fn others_say_whether_a_host_can_be_dialled() {
     wait_for("not dialled back", || hidden.reach().state == Reachability::BehindNat).await;
     wait_for("so it takes a seat", || hidden.reach().relays == [one.id()]).await;
     assert!(!hidden.reach().is_relay);
+}
+
+#[tokio::test]
+async fn what_is_announced_is_told_instead_of_what_others_dialled_back() {
+    let announce = vec!["/ip4/203.0.113.7/tcp/9096".to_owned()];
+    let (one, _) = start(HostOptions { announce, tells_listened: false, ..asking(1) }).await;
+    let (two, _) = start(asking(2)).await;
+    one.connect(two.id(), &two.addresses()).await.unwrap();
+    wait_for("dialled back where it listens", || one.reach().state == Reachability::Public).await;
+    let own = format!("/ip4/203.0.113.7/tcp/9096/p2p/{}", one.id());
+    assert_eq!(one.addresses(), [own.as_str()]);
+    wait_for("told", || two.peer_info(&one.id()).is_some_and(|info| info.listens == ["/ip4/203.0.113.7/tcp/9096"])).await;
 }
 
 #[tokio::test]

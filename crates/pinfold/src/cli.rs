@@ -453,6 +453,13 @@ pub struct UpArgs {
     /// What the node's own user keeps there becomes the cluster's: off, pins, or pins+mfs (default off).
     #[arg(long, value_name = "off|pins|pins+mfs")]
     pub adopt: Option<String>,
+    /// Where others dial the cluster's network of this peer, instead of where it listens (a forwarded port, a name); `listened`
+    /// stands for the latter. May be repeated.
+    #[arg(long, value_name = "MULTIADDR|listened")]
+    pub cluster_announce: Vec<String>,
+    /// Where others dial its IPFS node, in the same way.
+    #[arg(long, value_name = "MULTIADDR|listened")]
+    pub swarm_announce: Vec<String>,
     /// Whether this peer can be dialled from outside: `auto` asks others to try; `yes` for one that others can reach, which then relays
     /// between those that cannot; `no` for one behind a NAT (default auto).
     #[arg(long, value_name = "auto|yes|no")]

@@ -3,6 +3,7 @@
 //! The data directory holds `pinfold.toml` (commented, for people), `identity.json` and `node.json` (keys, Go's form, readable
 //! by their owner alone), `secret` (the private network's key), `keys` (of names), and the stores.
 
+use crate::announce::{Announced, Side};
 use crate::cli::UpArgs;
 use crate::go_peers::GoPeers;
 use crate::names::{NameSettings, NamesTable};
@@ -54,6 +55,8 @@ pub struct Settings {
     pub rebalance: (bool, ByteCount),
     /// Whether peers and IPFS nodes of the local net are found by multicast DNS.
     pub mdns: bool,
+    /// Where others are told to dial the cluster's network, and the node.
+    pub announced: (Announced, Announced),
     /// How this peer is reached from outside, and whom it helps with that.
     pub reach: ReachSettings,
     /// Whether this peer only follows what others write.
@@ -86,6 +89,8 @@ struct File {
     rebalance: Option<bool>,
     rebalance_rate: Option<String>,
     mdns: Option<bool>,
+    cluster_announce: Option<Vec<String>>,
+    swarm_announce: Option<Vec<String>>,
     reachable: Option<String>,
     relay: Option<String>,
     cluster_relays: Option<Vec<String>>,
@@ -134,7 +139,7 @@ impl Bandwidth {
     }
 }
 
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 31] = [
     "name",
     "cluster_name",
     "api",
@@ -154,6 +159,8 @@ const KEYS: [&str; 29] = [
     "rebalance",
     "rebalance_rate",
     "mdns",
+    "cluster_announce",
+    "swarm_announce",
     "reachable",
     "relay",
     "cluster_relays",
@@ -192,6 +199,9 @@ pub const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFO
 #                                          # lost or members out of sight. What `pinfold migrate` writes says false; see trusted_peers.
 # rebalance_rate = "100MB/s"               # bytes that this peer moves in a second, at most: balancing and draining
 # mdns = true                              # peers and IPFS nodes on one local net find each other (not where only loopback is listened on)
+# cluster_announce = []                    # where others dial it, instead of where it listens: ["/ip4/203.0.113.7/tcp/9096"] where a router
+#                                          # forwards that port; "listened" in the list stands for where it listens
+# swarm_announce = []                      # the same for its IPFS node
 # reachable = "auto"                       # can it be dialled from outside: auto asks others to try; "yes" and "no" say so
 # relay = "everyone"                       # when it can: members reach each other through it, strangers a little; "members", "off"
 # cluster_relays = []                      # when it cannot: relays to use before members, as multiaddrs with /p2p/<id>
@@ -273,6 +283,10 @@ impl Settings {
             rebalance: (file.rebalance.unwrap_or(true), rate(file.rebalance_rate, "100MB/s").context("reading rebalance_rate")?),
             names: NameSettings::of(file.names.unwrap_or_default()).with_context(|| format!("reading [names] in {}", path.display()))?,
             mdns: file.mdns.unwrap_or(true),
+            announced: (
+                Announced::of(Side::Cluster, &list(&flags.cluster_announce, file.cluster_announce, &[])).context("cluster_announce")?,
+                Announced::of(Side::Swarm, &list(&flags.swarm_announce, file.swarm_announce, &[])).context("swarm_announce")?,
+            ),
             reach: ReachSettings::of(
                 flags.reachable.as_deref().or(file.reachable.as_deref()),
                 file.relay.as_deref(),

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done; 1 it failed here (files, configuration, no peer answered); 2 the command line is wrong, or the peer refused.
 
+mod announce;
 mod cli;
 mod client;
 mod commands;

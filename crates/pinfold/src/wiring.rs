@@ -60,6 +60,8 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         agent: AGENT.to_owned(),
         connections: connections(bound),
         local_net: settings.mdns.then_some(net::CLUSTER_SERVICE),
+        announce: settings.announced.0.addresses.clone(),
+        tells_listened: settings.announced.0.tells_listened,
         reach: settings.reach.cluster(usual.reach.clone()),
         ..usual
     })
@@ -97,6 +99,8 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         agent: AGENT.to_owned(),
         connections: connections(bound),
         local_net: settings.mdns.then_some(net::NODE_SERVICE),
+        announce: settings.announced.1.addresses.clone(),
+        tells_listened: settings.announced.1.tells_listened,
         reach: settings.reach.node(&trust),
         ..HostOptions::node(keys.node)
     })

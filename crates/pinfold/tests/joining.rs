@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{Peer, meet, until, up_count};
+use common::{Peer, holders, http, meet, noise, until, up_count};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 #[test]
@@ -39,6 +42,89 @@ fn a_peer_says_how_it_is_reached() {
     let own = &rows(&one)[0]["way"];
     assert_eq!((&own["words"], &own["cluster"]["is_relay"]), (&"can be dialled".into(), &true.into()));
     assert!(two.say(&["peers"]).contains("behind a NAT; reached through one"));
+}
+
+/// What a router does that forwards a port: passes connections on, and counts them here.
+struct Forwarder {
+    address: String,
+    passed: Arc<AtomicUsize>,
+}
+
+impl Forwarder {
+    /// To a multiaddr on loopback.
+    fn to(target: &str) -> Forwarder {
+        let port: u16 = target.rsplit('/').next().expect("a port").parse().expect("a port");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = format!("/ip4/127.0.0.1/tcp/{}", listener.local_addr().expect("bound").port());
+        let passed = Arc::new(AtomicUsize::new(0));
+        let count = passed.clone();
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let Ok(far) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                count.fetch_add(1, Ordering::Relaxed);
+                for (from, to) in [(&near, &far), (&far, &near)] {
+                    let (mut from, mut to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
+                    std::thread::spawn(move || {
+                        std::io::copy(&mut from, &mut to).ok();
+                        to.shutdown(std::net::Shutdown::Both).ok();
+                    });
+                }
+            }
+        });
+        Forwarder { address, passed }
+    }
+
+    fn passed(&self) -> usize {
+        self.passed.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn a_peer_is_joined_and_its_blocks_are_fetched_where_it_announces() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = Peer::try_start(folder.path(), "odd", &["up"], &["--cluster-announce", "/ip4/0.0.0.0/tcp/9096"]).err().expect("refused");
+    assert!(said.contains("no place that can be dialled"), "{said}");
+    let before = Peer::up(folder.path(), "one");
+    let own = before.same_addresses();
+    before.terminate();
+    let [_, cluster_at, _, swarm_at] = &own[..] else { panic!("{own:?}") };
+    let (cluster, swarm) = (Forwarder::to(cluster_at), Forwarder::to(swarm_at));
+
+    let both: Vec<&str> =
+        own.iter().map(String::as_str).chain(["--cluster-announce", "listened", "--cluster-announce", &cluster.address]).collect();
+    let one = Peer::start(folder.path(), "one", &["up"], &both);
+    let told = |one: &Peer, at: &[&str]| at.iter().map(|address| format!("{address}/p2p/{}", one.id())).collect::<Vec<_>>();
+    assert_eq!(one.ready["cluster"], serde_json::json!(told(&one, &[cluster_at, &cluster.address])), "both where that is said");
+    one.terminate();
+
+    let instead: Vec<&str> =
+        own.iter().map(String::as_str).chain(["--cluster-announce", &cluster.address, "--swarm-announce", &swarm.address]).collect();
+    let one = Peer::start(folder.path(), "one", &["up"], &instead);
+    assert_eq!(one.ready["cluster"], serde_json::json!(told(&one, &[&cluster.address])), "instead of where it listens");
+    let two = Peer::join(folder.path(), "two", &one.invite());
+    let peers = [one, two];
+    meet(&peers);
+    let [one, two] = peers;
+    let joined = cluster.passed();
+    assert!(joined > 0, "joined elsewhere");
+    let rows: Vec<serde_json::Value> =
+        two.say(&["peers", "--json"]).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let row = rows.iter().find(|row| row["peer"] == one.id()).expect("a row");
+    assert_eq!(row["node_addresses"], serde_json::json!(one.ready["swarm"]), "what a member knows leads there, too");
+
+    // It comes back at other ports, which nobody knows: so it is the one that dials.
+    two.terminate();
+    let data = noise(3_000_000, 7);
+    std::fs::write(folder.path().join("data"), &data).expect("written");
+    let cid = one.say(&["add", "--quiet", "--copies", "1", &folder.path().join("data").to_string_lossy()]).trim().to_owned();
+    let fetched = swarm.passed();
+    let peers = [one, Peer::up(folder.path(), "two")];
+    meet(&peers);
+    assert!(cluster.passed() > joined, "met again elsewhere");
+    assert_eq!(holders(&peers[0], &cid), ["one"]);
+    let read = http(peers[1].gateway(), "GET", &format!("/ipfs/{cid}"), &[], b"");
+    assert!(read == (200, data), "read by way of the other");
+    assert!(swarm.passed() > fetched, "fetched elsewhere");
 }
 
 #[test]

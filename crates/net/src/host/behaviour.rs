@@ -50,7 +50,8 @@ impl Behaviour {
             .with_agent_version(options.agent.clone())
             // Where others say they listen is kept by whoever uses it, which looks at it first.
             .with_cache_size(0)
-            .with_push_listen_addr_updates(true);
+            .with_push_listen_addr_updates(true)
+            .with_hide_listen_addrs(!options.tells_listened);
         let limits = connection_limits::ConnectionLimits::default()
             .with_max_pending_incoming(Some(CONNECTIONS_PENDING))
             .with_max_pending_outgoing(Some(CONNECTIONS_PENDING))

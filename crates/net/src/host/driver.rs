@@ -2,6 +2,7 @@
 
 mod dial;
 mod reach;
+mod told;
 
 use super::attempt::dial_error;
 use super::behaviour::{Behaviour, BehaviourEvent, LAN_KAD};
@@ -116,6 +117,8 @@ pub(super) async fn start(
         throttle: options.psk.is_none().then(|| options.throttle.clone()),
         lan: options.local_net.map(|service| Lan::start(service.to_owned(), id)),
         lan_peers: BTreeSet::new(),
+        announced: BTreeSet::new(),
+        tells_listened: options.tells_listened,
         reach: reach::State::new(&options.reach)?,
         next_lookup: Instant::now(),
         arrivals: 0,
@@ -154,6 +157,10 @@ struct Driver {
     lan: Option<Lan>,
     /// Those found there that stay connected although nothing uses them.
     lan_peers: BTreeSet<Libp2pId>,
+    /// What its owner says others are to dial.
+    announced: BTreeSet<Multiaddr>,
+    /// Whether others are told where it listens.
+    tells_listened: bool,
     /// How this host is reached from outside.
     reach: reach::State,
     /// A member that is heard but not connected may be looked for from then on.
@@ -290,14 +297,6 @@ impl Driver {
     fn subscribe(&mut self, topic: &str) -> Result<(), PublishError> {
         let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() else { return Err(PublishError::NoGossip) };
         gossip.subscribe(&IdentTopic::new(topic)).map(|_| ()).map_err(|error| PublishError::Failed(error.to_string()))
-    }
-
-    fn announce(&mut self, options: &HostOptions) -> Result<(), HostError> {
-        for text in &options.announce {
-            let address = text.parse().map_err(|_| HostError::BadAddress { address: text.clone() })?;
-            self.swarm.add_external_address(address);
-        }
-        Ok(())
     }
 
     /// Binds, and waits until each listener has an address.
@@ -488,23 +487,6 @@ impl Driver {
         self.reconnect.disconnected(&peer, Instant::now(), rand::random());
         self.board.links.send_modify(|links| _ = links.remove(&peer));
         self.push(HostEvent::Disconnected(peer));
-    }
-
-    fn listen_changed(&mut self) {
-        self.vouch_for_listeners();
-        let id = *self.swarm.local_peer_id();
-        let with_id = |address: &Multiaddr| address.clone().with_p2p(id).unwrap_or_else(|address| address).to_string();
-        let listening: BTreeSet<String> = self.swarm.listeners().map(with_id).collect();
-        let announced = self.swarm.external_addresses().map(with_id).filter(|address| !listening.contains(address));
-        let all: Vec<String> = listening.iter().cloned().chain(announced).collect();
-        if *self.board.addresses.read() != all {
-            if let Some(lan) = &self.lan {
-                let own: Vec<String> = all.iter().filter(|address| !address.contains("/p2p-circuit")).cloned().collect();
-                lan.listens(&own);
-            }
-            *self.board.addresses.write() = all;
-            self.push(HostEvent::ListenChanged);
-        }
     }
 
     fn answer(&mut self, is_meant: impl Fn(&Waiter) -> bool, result: &Result<PeerId, DialError>) {

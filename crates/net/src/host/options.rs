@@ -22,6 +22,8 @@ pub struct HostOptions {
     pub listen: Vec<String>,
     /// Further multiaddrs to tell others, where an outside address is known.
     pub announce: Vec<String>,
+    /// Whether others are told the addresses that it listens on, too. Relays and the local net are not concerned.
+    pub tells_listened: bool,
     /// The key of the private network; without it the host speaks QUIC and TLS too.
     pub psk: Option<[u8; 32]>,
     /// Gossip, if it takes part in any.
@@ -66,6 +68,7 @@ impl HostOptions {
             key,
             listen: Vec::new(),
             announce: Vec::new(),
+            tells_listened: true,
             psk: None,
             gossip: None,
             agent: "pinfold".to_owned(),

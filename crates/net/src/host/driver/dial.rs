@@ -52,8 +52,8 @@ impl Driver {
         }
     }
 
-    /// Dials a peer where it may be: not at addresses at which this host listens itself, for those lead back to it (each machine has a
-    /// loopback, and many the same address for their containers).
+    /// Dials a peer where it may be: not at addresses at which this host listens itself or that it announces, for those lead back to it
+    /// (each machine has a loopback, and many the same address for their containers).
     pub(super) fn dial_peer(&mut self, peer: PeerId, mut addresses: Vec<Multiaddr>) -> Result<ConnectionId, swarm::DialError> {
         addresses.retain(|address| !self.is_own(address));
         let options = dial_options(&peer, addresses.clone());
@@ -68,7 +68,7 @@ impl Driver {
         if let Some(Protocol::P2p(_)) = place.iter().last() {
             place.pop();
         }
-        self.swarm.listeners().any(|own| *own == place)
+        self.swarm.listeners().chain(&self.announced).any(|own| *own == place)
     }
 
     /// The first address that answers ends a dial, also when somebody else is there: then the others are tried without it.

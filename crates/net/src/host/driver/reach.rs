@@ -29,7 +29,7 @@ const GRACE: Duration = Duration::from_secs(3);
 const ASKED_MOST: usize = 16;
 
 pub(super) struct State {
-    options: crate::host::ReachOptions,
+    pub(super) options: crate::host::ReachOptions,
     reachability: Reachability,
     seats: Seats,
     ways: BTreeMap<ConnectionId, Way>,
@@ -38,7 +38,7 @@ pub(super) struct State {
     /// Members with a direct connection through two NATs.
     punched: BTreeSet<Libp2pId>,
     /// Addresses that somebody dialled back.
-    confirmed: Vec<Multiaddr>,
+    pub(super) confirmed: Vec<Multiaddr>,
     next_look: Instant,
 }
 
@@ -340,32 +340,6 @@ impl Driver {
         let others = self.reach.ways.values().filter(|way| way.peer == *peer).count();
         if let Some(connection) = last.filter(|_| others > 1) {
             self.swarm.close_connection(connection);
-        }
-    }
-
-    pub(super) fn address_confirmed(&mut self, address: &Multiaddr) {
-        if !is_circuit(address) && !self.reach.confirmed.contains(address) {
-            self.reach.confirmed.push(address.clone());
-        }
-        self.listen_changed();
-    }
-
-    /// Who says that it can be dialled has its addresses given to those who take a seat here.
-    pub(super) fn vouch_for_listeners(&mut self) {
-        if self.reach.options.reachable != Reachable::Yes {
-            return;
-        }
-        let is_loopback = |address: &Multiaddr| {
-            address
-                .iter()
-                .any(|part| matches!(part, Protocol::Ip4(ip) if ip.is_loopback()) || matches!(part, Protocol::Ip6(ip) if ip.is_loopback()))
-        };
-        let own: Vec<Multiaddr> = self.swarm.listeners().filter(|address| !is_circuit(address)).cloned().collect();
-        let is_all_loopback = own.iter().all(is_loopback);
-        for address in own.into_iter().filter(|address| is_all_loopback || !is_loopback(address)) {
-            if !self.swarm.external_addresses().any(|known| *known == address) {
-                self.swarm.add_external_address(address);
-            }
         }
     }
 

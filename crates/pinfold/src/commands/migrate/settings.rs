@@ -1,5 +1,6 @@
 //! Go's `service.json` and `peerstore` as `pinfold.toml`, and in words what has no counterpart.
 
+use crate::announce::Side;
 use anyhow::{Context, bail};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -65,6 +66,15 @@ pub fn translate(service: &Value, peerstore: &str, me: &PeerId) -> anyhow::Resul
     }
     if !tcp.is_empty() {
         set("cluster", toml::Value::Array(tcp));
+    }
+    let announced = texts(&cluster["announce_multiaddress"]);
+    let ours: Vec<toml::Value> =
+        announced.iter().filter(|address| Side::Cluster.takes(address)).map(|address| address.as_str().into()).collect();
+    if ours.len() < announced.len() {
+        notes.push("cluster.announce_multiaddress: only the TCP addresses are taken".to_owned());
+    }
+    if !ours.is_empty() {
+        set("cluster_announce", toml::Value::Array(ours));
     }
     for (key, section, field) in [("api", "restapi", "http_listen_multiaddress"), ("proxy", "ipfsproxy", "listen_multiaddress")] {
         if let Some(address) = texts(&service["api"][section][field]).first() {
@@ -230,7 +240,7 @@ fn left_behind(service: &Value, notes: &mut Vec<String>) {
         ("api.restapi.basic_auth_credentials", &rest["basic_auth_credentials"]),
         ("api.restapi.ssl_cert_file", &rest["ssl_cert_file"]),
         ("api.restapi.libp2p_listen_multiaddress", &rest["libp2p_listen_multiaddress"]),
-        ("cluster.announce_multiaddress", &service["cluster"]["announce_multiaddress"]),
+        ("cluster.no_announce_multiaddress", &service["cluster"]["no_announce_multiaddress"]),
         ("cluster.pin_only_on_trusted_peers", &service["cluster"]["pin_only_on_trusted_peers"]),
         ("cluster.pin_only_on_untrusted_peers", &service["cluster"]["pin_only_on_untrusted_peers"]),
         ("source", &service["source"]),
@@ -259,6 +269,7 @@ mod tests {
             "cluster": {
                 "peername": "nas \"1\"", "secret": "9f".repeat(32), "replication_factor_min": 2, "replication_factor_max": 3,
                 "listen_multiaddress": ["/ip4/0.0.0.0/tcp/9096", "/ip4/0.0.0.0/udp/9096/quic"], "peer_addresses": [], "disable_repinning": true,
+                "announce_multiaddress": ["/dns4/nas1.example.org/tcp/19096", "/ip4/203.0.113.7/udp/19096/quic"],
             },
             "consensus": { "crdt": { "cluster_name": "ours", "trusted_peers": [peer(2).to_string(), peer(3).to_string()] } },
             "api": {
@@ -277,6 +288,7 @@ mod tests {
         let table: toml::Table = taken.toml.parse().expect("TOML");
         assert_eq!(table["name"].as_str(), Some("nas \"1\""));
         assert_eq!(table["cluster"].as_array().map(Vec::len), Some(1));
+        assert_eq!(table["cluster_announce"], toml::Value::Array(vec!["/dns4/nas1.example.org/tcp/19096".into()]));
         let texts = ["cluster_name", "api", "proxy", "node"].map(|key| table[key].as_str().unwrap_or_default().to_owned());
         assert_eq!(texts, ["ours", "127.0.0.1:9094", "[::1]:9095", "kubo=http://127.0.0.1:5001"]);
         assert_eq!(table["trusted_peers"], toml::Value::Array(vec![known.into(), peer(3).to_string().into()]));
@@ -284,9 +296,14 @@ mod tests {
         assert_eq!((copies, table["repair"].as_bool()), ([Some(2), Some(3), Some(3)], Some(false)));
         assert_eq!(taken.others, BTreeSet::from([peer(2), peer(4)]));
         let notes = taken.notes.join("\n");
-        for part in
-            ["not loopback", "basic_auth_credentials", "must have this peer's id", "1 addresses of the peerstore", "disable_repinning"]
-        {
+        for part in [
+            "not loopback",
+            "announce_multiaddress: only",
+            "basic_auth_credentials",
+            "must have this peer's id",
+            "1 addresses of the peerstore",
+            "disable_repinning",
+        ] {
             assert!(notes.contains(part), "{part} in {notes}");
         }
     }

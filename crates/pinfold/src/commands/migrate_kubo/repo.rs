@@ -1,5 +1,6 @@
 //! A Kubo repository as it lies on disk, read only.
 
+use crate::announce::Side;
 use anyhow::{Context, bail};
 use serde_json::Value;
 use std::fs::File;
@@ -112,6 +113,19 @@ impl Repo {
                 "Addresses.Swarm: TCP and QUIC addresses are taken, others (WebRTC, WebTransport, WebSocket) are left behind".to_owned(),
             );
         }
+        let (instead, further) = (texts(&config["Addresses"]["Announce"]), texts(&config["Addresses"]["AppendAnnounce"]));
+        let announced: Vec<&String> = instead.iter().chain(&further).collect();
+        let mut ours: Vec<toml::Value> =
+            announced.iter().filter(|address| Side::Swarm.takes(address)).map(|address| address.as_str().into()).collect();
+        if ours.len() < announced.len() {
+            notes.push("Addresses.Announce and AppendAnnounce: TCP and QUIC addresses are taken, others are left behind".to_owned());
+        }
+        if !ours.is_empty() {
+            if instead.is_empty() {
+                ours.insert(0, "listened".into());
+            }
+            lines.push(format!("swarm_announce = {}", toml::Value::Array(ours)));
+        }
         match texts(&config["Addresses"]["Gateway"]).iter().find_map(|address| socket_of(address)) {
             Some(gateway) if gateway.ip().is_loopback() => lines.push(format!("gateway = \"{gateway}\"")),
             Some(gateway) => {
@@ -186,6 +200,7 @@ mod tests {
             "Addresses": {
                 "Swarm": ["/ip4/0.0.0.0/tcp/4001", "/ip6/::/udp/4001/quic-v1", "/ip4/0.0.0.0/udp/4001/quic-v1/webtransport"],
                 "Gateway": "/ip4/127.0.0.1/tcp/8080",
+                "AppendAnnounce": ["/ip4/203.0.113.7/udp/4001/quic-v1", "/ip4/203.0.113.7/tcp/4003/ws"],
             },
             "Datastore": { "StorageMax": "10GB" },
             "DNS": { "Resolvers": { ".": "https://example.org" } },
@@ -196,7 +211,8 @@ mod tests {
         let toml: toml::Table = repo.settings(&mut notes).parse().expect("TOML");
         assert_eq!(toml["gateway"].as_str(), Some("127.0.0.1:8080"));
         assert_eq!(toml["swarm"].as_array().map(Vec::len), Some(2));
-        for word in ["WebTransport", "StorageMax 10GB", "DNS.Resolvers", "FilestoreEnabled"] {
+        assert_eq!(toml["swarm_announce"], toml::Value::Array(vec!["listened".into(), "/ip4/203.0.113.7/udp/4001/quic-v1".into()]));
+        for word in ["WebTransport", "AppendAnnounce", "StorageMax 10GB", "DNS.Resolvers", "FilestoreEnabled"] {
             assert!(notes.iter().any(|note| note.contains(word)), "{word}: {notes:?}");
         }
     }
