@@ -141,6 +141,12 @@ def everywhere(peer, cid, names):
     return set(names) <= set(states) and all(states[name] == "pinned" for name in names)
 
 
+def holders(infos, cids, names):
+    """Whether a list says of these CIDs that all of the named peers hold them."""
+    states = {info["cid"]: {short["peername"]: short["status"] for short in info["peer_map"].values()} for info in infos}
+    return all(states.get(cid) == {name: "pinned" for name in names} for cid in cids)
+
+
 def is_member(go, ours, count):
     """Whether a Go peer lists us among so many with name and members, without an error."""
     rows = {row["id"]: row for row in go.ask("peers", "ls")}
@@ -213,13 +219,16 @@ def our_door(ours, go_cid, our_cid):
     (pin,) = ours.ask("pin", "ls", our_cid)
     expect("ctl pin ls CID", pin["cid"] == our_cid and pin["name"] == "from us")
     until("ctl status CID asks the Go peers", lambda: everywhere(ours, our_cid, ["go1", "go2", "pinfold"]))
-    expect("ctl status", {go_cid, our_cid} <= {info["cid"] for info in ours.ask("status")})
+    all_names = ["go1", "go2", "pinfold"]
+    until("ctl status of all has the lists of the Go peers", lambda: holders(ours.ask("status"), {go_cid, our_cid}, all_names))
+    expect("ctl status of several CIDs", holders(ours.ask("status", go_cid, our_cid), {go_cid, our_cid}, all_names))
     expect("ctl status --filter", go_cid not in {info["cid"] for info in ours.ask("status", "--filter", "error")})
     expect("ctl health metrics ping", any(one["peer"] == ours.id and one["valid"] for one in ours.ask("health", "metrics", "ping")))
     expect("ctl health metrics freespace", any(one["peer"] == ours.id for one in ours.ask("health", "metrics", "freespace")))
     (pin,) = ours.ask("pin", "add", "--name", "again", our_cid)
     expect("ctl pin add", pin["cid"] == our_cid)
-    expect("ctl recover", ours.ask("recover", our_cid))
+    expect("ctl recover asks the Go peers", holders(ours.ask("recover", our_cid), {our_cid}, all_names))
+    ours.ctl("recover")
 
 
 def removals(go1, go2, ours, go_cid, our_cid):

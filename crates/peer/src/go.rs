@@ -7,7 +7,7 @@
 //! ```text
 //!              calls ──► methods ──► answers (ids, copies)  ──► handle::Cluster
 //!   Go peer               └────────► intake (blocks of an add) ──► the own node
-//!              calls ◄── members ◄── the own doors (what Go peers hold)
+//!              calls ◄── members, lists ◄── the own doors (what Go peers hold)
 //!              gossip ─► heard ◄──── greeting (asks ids and for trust, connects the nodes)
 //!              gossip ◄─ publish
 //! ```
@@ -17,6 +17,7 @@ mod answers;
 mod greeting;
 mod heard;
 mod intake;
+mod lists;
 mod members;
 mod methods;
 mod publish;
@@ -24,6 +25,7 @@ mod publish;
 mod tests;
 
 pub use heard::GoPeer;
+pub use lists::{GoList, GoRow};
 pub use members::{GoCopy, GoMembers};
 
 use crate::handle::Cluster;

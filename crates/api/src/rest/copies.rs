@@ -3,13 +3,16 @@
 //! Each page is read from the state, joined with what is not as wished, and printed straight into its buffer; nothing grows with the
 //! number of pins.
 
-use super::json::{PeerFacts, error_text};
+use super::json::{PeerFacts, error_text, public};
 use super::stream::Pages;
-use super::{Failure, pins};
+use super::{Failure, pins, wall};
 use cluster::ShortRow;
+use peer::go::{GoList, GoRow};
 use peer::{Cluster, Moment, PinReader};
+use std::borrow::Cow;
 use std::sync::Arc;
-use types::{Pin, PinState, UnixMillis};
+use types::{Pin, PinState};
+use wire::gotime::GoTime;
 use wire::rest::LineWriter;
 use wire::rest::line::{push_text, push_time, push_unsigned};
 use wire::status::Filter;
@@ -17,6 +20,7 @@ use wire::status::Filter;
 /// Pages of the status of every pin.
 pub(super) struct StatusPages {
     cluster: Arc<dyn Cluster>,
+    go: Vec<GoList>,
     reader: Box<dyn PinReader>,
     filter: Filter,
     is_local: bool,
@@ -31,10 +35,11 @@ pub(super) struct StatusPages {
 }
 
 impl StatusPages {
-    pub fn new(cluster: Arc<dyn Cluster>, filter: Filter, is_local: bool, shows_shards: bool) -> StatusPages {
+    pub fn new(cluster: Arc<dyn Cluster>, go: Vec<GoList>, filter: Filter, is_local: bool, shows_shards: bool) -> StatusPages {
         StatusPages {
             reader: cluster.read_pins(Moment::Passing),
             cluster,
+            go,
             filter,
             is_local,
             shows_shards,
@@ -64,14 +69,20 @@ impl Pages for StatusPages {
         }
         let members = self.cluster.short_rows(&self.pins, &mut self.rows);
         let facts = PeerFacts::of(&*self.cluster);
-        let order = Order::of(self.rows.get(..members).unwrap_or_default(), &facts, self.is_local);
+        let order = Order::of(self.rows.get(..members).unwrap_or_default(), &self.go, &facts, self.is_local);
         let mut page = Vec::with_capacity(self.size + self.size / 8);
-        if members > 0 {
-            for (pin, rows) in self.pins.iter().zip(self.rows.chunks_exact(members)) {
-                if order.0.iter().any(|(at, _)| self.filter.has(rows[*at].state)) {
-                    self.lines.push_status_head(&mut page, pin);
-                    push_copies(&mut page, rows, &order, &self.filter);
-                }
+        let now = wall();
+        for (number, pin) in self.pins.iter().enumerate() {
+            let rows = self.rows.get(number * members..(number + 1) * members).unwrap_or_default();
+            let mut of_go = Vec::with_capacity(self.go.len());
+            of_go.extend(self.go.iter().map(|list| list.row(pin, now).filter(|row| self.filter.has(row.state))));
+            let is_shown = |member: &Member| match member {
+                Member::Ours(at) => rows.get(*at).is_some_and(|row| self.filter.has(row.state)),
+                Member::Go(at) => of_go.get(*at).is_some_and(Option::is_some),
+            };
+            if order.0.iter().any(|(member, _)| is_shown(member)) {
+                self.lines.push_status_head(&mut page, pin);
+                push_copies(&mut page, rows, &of_go, &order, &self.filter);
             }
         }
         self.size = page.len();
@@ -79,23 +90,37 @@ impl Pages for StatusPages {
     }
 }
 
+/// Where the copy of a member stands.
+enum Member {
+    Ours(usize),
+    Go(usize),
+}
+
 /// The members in the order of their texts, each with what stands before its status.
-struct Order(Vec<(usize, Vec<u8>)>);
+struct Order(Vec<(Member, Vec<u8>)>);
 
 impl Order {
-    fn of(rows: &[ShortRow], facts: &PeerFacts, is_local: bool) -> Order {
+    fn of(rows: &[ShortRow], go: &[GoList], facts: &PeerFacts, is_local: bool) -> Order {
         let shown = rows.iter().enumerate().filter(|(_, row)| !is_local || facts.is_self(&row.peer));
-        let mut members: Vec<(usize, Vec<u8>)> = shown.map(|(at, row)| (at, head_of(&row.peer, facts))).collect();
+        let ours = shown.map(|(at, row)| {
+            let (name, node, addresses) = facts.of_peer(&row.peer);
+            (Member::Ours(at), head_of(&row.peer, name, node, addresses))
+        });
+        let theirs = go.iter().enumerate().map(|(at, list)| {
+            let head = list.head();
+            let node = head.node.map(|node| node.to_string()).unwrap_or_default();
+            (Member::Go(at), head_of(&head.peer, &head.name, &node, &public(head.node_addresses)))
+        });
+        let mut members: Vec<(Member, Vec<u8>)> = ours.chain(theirs).collect();
         members.sort_by(|(_, a), (_, b)| a.cmp(b));
         Order(members)
     }
 }
 
 /// `"12D3Koo…":{"peername":"…",…,"status":"`
-fn head_of(peer: &types::PeerId, facts: &PeerFacts) -> Vec<u8> {
+fn head_of(peer: &types::PeerId, name: &str, node: &str, addresses: &[String]) -> Vec<u8> {
     let mut head = Vec::new();
     push_text(&mut head, &peer.to_string());
-    let (name, node, addresses) = facts.of_peer(peer);
     head.extend_from_slice(b":{\"peername\":");
     push_text(&mut head, name);
     if !node.is_empty() {
@@ -110,38 +135,48 @@ fn head_of(peer: &types::PeerId, facts: &PeerFacts) -> Vec<u8> {
     head
 }
 
-fn push_copies(page: &mut Vec<u8>, rows: &[ShortRow], order: &Order, filter: &Filter) {
+fn push_copies(page: &mut Vec<u8>, rows: &[ShortRow], go: &[Option<GoRow<'_>>], order: &Order, filter: &Filter) {
     page.push(b'{');
     let mut is_first = true;
     // Most copies of a pin are as old as the pin.
-    let mut time: Option<(UnixMillis, std::ops::Range<usize>)> = None;
-    for (at, head) in &order.0 {
-        let row = &rows[*at];
-        if !filter.has(row.state) {
-            continue;
-        }
+    let mut time: Option<(GoTime, std::ops::Range<usize>)> = None;
+    for (member, head) in &order.0 {
+        let (state, since, tries, error) = match member {
+            Member::Ours(at) => match rows.get(*at).filter(|row| filter.has(row.state)) {
+                Some(row) => (row.state, row.since.into(), u64::from(row.tries), error_of(row)),
+                None => continue,
+            },
+            Member::Go(at) => match go.get(*at).and_then(Option::as_ref) {
+                Some(row) => (row.state, row.since, u64::try_from(row.tries).unwrap_or(0), Cow::Borrowed(&*row.error)),
+                None => continue,
+            },
+        };
         if !std::mem::take(&mut is_first) {
             page.push(b',');
         }
         page.extend_from_slice(head);
-        page.extend_from_slice(row.state.as_str().as_bytes());
+        page.extend_from_slice(state.as_str().as_bytes());
         page.extend_from_slice(b"\",\"timestamp\":");
         match &time {
-            Some((since, text)) if *since == row.since => page.extend_from_within(text.clone()),
+            Some((written, text)) if *written == since => page.extend_from_within(text.clone()),
             _ => {
                 let begin = page.len();
-                push_time(page, row.since.into());
-                time = Some((row.since, begin..page.len()));
+                push_time(page, since);
+                time = Some((since, begin..page.len()));
             }
         }
         page.extend_from_slice(b",\"error\":");
-        match (&row.because, row.state) {
-            (None, PinState::Pinned | PinState::Remote) => page.extend_from_slice(b"\"\""),
-            (because, state) => push_text(page, &error_text(because.as_ref(), state)),
-        }
+        push_text(page, &error);
         page.extend_from_slice(b",\"attempt_count\":");
-        push_unsigned(page, u64::from(row.tries));
+        push_unsigned(page, tries);
         page.extend_from_slice(b",\"priority_pin\":false}");
     }
     page.extend_from_slice(b"}}\n");
+}
+
+fn error_of(row: &ShortRow) -> Cow<'static, str> {
+    match (&row.because, row.state) {
+        (None, PinState::Pinned | PinState::Remote) => Cow::Borrowed(""),
+        (because, state) => Cow::Owned(error_text(because.as_ref(), state)),
+    }
 }

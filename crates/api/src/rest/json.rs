@@ -73,17 +73,13 @@ pub(super) fn node_id(addresses: &[String]) -> String {
 }
 
 /// Without those that only its own machine reaches.
-fn public(addresses: Vec<String>) -> Vec<String> {
+pub(super) fn public(addresses: Vec<String>) -> Vec<String> {
     addresses.into_iter().filter(|address| !address.starts_with("/ip4/127.") && !address.starts_with("/ip6/::1/")).collect()
 }
 
-/// Appends one line: Go's `GlobalPinInfo`. A CID that is not pinned has an empty list of placements and was made now, as in Go.
-pub(super) fn push_status(out: &mut String, cid: &Cid, pin: Option<&Pin>, rows: impl Iterator<Item = CopyRow>, facts: &PeerFacts) {
-    push_status_with(out, cid, pin, rows, Vec::new(), facts);
-}
-
-/// The same with the copies of Go peers.
-pub(super) fn push_status_with(
+/// Appends one line: Go's `GlobalPinInfo`, with the copies of Go peers. A CID that is not pinned has an empty list of placements and was
+/// made now, as in Go.
+pub(super) fn push_status(
     out: &mut String,
     cid: &Cid,
     pin: Option<&Pin>,

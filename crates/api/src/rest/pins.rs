@@ -3,10 +3,14 @@
 use super::copies::StatusPages;
 use super::stream::{self, Pages};
 use super::{Answer, Failure, Rest, json, options, parse_cid, wall};
-use crate::message::{Request, no_content};
+use crate::message::{Request, Response, no_content};
 use ::cluster::shards;
+use futures::future::join_all;
+use peer::go::{GoCopy, GoMembers};
 use peer::{Cluster, Moment, PinReader};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use types::{Cid, Depth, Pin, PinKind, PinOptions};
 use wire::rest::LineWriter;
 use wire::rest::query::{Query, kinds_filter};
@@ -32,20 +36,26 @@ impl Rest {
 
     pub(super) async fn status(&self, cid: &str, query: &Query) -> Answer {
         let cid = parse_cid(cid)?;
-        Ok(json::raw(self.one_status(&cid, is_local(query)).await))
+        let only_own = is_local(query);
+        let copies = match self.go(only_own) {
+            Some(go) => go.copies(&cid, self.cluster.pin_of(&cid).as_ref()).await,
+            None => Vec::new(),
+        };
+        Ok(self.one_status(&cid, only_own, copies))
     }
 
-    async fn one_status(&self, cid: &Cid, is_local: bool) -> String {
+    /// The Go peers, where their copies are asked for.
+    fn go(&self, only_own: bool) -> Option<Arc<dyn GoMembers>> {
+        self.cluster.go().filter(|_| !only_own)
+    }
+
+    fn one_status(&self, cid: &Cid, only_own: bool, copies: Vec<GoCopy>) -> Response {
         let (pin, rows) = self.cluster.status(cid);
         let facts = json::PeerFacts::of(&*self.cluster);
         let mut line = String::new();
-        let rows = rows.into_iter().filter(|row| !is_local || facts.is_self(&row.peer));
-        let copies = match self.cluster.go().filter(|_| !is_local) {
-            Some(go) => go.copies(cid, pin.as_ref()).await,
-            None => Vec::new(),
-        };
-        json::push_status_with(&mut line, cid, pin.as_ref(), rows, copies, &facts);
-        line
+        let rows = rows.into_iter().filter(|row| !only_own || facts.is_self(&row.peer));
+        json::push_status(&mut line, cid, pin.as_ref(), rows, copies, &facts);
+        json::raw(line)
     }
 
     pub(super) async fn statuses(&self, query: &Query, request: Request) -> Answer {
@@ -53,12 +63,19 @@ impl Rest {
         let asked = query.list("cids");
         if !asked.is_empty() {
             let cids = asked.into_iter().map(parse_cid).collect::<Result<Vec<_>, _>>()?;
-            let pages = NamedPages { cluster: self.cluster.clone(), cids, next: 0, is_local: only_own };
-            return stream::answer(pages, request.trailer).await;
+            return stream::answer(self.status_of_each(cids, only_own), request.trailer).await;
         }
         let filter = Filter::parse(query.get("filter")).ok_or_else(|| Failure::bad("invalid filter value"))?;
         let shows_shards = query.bool("shards")?.unwrap_or(false);
-        stream::answer(StatusPages::new(self.cluster.clone(), filter, only_own, shows_shards), request.trailer).await
+        let lists = match self.go(only_own) {
+            Some(go) => go.lists(filter).await,
+            None => Vec::new(),
+        };
+        stream::answer(StatusPages::new(self.cluster.clone(), lists, filter, only_own, shows_shards), request.trailer).await
+    }
+
+    fn status_of_each(&self, cids: Vec<Cid>, only_own: bool) -> NamedPages {
+        NamedPages { cluster: self.cluster.clone(), go: self.go(only_own), runtime: Handle::current(), cids, next: 0, is_local: only_own }
     }
 
     pub(super) async fn recover(&self, cid: &str, query: &Query) -> Answer {
@@ -68,18 +85,26 @@ impl Rest {
             return Err(Failure::not_pinned());
         }
         match self.cluster.recover(Some(cid)).await {
-            Ok(_) | Err(peer::CommandError::NotPinned) => Ok(json::raw(self.one_status(&cid, only_own).await)),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(peer::CommandError::NotPinned) => {}
+            Err(error) => return Err(error.into()),
         }
+        let copies = match self.go(only_own) {
+            Some(go) => go.recover(&cid, self.cluster.pin_of(&cid).as_ref()).await,
+            None => Vec::new(),
+        };
+        Ok(self.one_status(&cid, only_own, copies))
     }
 
     pub(super) async fn recover_all(&self, query: &Query, request: Request) -> Answer {
-        let cids = self.cluster.recover(None).await?;
+        let only_own = is_local(query);
+        let mut cids: BTreeSet<Cid> = self.cluster.recover(None).await?.into_iter().collect();
+        if let Some(go) = self.go(only_own) {
+            cids.extend(go.recover_all().await);
+        }
         if cids.is_empty() {
             return Ok(no_content());
         }
-        let pages = NamedPages { cluster: self.cluster.clone(), cids, next: 0, is_local: is_local(query) };
-        stream::answer(pages, request.trailer).await
+        stream::answer(self.status_of_each(cids.into_iter().collect(), only_own), request.trailer).await
     }
 
     pub(super) async fn allocation(&self, cid: &str) -> Answer {
@@ -183,6 +208,8 @@ pub(crate) fn next_pins(cluster: &dyn Cluster, after: &mut Option<Cid>, is_over:
 /// Status of named CIDs, in the order asked.
 struct NamedPages {
     cluster: Arc<dyn Cluster>,
+    go: Option<Arc<dyn GoMembers>>,
+    runtime: Handle,
     cids: Vec<Cid>,
     next: usize,
     is_local: bool,
@@ -196,12 +223,19 @@ impl Pages for NamedPages {
         }
         let part = &part[..part.len().min(100)];
         self.next += part.len();
+        let copies = match &self.go {
+            Some(go) => {
+                let pins: Vec<Option<Pin>> = part.iter().map(|cid| self.cluster.pin_of(cid)).collect();
+                self.runtime.block_on(join_all(part.iter().zip(&pins).map(|(cid, pin)| go.copies(cid, pin.as_ref()))))
+            }
+            None => vec![Vec::new(); part.len()],
+        };
         let facts = json::PeerFacts::of(&*self.cluster);
         let mut page = String::new();
-        for cid in part {
+        for (cid, copies) in part.iter().zip(copies) {
             let (pin, rows) = self.cluster.status(cid);
             let rows = rows.into_iter().filter(|row| !self.is_local || facts.is_self(&row.peer));
-            json::push_status(&mut page, cid, pin.as_ref(), rows, &facts);
+            json::push_status(&mut page, cid, pin.as_ref(), rows, copies, &facts);
         }
         Ok(Some(page.into_bytes()))
     }

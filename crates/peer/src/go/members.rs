@@ -1,17 +1,27 @@
 //! Go peers as the own doors show them: who they are, what they hold, and whether they take what this peer writes.
 
 use super::greeting::texts;
+use super::lists::GoList;
 use super::{GoPeer, GoSide, Side};
 use async_trait::async_trait;
 use futures::future::join_all;
-use net::gorpc::{CallError, CallLimits, Request, call_unary};
+use net::gorpc::{CallError, CallLimits, Request, call_collect, call_unary};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use types::{Cid, PeerId, Pin, PinState};
 use wire::gotime::GoTime;
 use wire::rpc::PinInfo;
+use wire::status::Filter;
 
 /// A status waits no longer for a Go peer; Go itself waits 15 s.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// For all that a Go peer tries again.
+const RECOVER_PATIENCE: Duration = Duration::from_secs(15);
+const RECOVERED_MAX: usize = 100_000;
+
+/// Calls of Go's tracker.
+const STATUS: &str = "Status";
+const RECOVER: &str = "Recover";
 
 /// The Go peers of a mixed cluster.
 #[async_trait]
@@ -21,6 +31,13 @@ pub trait GoMembers: Send + Sync {
     /// How a pin stands on each that may write here. Those that should hold it are asked; who does not answer within a second has
     /// [`PinState::ClusterError`].
     async fn copies(&self, cid: &Cid, pin: Option<&Pin>) -> Vec<GoCopy>;
+    /// How all pins stand on each of those. Who does not begin to answer within 5 s, or pauses for 15 s, has
+    /// [`PinState::ClusterError`] for each pin that it should hold.
+    async fn lists(&self, filter: Filter) -> Vec<GoList>;
+    /// Lets those that should hold a pin try again what failed, and says how it stands then, as [`GoMembers::copies`] does.
+    async fn recover(&self, cid: &Cid, pin: Option<&Pin>) -> Vec<GoCopy>;
+    /// Lets all of those try again what failed; which pins that is.
+    async fn recover_all(&self) -> BTreeSet<Cid>;
 }
 
 /// A pin on one Go peer.
@@ -44,6 +61,22 @@ pub struct GoCopy {
     pub tries: i64,
 }
 
+impl GoCopy {
+    /// Whose it is; its state is not known yet.
+    pub(super) fn of(go: &GoPeer) -> GoCopy {
+        GoCopy {
+            peer: go.peer,
+            name: go.name.clone(),
+            node: go.ipfs_id,
+            node_addresses: go.node_addresses.clone(),
+            state: PinState::ClusterError,
+            since: GoTime::ZERO,
+            error: String::new(),
+            tries: 0,
+        }
+    }
+}
+
 #[async_trait]
 impl GoMembers for GoSide {
     fn peers(&self) -> Vec<GoPeer> {
@@ -51,27 +84,46 @@ impl GoMembers for GoSide {
     }
 
     async fn copies(&self, cid: &Cid, pin: Option<&Pin>) -> Vec<GoCopy> {
-        let peers = self.side.go_peers().into_iter().filter(|go| go.is_trusted);
-        join_all(peers.map(|go| copy(&self.side, go, cid, pin))).await
+        join_all(trusted(&self.side).map(|go| copy(&self.side, STATUS, go, cid, pin))).await
+    }
+
+    async fn lists(&self, filter: Filter) -> Vec<GoList> {
+        join_all(trusted(&self.side).map(|go| GoList::ask(&self.side, go, filter))).await
+    }
+
+    async fn recover(&self, cid: &Cid, pin: Option<&Pin>) -> Vec<GoCopy> {
+        join_all(trusted(&self.side).map(|go| copy(&self.side, RECOVER, go, cid, pin))).await
+    }
+
+    async fn recover_all(&self) -> BTreeSet<Cid> {
+        join_all(trusted(&self.side).map(|go| recover_all(&self.side, go))).await.into_iter().flatten().collect()
     }
 }
 
-async fn copy(side: &Side, go: GoPeer, cid: &Cid, pin: Option<&Pin>) -> GoCopy {
-    let node_addresses = go.node_addresses.clone();
-    let copy = |state: PinState, error: String| GoCopy {
-        peer: go.peer,
-        name: go.name.clone(),
-        node: go.ipfs_id,
-        node_addresses: node_addresses.clone(),
-        state,
-        since: GoTime::from(side.now().wall),
-        error,
-        tries: 0,
-    };
+fn trusted(side: &Side) -> impl Iterator<Item = GoPeer> + use<> {
+    side.go_peers().into_iter().filter(|go| go.is_trusted)
+}
+
+/// What a peer tries again; nothing when it does not answer.
+async fn recover_all(side: &Side, go: GoPeer) -> Vec<Cid> {
+    let request = Request::new("Cluster", "RecoverAllLocal");
+    let limits = CallLimits { replies: RECOVERED_MAX, ..CallLimits::default() };
+    match call_collect(&side.host, go.peer, &request, &[], &limits, RECOVER_PATIENCE).await {
+        Ok(replies) => replies.iter().filter_map(|reply| wire::rpc::decode::<PinInfo>(reply).ok()?.cid).collect(),
+        Err(error) => {
+            tracing::info!(peer = %go.name, %error, "asking a Go peer to try its pins again");
+            Vec::new()
+        }
+    }
+}
+
+/// Asks one peer by `method` for its copy, if it should have one.
+async fn copy(side: &Side, method: &str, go: GoPeer, cid: &Cid, pin: Option<&Pin>) -> GoCopy {
+    let copy = |state: PinState, error: String| GoCopy { state, error, since: GoTime::from(side.now().wall), ..GoCopy::of(&go) };
     match pin {
         None => copy(PinState::Unpinned, String::new()),
         Some(pin) if !pin.placement.is_empty() && !pin.placement.contains(&go.peer) => copy(PinState::Remote, String::new()),
-        Some(_) => match ask_status(side, go.peer, cid).await {
+        Some(_) => match ask(side, go.peer, method, cid).await {
             Ok(info) => {
                 let state = wire::status::of_bit(info.short.status).unwrap_or(PinState::ClusterError);
                 let told = texts(&info.short.ipfs_addresses.unwrap_or_default());
@@ -87,8 +139,9 @@ async fn copy(side: &Side, go: GoPeer, cid: &Cid, pin: Option<&Pin>) -> GoCopy {
     }
 }
 
-async fn ask_status(side: &Side, peer: PeerId, cid: &Cid) -> Result<PinInfo, CallError> {
-    let request = Request::new("PinTracker", "Status");
+/// A call of a peer's tracker about one pin.
+async fn ask(side: &Side, peer: PeerId, method: &str, cid: &Cid) -> Result<PinInfo, CallError> {
+    let request = Request::new("PinTracker", method);
     let reply = call_unary(&side.host, peer, &request, &wire::rpc::encode(cid), &CallLimits::default(), PATIENCE).await?;
     wire::rpc::decode(&reply).map_err(|error| CallError::Broken(error.to_string()))
 }
@@ -97,7 +150,7 @@ async fn ask_status(side: &Side, peer: PeerId, cid: &Cid) -> Result<PinInfo, Cal
 pub(super) async fn ask_trust(side: &Side, peer: PeerId) -> Option<bool> {
     // A CID that holds its own, empty, content: asking for it costs nothing.
     let nothing: Cid = "bafkqaaa".parse().ok()?;
-    match ask_status(side, peer, &nothing).await {
+    match ask(side, peer, STATUS, &nothing).await {
         Ok(_) | Err(CallError::Method(_)) => Some(true),
         Err(CallError::NotAuthorised(_)) => Some(false),
         Err(_) => None,

@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 use types::{Because, ByteCount, Cid, Depth, Owner, Pin, PinKind, PinOptions, PinState, Replicas, UnixMillis};
 use wire::metric::{Metric, PingValue, decode_metric, encode_metric};
 use wire::rpc::{BlockWithMeta, Id, IpfsId, Message, PinInfo, PinInfoShort, RepoGc, RepoStat, RpcPin, Version, encode};
-use wire::status::Filter;
+use wire::status::{Filter, bit};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
@@ -233,12 +233,14 @@ struct GoLike {
     id: PeerId,
     /// Whether this peer is in its list.
     trusts: Arc<AtomicBool>,
+    /// How its pins stand, for lists.
+    list: Arc<Mutex<Vec<PinInfo>>>,
 }
 
 #[async_trait]
 impl Router for GoLike {
-    fn method(&self, _: &Request) -> Method {
-        Method::Unary
+    fn method(&self, request: &Request) -> Method {
+        if ["StatusAll", "RecoverAllLocal"].contains(&&*request.method) { Method::Stream } else { Method::Unary }
     }
 
     fn authorise(&self, _: &PeerId, request: &Request) -> bool {
@@ -246,9 +248,10 @@ impl Router for GoLike {
     }
 
     async fn unary(&self, _: PeerId, request: &Request, argument: Bytes) -> Result<Vec<u8>, Failure> {
-        if *request == Request::new("PinTracker", "Status") {
+        if *request == Request::new("PinTracker", "Status") || *request == Request::new("PinTracker", "Recover") {
             let cid: Cid = wire::rpc::decode(&argument).unwrap();
-            let short = PinInfoShort { status: wire::status::bit(PinState::Pinned), attempt_count: 2, ..PinInfoShort::default() };
+            let attempt_count = if request.method == "Recover" { 3 } else { 2 };
+            let short = PinInfoShort { status: bit(PinState::Pinned), attempt_count, ..PinInfoShort::default() };
             return Ok(encode(&PinInfo { cid: Some(cid), peer: Some(self.id), short, ..PinInfo::default() }));
         }
         assert_eq!(*request, Request::new("Cluster", "ID"));
@@ -257,8 +260,16 @@ impl Router for GoLike {
         Ok(encode(&Id { id: Some(self.id), peer_name: "go1".into(), version: "1.1.6".into(), ipfs: Some(ipfs), ..Id::default() }))
     }
 
-    async fn stream(&self, _: PeerId, _: &Request, _: &mut Arguments, _: &mut Replies) -> Result<(), Failure> {
-        Err(Failure::method("no streams"))
+    async fn stream(&self, _: PeerId, request: &Request, arguments: &mut Arguments, replies: &mut Replies) -> Result<(), Failure> {
+        let filter = match &*request.method {
+            "StatusAll" => wire::rpc::decode(&arguments.next().await?.unwrap()).unwrap(),
+            _ => Filter(bit(PinState::PinError)),
+        };
+        let list = self.list.lock().clone();
+        for info in list.iter().filter(|info| filter.has(wire::status::of_bit(info.short.status).unwrap())) {
+            replies.send(&encode(info)).await?;
+        }
+        Ok(())
     }
 }
 
@@ -292,6 +303,7 @@ struct Pair {
     side: Arc<GoSide>,
     wish: Arc<Wish>,
     go_trusts: Arc<AtomicBool>,
+    go_list: Arc<Mutex<Vec<PinInfo>>>,
     distrusted: Arc<AtomicU32>,
 }
 
@@ -331,7 +343,8 @@ async fn pair_of(is_trusted: bool, lease: Duration, is_trusting: bool) -> Pair {
     let streams = GoStreams::register(&own).unwrap();
     let side = Arc::new(GoSide::start(own.clone(), streams, twin.clone(), options).await.unwrap());
     let go_trusts = Arc::new(AtomicBool::new(is_trusting));
-    let go_like = GoLike { id: go.id(), trusts: go_trusts.clone() };
+    let go_list = Arc::<Mutex<Vec<PinInfo>>>::default();
+    let go_like = GoLike { id: go.id(), trusts: go_trusts.clone(), list: go_list.clone() };
     let server = net::gorpc::Server::accept(&go, Arc::new(go_like), CallLimits::default()).unwrap();
     tokio::spawn(server.run());
     inbound.set(side.clone());
@@ -343,7 +356,7 @@ async fn pair_of(is_trusted: bool, lease: Duration, is_trusting: bool) -> Pair {
         }
     });
     go.connect(own.id(), &own.addresses()).await.unwrap();
-    Pair { go, go_events, own: own.id(), twin, side, wish, go_trusts, distrusted }
+    Pair { go, go_events, own: own.id(), twin, side, wish, go_trusts, go_list, distrusted }
 }
 
 impl Pair {
@@ -632,6 +645,47 @@ async fn copies_of_go_peers_are_asked_of_them_where_they_should_hold_them() {
     let copies = pair.side.copies(&everywhere, pair.twin.pin_of(&everywhere).as_ref()).await;
     assert_eq!(copies[0].state, PinState::ClusterError);
     assert!(copies[0].error.contains("permissions"), "{}", copies[0].error);
+}
+
+#[tokio::test]
+async fn all_pins_on_a_go_peer_are_told_from_its_list() {
+    let pair = pair(true).await;
+    let go = pair.go.id();
+    wait_for("it is met", async || pair.side.peers().iter().any(|go| go.trusts_us == Some(true))).await;
+    let [held, failed, unheard, elsewhere] = ["held", "failed", "unheard", "elsewhere"].map(|text| block(text).cid);
+    for cid in [held, failed, unheard] {
+        pair.twin.write(cid, &[], PinKind::Data);
+    }
+    pair.twin.write(elsewhere, &[pair.own], PinKind::Data);
+    let info = |cid, state, error: &str| {
+        let short = PinInfoShort { status: bit(state), error: error.into(), attempt_count: 3, ..PinInfoShort::default() };
+        PinInfo { cid: Some(cid), peer: Some(go), short, ..PinInfo::default() }
+    };
+    *pair.go_list.lock() = vec![info(held, PinState::Pinned, ""), info(failed, PinState::PinError, "no room")];
+    let now = UnixMillis(7_000);
+    let states = async |filter: Filter| {
+        let lists = pair.side.lists(filter).await;
+        let [list] = lists.as_slice() else { panic!("one Go peer: {}", lists.len()) };
+        assert_eq!((list.head().peer, &*list.head().name), (go, "go1"));
+        [held, failed, unheard, elsewhere].map(|cid| {
+            let pin = pair.twin.pin_of(&cid).unwrap();
+            list.row(&pin, now).map(|row| (row.state, row.error.into_owned(), row.tries))
+        })
+    };
+    let error = |state| Some((state, "no room".to_owned(), 3));
+    let plain = |state| Some((state, String::new(), 0));
+    let all = [plain(PinState::Pinned), error(PinState::PinError), plain(PinState::Unpinned), plain(PinState::Remote)];
+    assert_eq!(states(Filter::ALL).await, all);
+    assert_eq!(states(Filter(bit(PinState::Unpinned))).await, all, "what is unknown is only told from the whole");
+    assert_eq!(states(Filter(14)).await, [None, error(PinState::PinError), None, plain(PinState::Remote)]);
+    let copies = pair.side.recover(&failed, pair.twin.pin_of(&failed).as_ref()).await;
+    assert_eq!((copies[0].peer, copies[0].state, copies[0].tries), (go, PinState::Pinned, 3), "asked by another call");
+    assert_eq!(pair.side.recover_all().await, BTreeSet::from([failed]));
+    pair.go_trusts.store(false, Ordering::Relaxed);
+    let refused = states(Filter::ALL).await;
+    let [Some((PinState::ClusterError, why, 0)), _, _, there] = &refused else { panic!("{refused:?}") };
+    assert!(why.contains("permissions"), "{why}");
+    assert_eq!(*there, plain(PinState::Remote));
 }
 
 #[tokio::test]
