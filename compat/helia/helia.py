@@ -89,14 +89,23 @@ def pin(helia, peer):
     passed("Helia pins what the peer holds, and reads it without the peer")
 
 
+def probed(helia, connected):
+    """It asks every ten seconds, and closes a connection on which it was not answered."""
+    time.sleep(max(0, connected + 35 - time.time()))
+    expect("its probes are answered", helia.ask("closed") == 0)
+    passed("one connection all the time, although it answers no probes itself")
+
+
 def main():
     helia, peer = Helia(), Peer(FOLDER)
     try:
         expect("Helia listens on loopback alone", all(address.startswith("/ip4/127.0.0.1/") for address in helia.addresses))
         timed("helia", "CIDs", lambda: equal_cids(helia, peer))
         helia.ask("connect", peer.swarm[0] if "/p2p/" in peer.swarm[0] else f"{peer.swarm[0]}/p2p/{peer.node}")
+        connected = time.time()
         expect("and knows nobody else", helia.ask("peers") == [peer.node])
         travel("helia", "Helia", helia, peer, FOLDER, journeys())
+        probed(helia, connected)
         pin(helia, peer)
         helia.process.stdin.close()
         helia.process.wait(60)

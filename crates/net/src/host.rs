@@ -14,6 +14,7 @@ mod hop;
 mod lan;
 mod listen;
 mod options;
+mod probes;
 mod reachability;
 mod reconnect;
 mod seats;

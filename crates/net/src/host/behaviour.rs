@@ -1,6 +1,7 @@
 //! The composed behaviour of a host.
 
 use super::hop::Hop;
+use super::probes::Probes;
 use super::{HostError, HostOptions, ReachOptions, gossip};
 use crate::streams;
 use libp2p::identity::Keypair;
@@ -26,7 +27,7 @@ pub(super) struct Behaviour {
     pub(super) blocked: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
     pub(super) limits: connection_limits::Behaviour,
     pub(super) identify: identify::Behaviour,
-    pub(super) ping: ping::Behaviour,
+    pub(super) ping: Probes,
     pub(super) kad: Toggle<kad::Behaviour<MemoryStore>>,
     pub(super) gossip: Toggle<gossip::Behaviour>,
     pub(super) streams: streams::Behaviour,
@@ -62,7 +63,7 @@ impl Behaviour {
             blocked: allow_block_list::Behaviour::default(),
             limits: connection_limits::Behaviour::new(limits),
             identify: identify::Behaviour::new(identify),
-            ping: ping::Behaviour::new(ping),
+            ping: Probes::new(ping),
             kad: Toggle::from(options.discovery.then(|| discovery(keypair))),
             gossip: Toggle::from(gossip),
             streams: streams::Behaviour::new(shared),
