@@ -17,6 +17,7 @@ mod paths;
 mod peers;
 pub(crate) mod pins;
 mod resolve;
+mod routing;
 mod state;
 pub(crate) mod stream;
 mod upkeep;

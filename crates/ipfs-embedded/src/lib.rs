@@ -12,9 +12,11 @@
 //! Everything acknowledged is on disk. Disk work runs on blocking threads; memory does not grow with the number of blocks, except
 //! while a pin or a collection walks (`safety`, `collect`, [`ipfs::walk`] say by how much).
 //!
-//! Reading order: [`EmbeddedNode`], `shared`, `safety`, `pinning`, `collect`, `check`, `network`, `receive`.
+//! Among strangers ([`Routing`], where it is on): `finding` asks the DHT for who has what nobody connected has, `providing` tells it what is here.
 //!
-//! Deliberately absent: clusters, policies, names, finding providers in a DHT.
+//! Reading order: [`EmbeddedNode`], `shared`, `safety`, `pinning`, `collect`, `check`, `network`, `receive`, `finding`, `providing`.
+//!
+//! Deliberately absent: clusters, policies, names, the protocol of the DHT (`net::kad`).
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop at anything unexpected"))]
 
@@ -22,13 +24,19 @@ mod bloom;
 mod check;
 mod collect;
 mod error;
+mod finding;
 mod network;
 mod node;
 mod pin_here;
 mod pinning;
+mod providing;
 mod receive;
+mod routing;
 mod safety;
 mod shared;
 
 pub use error::OpenError;
+pub use net::kad::Mode;
 pub use node::{EmbeddedNode, EmbeddedOptions};
+pub use providing::Strategy;
+pub use routing::{Routing, RoutingOptions};

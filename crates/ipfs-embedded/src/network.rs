@@ -1,5 +1,6 @@
 //! The node among other nodes: serving its blocks over bitswap, fetching from holders, remembering where they are.
 
+use crate::finding::Finder;
 use crate::shared::{Shared, on_disk};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use types::{Cid, PeerId};
 
 /// Nodes whose addresses are remembered; beyond, those with the lowest ids are forgotten, which costs a fetch its short cut.
@@ -26,12 +28,14 @@ pub(crate) struct Network {
     pub(crate) host: Host,
     pub(crate) bitswap: Bitswap,
     known: Mutex<BTreeMap<PeerId, Vec<String>>>,
+    /// Finds providers among strangers, where routing is on.
+    finder: Option<Arc<Finder>>,
 }
 
 impl Network {
-    pub(crate) fn start(host: Host, shared: Arc<Shared>, limits: BitswapLimits) -> Network {
+    pub(crate) fn start(host: Host, shared: Arc<Shared>, limits: BitswapLimits, finder: Option<Arc<Finder>>) -> Network {
         let bitswap = Bitswap::start(host.clone(), Arc::new(Served(shared)), limits);
-        Network { host, bitswap, known: Mutex::default() }
+        Network { host, bitswap, known: Mutex::default(), finder }
     }
 
     /// Remembers and dials; who does not answer is left out.
@@ -67,7 +71,7 @@ impl Network {
         // The other dials go on in their tasks, each until the host's deadline.
         while !holders.iter().any(|holder| self.host.is_connected(holder)) && dials.next().await.is_some() {}
         session.add_providers(&holders);
-        Fetcher { session }
+        Fetcher { session, finder: self.finder.clone(), misses: Arc::default() }
     }
 
     async fn reach(&self, node: PeerId) {
@@ -88,22 +92,50 @@ impl Network {
     }
 }
 
-/// One session of fetching.
+/// Searches in vain after which a session searches no more: what it wants is nowhere, and thousands of blocks may be missing.
+const MISSES_MOST: usize = 16;
+
+/// One session of fetching: named holders, then whoever is connected, then those that routing finds.
 #[derive(Clone)]
 pub(crate) struct Fetcher {
     session: Session,
+    finder: Option<Arc<Finder>>,
+    misses: Arc<AtomicUsize>,
 }
 
 impl Fetcher {
     /// The block, proven by its hash.
     pub(crate) fn fetch(&self, cid: Cid) -> impl Future<Output = Result<Bytes, BlockError>> + Send + use<> {
-        let session = self.session.clone();
+        let Fetcher { session, finder, misses } = self.clone();
         async move {
-            session.fetch(cid).await.map_err(|error| match error {
-                FetchError::NotFound { asked } => BlockError::NotFound { cid, asked: u32::try_from(asked).unwrap_or(u32::MAX) },
-                FetchError::Timeout => BlockError::NotFound { cid, asked: 1 },
-                FetchError::Unprovable(_) | FetchError::Stopped => BlockError::NotFound { cid, asked: 0 },
-            })
+            let failed = match session.fetch(cid).await {
+                Ok(data) => return Ok(data),
+                Err(error) => error,
+            };
+            let asked = match &failed {
+                FetchError::NotFound { asked } => u32::try_from(*asked).unwrap_or(u32::MAX),
+                FetchError::Timeout => 1,
+                FetchError::Unprovable(_) | FetchError::Stopped => return Err(BlockError::NotFound { cid, asked: 0 }),
+            };
+            let Some(finder) = finder else { return Err(BlockError::NotFound { cid, asked }) };
+            if misses.load(Ordering::Relaxed) >= MISSES_MOST {
+                let routing = format!("and searched for none of it after {MISSES_MOST} other blocks were found nowhere");
+                return Err(BlockError::NoProvider { cid, asked, routing });
+            }
+            match finder.find(&cid).await {
+                Ok(providers) => {
+                    session.add_providers(&providers);
+                    let named = providers.len();
+                    session.fetch(cid).await.map_err(|error| {
+                        let routing = format!("and {named} that the DHT named, which did not give it ({error})");
+                        BlockError::NoProvider { cid, asked, routing }
+                    })
+                }
+                Err(routing) => {
+                    misses.fetch_add(1, Ordering::Relaxed);
+                    Err(BlockError::NoProvider { cid, asked, routing })
+                }
+            }
         }
     }
 }

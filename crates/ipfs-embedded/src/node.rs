@@ -3,9 +3,12 @@
 use crate::OpenError;
 use crate::collect::CollectError;
 use crate::error::chain;
+use crate::finding::Finder;
 use crate::network::Network;
 use crate::pinning::{PinBounds, Pinning};
+use crate::providing::Providing;
 use crate::receive::Lanes;
+use crate::routing::Routing;
 use crate::safety::Safety;
 use crate::shared::{Shared, on_disk, verified};
 use async_trait::async_trait;
@@ -41,6 +44,8 @@ pub struct EmbeddedOptions {
     pub lanes: Option<LaneGate>,
     /// Bounds of bitswap.
     pub bitswap: BitswapLimits,
+    /// Finds providers among strangers and tells them what is here; on the node's host.
+    pub routing: Option<Arc<Routing>>,
     /// Wall time, for the age of pins.
     pub clock: Arc<dyn Fn() -> UnixMillis + Send + Sync>,
 }
@@ -53,6 +58,7 @@ impl Default for EmbeddedOptions {
             keep_fetched: false,
             lanes: None,
             bitswap: BitswapLimits::default(),
+            routing: None,
             clock: Arc::new(wall_time),
         }
     }
@@ -78,16 +84,29 @@ impl EmbeddedNode {
     ) -> Result<Arc<EmbeddedNode>, OpenError> {
         let shared = Arc::new(Shared {
             packs,
-            held: Arc::new(HeldPins::new(store)),
+            held: Arc::new(HeldPins::new(store.clone())),
             safety: Safety::new(),
             clock: options.clock.clone(),
             collecting: Mutex::new(()),
         });
-        let network = network.map(|host| Arc::new(Network::start(host, shared.clone(), options.bitswap)));
+        let network = network.map(|host| {
+            let finder = options.routing.clone().map(|routing| Finder::new(host.clone(), routing));
+            Arc::new(Network::start(host, shared.clone(), options.bitswap, finder))
+        });
+        let providing = match &options.routing {
+            Some(routing) => {
+                let start = |dht: &net::kad::Dht| Providing::start(dht.clone(), routing.strategy, shared.clone(), store.clone());
+                let providing: Vec<Arc<Providing>> = routing.dhts().iter().map(start).collect();
+                routing.set_providing(providing.clone());
+                providing
+            }
+            None => Vec::new(),
+        };
         let intake = Arc::new(Intake {
             shared: shared.clone(),
             bitswap: network.as_ref().map(|network| network.bitswap.clone()),
             gate: RwLock::new(options.lanes.clone()),
+            providing,
         });
         if let Some(network) = &network {
             // The task ends with the host.
@@ -151,6 +170,7 @@ pub(crate) struct Intake {
     shared: Arc<Shared>,
     bitswap: Option<Bitswap>,
     gate: RwLock<Option<LaneGate>>,
+    providing: Vec<Arc<Providing>>,
 }
 
 impl Intake {
@@ -165,7 +185,13 @@ impl Intake {
         if let Some(bitswap) = &self.bitswap {
             bitswap.have(&cids);
         }
+        self.stored(&cids, false);
         Ok(())
+    }
+
+    /// Tells others what is here.
+    fn stored(&self, cids: &[Cid], is_root: bool) {
+        self.providing.iter().for_each(|providing| providing.stored(cids, is_root));
     }
 
     /// Checks and stores what a lane brought.
@@ -286,12 +312,19 @@ impl Pins for EmbeddedNode {
     async fn pin(&self, task: PinTask, progress: Progress) -> Result<Pinned, PinError> {
         let bounds = PinBounds { window: self.options.pin_window.max(1), stall: self.options.pin_stall };
         let network = self.network.clone().filter(|_| !task.source.local_only);
-        Pinning::new(self.shared.clone(), task, progress, bounds, network).run().await
+        let root = task.cid;
+        let pinned = Pinning::new(self.shared.clone(), task, progress, bounds, network).run().await?;
+        self.intake.stored(&[root], true);
+        Ok(pinned)
     }
 
     async fn pin_here(&self, owner: &Owner, pins: &[(Cid, Depth)]) -> Result<Vec<Option<Pinned>>, PinError> {
         let (shared, owner, pins) = (self.shared.clone(), owner.clone(), pins.to_vec());
-        on_disk(move || shared.pin_here(&owner, &pins)).await
+        let roots: Vec<Cid> = pins.iter().map(|(cid, _)| *cid).collect();
+        let kept = on_disk(move || shared.pin_here(&owner, &pins)).await?;
+        let kept_roots: Vec<Cid> = roots.into_iter().zip(&kept).filter(|(_, kept)| kept.is_some()).map(|(cid, _)| cid).collect();
+        self.intake.stored(&kept_roots, true);
+        Ok(kept)
     }
 
     async fn unpin(&self, owner: &Owner, cid: &Cid) -> Result<(), PinError> {

@@ -313,6 +313,16 @@ pub enum BlockError {
         /// How many nodes said no or did not answer in time.
         asked: u32,
     },
+    /// Nobody who was asked has it, and routing found nobody else.
+    #[error("no provider found for block {cid}: asked {asked} nodes, {routing}")]
+    NoProvider {
+        /// The block.
+        cid: Cid,
+        /// How many nodes said no or did not answer in time.
+        asked: u32,
+        /// What was asked for providers, for how long.
+        routing: String,
+    },
     /// Those who are known to have it are silent.
     #[error("block {cid} is out of reach: {why}")]
     OutOfReach {
@@ -374,5 +384,6 @@ pub mod broken;
 pub mod conformance;
 pub mod held;
 pub mod memory;
+pub mod routing;
 pub mod values;
 pub mod walk;

@@ -38,7 +38,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use types::PeerId;
 
 /// How long [`Host::dial`] and [`Host::connect`] may take.
@@ -49,6 +49,9 @@ const COMMANDS_QUEUED: usize = 256;
 
 /// Events that wait for [`HostEvents::next`] in its channel.
 const EVENTS_QUEUED: usize = 256;
+
+/// Peers that said what they speak and were not looked at yet; whoever is slower looks at all.
+pub(crate) const IDENTIFIED_QUEUED: usize = 256;
 
 /// Why a host did not start.
 #[derive(Debug, thiserror::Error)]
@@ -221,6 +224,8 @@ struct Board {
     reach: RwLock<Reach>,
     filters: RwLock<Filters>,
     links: watch::Sender<Links>,
+    /// Peers that said what they speak.
+    identified: broadcast::Sender<PeerId>,
     streams: Arc<streams::Shared>,
     /// None in a private network.
     side_door: Option<Arc<SideDoor>>,
@@ -373,6 +378,21 @@ impl Host {
     /// Who is connected, and its changes.
     pub(crate) fn links(&self) -> watch::Receiver<Links> {
         self.inner.board.links.subscribe()
+    }
+
+    /// Peers as they say what they speak and where they listen, each time they do.
+    pub(crate) fn identified(&self) -> broadcast::Receiver<PeerId> {
+        self.inner.board.identified.subscribe()
+    }
+
+    /// Waits until the host is stopped.
+    pub(crate) async fn stopped(&self) {
+        self.inner.commands.closed().await;
+    }
+
+    /// Whether it is.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.inner.commands.is_closed()
     }
 
     /// Where connections beside libp2p's come in.

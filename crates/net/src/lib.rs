@@ -14,6 +14,8 @@
 //!                                                └─────────────┘
 //! ```
 //!
+//! [`kad`] finds content and peers among strangers, over streams as everything of our own.
+//!
 //! Start with [`host`], then [`streams`]; [`frame`] is how every own protocol cuts a stream into messages.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may stop at anything unexpected"))]
@@ -24,6 +26,7 @@ pub mod dns;
 pub mod frame;
 pub mod gorpc;
 pub mod host;
+pub mod kad;
 pub mod keys;
 pub mod messages;
 mod peer;

@@ -209,6 +209,10 @@ pub trait Cluster: Send + Sync + 'static {
     fn names(&self) -> Option<Arc<crate::Names>> {
         None
     }
+    /// Finding and being found among strangers; none where it is off.
+    fn routing(&self) -> Option<Arc<dyn ipfs::routing::NodeRouting>> {
+        None
+    }
     /// This peer's own node alone.
     fn own_node(&self) -> Arc<dyn IpfsNode>;
 }

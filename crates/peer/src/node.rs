@@ -116,13 +116,17 @@ impl ClusterNode {
             };
         }
         match self.core.node.get(cid, &self.source(source, false)).await {
-            Err(BlockError::NotFound { .. }) => match self.core.node.get(cid, &self.source(source, true)).await {
-                Err(BlockError::NotFound { cid, asked }) => Err(match self.core.reach.suspects(&self.core) {
-                    Some(why) => BlockError::OutOfReach { cid, why },
-                    None => BlockError::NotFound { cid, asked },
-                }),
-                other => other,
-            },
+            Err(BlockError::NotFound { .. } | BlockError::NoProvider { .. }) => {
+                match self.core.node.get(cid, &self.source(source, true)).await {
+                    Err(missing @ (BlockError::NotFound { .. } | BlockError::NoProvider { .. })) => {
+                        Err(match self.core.reach.suspects(&self.core) {
+                            Some(why) => BlockError::OutOfReach { cid: *cid, why },
+                            None => missing,
+                        })
+                    }
+                    other => other,
+                }
+            }
             other => other,
         }
     }

@@ -6,32 +6,30 @@ use crate::fill::Fill;
 use crate::go::GoMembers;
 use crate::handle::{AddSession, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Totals};
 use crate::join::{JOIN, Joining};
-use crate::limits::{Limits, LimitsAsk, LimitsOptions, LimitsReport};
-use crate::links::{BOOK, Links, MESSAGES, OwnFacts};
+use crate::limits::{Limits, LimitsAsk, LimitsReport};
+use crate::links::{BOOK, Links, MESSAGES};
 use crate::looker::Looker;
 use crate::moving::Moving;
-use crate::names::{ClusterRegisters, Names, NamesOptions};
+use crate::names::{ClusterRegisters, Names};
 use crate::node::ClusterNode;
-use crate::scrub::{Scrub, ScrubAsk, ScrubOptions, ScrubReport};
+use crate::parts::Parts;
+use crate::scrub::{Scrub, ScrubAsk, ScrubReport};
 use crate::sharded::ShardedAdd;
 use crate::submitter::Submitter;
-use crate::trust::Trust;
 use crate::view;
 use async_trait::async_trait;
 use cluster::{Answer, Balancing, Command, CopyRow, Duty, Event, Explanation, PeerRow, SharedChange, ShortRow, plan};
-use consensus::{Consensus, Hint};
-use ed25519_dalek::SigningKey;
+use consensus::Hint;
 use ipfs::IpfsNode;
 use net::{Host, HostEvents, Incoming, MessageLimits, Messages, OpenError};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use store::{Area, Store};
+use store::Area;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use types::{ByteCount, Cid, Depth, Owner, PeerId, Pin, PinOptions, UnixMillis};
-use wire::join::Known;
 
 /// How often the own node's space is measured.
 const SPACE_EVERY: Duration = Duration::from_secs(2);
@@ -79,48 +77,6 @@ impl Protocols {
     }
 }
 
-/// Everything a peer is made of; made by the binary, which alone knows the implementers.
-pub struct Parts {
-    /// Identity key of the cluster host.
-    pub key: SigningKey,
-    /// Key of the private network, for invites.
-    pub secret: [u8; 32],
-    /// The cluster's name.
-    pub cluster: String,
-    /// What this peer says of itself.
-    pub own: OwnFacts,
-    /// What the machine is told: identity, records of this disk, class, limits.
-    pub machine: cluster::Options,
-    /// Who is trusted; shared with gossip filters and lanes.
-    pub trust: Trust,
-    /// State of this disk.
-    pub store: Arc<dyn Store>,
-    /// The shared wish.
-    pub consensus: Arc<dyn Consensus>,
-    /// Takes gossip for it.
-    pub inbound: Arc<dyn Inbound>,
-    /// The own node.
-    pub node: Arc<dyn IpfsNode>,
-    /// Whether what the node's user keeps there becomes the cluster's too.
-    pub adopt: crate::Adopt,
-    /// The node's host, for lanes; none without a network.
-    pub node_host: Option<Host>,
-    /// The cluster host.
-    pub host: Host,
-    /// Its events.
-    pub host_events: HostEvents,
-    /// What it answers.
-    pub protocols: Protocols,
-    /// Members named by a welcome, when this start is a join.
-    pub welcome: Vec<Known>,
-    /// How the stored blocks are looked after.
-    pub scrub: ScrubOptions,
-    /// Limits of bandwidth.
-    pub limits: LimitsOptions,
-    /// Keys and names.
-    pub names: NamesOptions,
-}
-
 /// Why and how a peer was asked to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -150,6 +106,7 @@ pub struct Peer {
     fill: Arc<Fill>,
     limits: Arc<Limits>,
     names: Arc<Names>,
+    routing: Option<Arc<dyn ipfs::routing::NodeRouting>>,
 }
 
 impl Peer {
@@ -178,6 +135,7 @@ impl Peer {
             fill: Fill::new(core.clone()),
             limits: Limits::new(core.clone(), parts.limits),
             names: Names::new(parts.names, Arc::new(registers)),
+            routing: parts.routing,
         });
         links.set_node_addresses(core.node.addresses().await);
         peer.measure_space().await;
@@ -545,6 +503,10 @@ impl Cluster for Peer {
 
     fn names(&self) -> Option<Arc<Names>> {
         Some(self.names.clone())
+    }
+
+    fn routing(&self) -> Option<Arc<dyn ipfs::routing::NodeRouting>> {
+        self.routing.clone()
     }
 
     fn own_node(&self) -> Arc<dyn IpfsNode> {

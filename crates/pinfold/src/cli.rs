@@ -171,6 +171,12 @@ pub enum Command {
         after_help = "Examples:\n  pinfold name publish /ipfs/<cid> --key site\n  pinfold name resolve k51...\n  pinfold name resolve docs.example.org\n  pinfold cat /ipns/docs.example.org/readme.txt"
     )]
     Name(crate::commands::names::NameCommand),
+    /// Content and nodes among strangers (the DHT): who has what, and what they are told of this peer.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  pinfold routing status\n  pinfold routing findprovs <cid>\n  pinfold routing findpeer 12D3Koo..."
+    )]
+    Routing(crate::commands::routing::RoutingCommand),
     /// Limits of bandwidth of a peer: up and down, local net and beyond, by day and hour.
     #[command(
         after_help = "Examples:\n  pinfold limits\n  pinfold limits set --wan-up 5MB/s\n  pinfold limits set --at \"mon-fri 08:00-18:00 wan_up=1MB/s\"\n  pinfold limits clear"

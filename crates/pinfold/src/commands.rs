@@ -10,5 +10,6 @@ pub mod moving;
 pub mod names;
 pub mod pins;
 pub mod pinset;
+pub mod routing;
 pub mod scrub;
 pub mod state;

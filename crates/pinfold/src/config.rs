@@ -8,6 +8,7 @@ use crate::cli::UpArgs;
 use crate::go_peers::GoPeers;
 use crate::names::{NameSettings, NamesTable};
 use crate::reach::ReachSettings;
+use crate::routing::{RoutingSettings, RoutingTable};
 use crate::units::{parse_bytes, parse_duration, parse_rate};
 use anyhow::{Context, bail};
 use ed25519_dalek::SigningKey;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub trusted_peers: GoPeers,
     /// IPNS and DNSLink.
     pub names: NameSettings,
+    /// The DHT.
+    pub routing: RoutingSettings,
 }
 
 /// The file's keys. Unknown ones are an error.
@@ -101,6 +104,7 @@ struct File {
     scrub_every: Option<String>,
     bandwidth: Option<BandwidthTable>,
     names: Option<NamesTable>,
+    routing: Option<RoutingTable>,
 }
 
 /// The table `[bandwidth]`.
@@ -139,7 +143,7 @@ impl Bandwidth {
     }
 }
 
-const KEYS: [&str; 31] = [
+const KEYS: [&str; 32] = [
     "name",
     "cluster_name",
     "api",
@@ -171,6 +175,7 @@ const KEYS: [&str; 31] = [
     "scrub_every",
     "bandwidth",
     "names",
+    "routing",
 ];
 
 /// All keys, commented out, with their defaults.
@@ -219,6 +224,13 @@ pub const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFO
 # wan_down = "none"
 # schedule = []                            # other rates at some hours: ["mon-fri 08:00-18:00 wan_up=1MB/s", "sat,sun wan_up=none"]
 # lan = []                                 # what the local net is, as ["10.0.0.0/8"]; default: private, link-local and loopback addresses
+
+# [routing]                                # finding content among strangers, and being found: the DHT of IPFS
+# bootstrap = []                           # peers to begin with, as ["/ip4/10.0.0.7/tcp/4001/p2p/12D3Koo..."], or ["public"]: those of the public
+#                                          # network. Without any the DHT is off: this peer talks to its cluster and to who connects to it.
+# mode = "auto"                            # auto: answers others on the local net, and in the world from a public address; client: only asks;
+#                                          # server: always answers; off
+# provide = "all"                          # what others are told that is here: all blocks, only the "roots" of pins, or "off"
 
 # [names]                                  # IPNS and DNSLink
 # renew_every = "4h"                       # a published record is made anew so often, and always before it ends
@@ -282,6 +294,8 @@ impl Settings {
             repair: (file.repair.unwrap_or(true), rate(file.repair_rate, "500MB/s").context("reading repair_rate")?),
             rebalance: (file.rebalance.unwrap_or(true), rate(file.rebalance_rate, "100MB/s").context("reading rebalance_rate")?),
             names: NameSettings::of(file.names.unwrap_or_default()).with_context(|| format!("reading [names] in {}", path.display()))?,
+            routing: RoutingSettings::of(file.routing.unwrap_or_default())
+                .with_context(|| format!("reading [routing] in {}", path.display()))?,
             mdns: file.mdns.unwrap_or(true),
             announced: (
                 Announced::of(Side::Cluster, &list(&flags.cluster_announce, file.cluster_announce, &[])).context("cluster_announce")?,
@@ -504,6 +518,7 @@ mod tests {
         assert_eq!(file.api.as_deref(), Some("127.0.0.1:9094"));
         let bandwidth = Bandwidth::of(file.bandwidth.expect("a table")).expect("it reads");
         let names = NameSettings::of(file.names.expect("a table")).expect("it reads");
+        RoutingSettings::of(file.routing.expect("a table")).expect("it reads");
         assert_eq!(names.dnslink["docs.example.org"], "/ipfs/bafkqaaa");
         assert_eq!(bandwidth.rules, ["always lan_up=none lan_down=none wan_up=none wan_down=none".parse().expect("a rule")]);
     }

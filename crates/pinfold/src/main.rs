@@ -12,6 +12,7 @@ mod go_peers;
 mod names;
 mod output;
 mod reach;
+mod routing;
 mod try_it;
 mod units;
 mod up;
@@ -84,6 +85,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Removals(cli::RemovalsCommand::Approve { target }) => commands::state::approve(&target).await,
         Command::Key(command) => commands::keys::run(command).await,
         Command::Name(command) => commands::names::run(command).await,
+        Command::Routing(command) => commands::routing::run(command).await,
         Command::Limits(args) => commands::limits::run(args).await,
         Command::Scrub(args) => commands::scrub::run(args).await,
         Command::Drain(args) => commands::moving::drain(args).await,

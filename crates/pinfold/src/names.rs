@@ -4,6 +4,7 @@ use crate::config::{Keys, NodeKind, Settings};
 use crate::units::parse_duration;
 use anyhow::{Context, bail};
 use ipfs::values::ValueRouting;
+use ipfs_embedded::Routing;
 use peer::names::{DnsLink, Keystore};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -66,10 +67,10 @@ pub fn keystore(dir: &Path, own: Option<[u8; 32]>) -> Keystore {
 }
 
 /// What the peer makes its names of.
-pub fn options(settings: &Settings, keys: &Keys) -> peer::NamesOptions {
+pub fn options(settings: &Settings, keys: &Keys, dht: Option<Arc<Routing>>) -> peer::NamesOptions {
     let names = &settings.names;
     let routing: Vec<Arc<dyn ValueRouting>> = match &settings.node {
-        NodeKind::Embedded => Vec::new(),
+        NodeKind::Embedded => dht.map(|dht| dht as Arc<dyn ValueRouting>).into_iter().collect(),
         NodeKind::Kubo(endpoint) => vec![Arc::new(ipfs_kubo::KuboRouting::new(endpoint.clone()))],
     };
     peer::NamesOptions {

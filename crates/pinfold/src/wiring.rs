@@ -5,8 +5,9 @@ use crate::up::Bound;
 use anyhow::{Context, anyhow, bail};
 use consensus::crdt::{Crdt, CrdtOptions};
 use ed25519_dalek::SigningKey;
+use ipfs::routing::NodeRouting;
 use ipfs::{IpfsNode, PinProgress, PinTask, Source};
-use ipfs_embedded::{EmbeddedNode, EmbeddedOptions};
+use ipfs_embedded::{EmbeddedNode, EmbeddedOptions, Routing};
 use ipfs_kubo::{KuboNode, KuboOptions};
 use net::{Admission, Bitswap, BitswapLimits, GossipOptions, Host, HostOptions, Throttle};
 use peer::crdt_network::{self, ClusterNetwork, CrdtInbound, DagBlocks};
@@ -107,7 +108,8 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     .await
     .map_err(|error| in_words(error, "--swarm"))
     .context("starting the IPFS node's network (--swarm)")?;
-    let node = open_node(settings, quota, &store, &node_host, &trust).await?;
+    let routing = crate::routing::start(settings, &node_host)?;
+    let node = open_node(settings, quota, &store, &node_host, &trust, routing.clone()).await?;
 
     let machine = cluster::Options {
         records,
@@ -156,7 +158,8 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         protocols,
         welcome: welcome.unwrap_or_default(),
         scrub: settings.scrub,
-        names: crate::names::options(settings, keys),
+        names: crate::names::options(settings, keys, routing.clone()),
+        routing: routing.map(|routing| routing as Arc<dyn NodeRouting>),
         limits: LimitsOptions { throttle, rules: settings.bandwidth.rules.clone(), utc_offset: Arc::new(crate::units::utc_offset) },
     })
     .await
@@ -177,6 +180,7 @@ async fn open_node(
     store: &Arc<dyn Store>,
     host: &Host,
     trust: &Trust,
+    routing: Option<Arc<Routing>>,
 ) -> anyhow::Result<Arc<dyn IpfsNode>> {
     let members = trust.clone();
     // The stream proves the sender's node; what it claims to be in the cluster must be the member that named this node.
@@ -190,7 +194,7 @@ async fn open_node(
         NodeKind::Embedded => {
             let packs = PackStore::open(&settings.dir.join("blocks"), store.clone(), PackOptions::with_quota(quota))
                 .context("opening the block store")?;
-            let options = EmbeddedOptions { lanes: Some(lanes), ..EmbeddedOptions::default() };
+            let options = EmbeddedOptions { lanes: Some(lanes), routing, ..EmbeddedOptions::default() };
             Ok(EmbeddedNode::open(store.clone(), Arc::new(packs), Some(host.clone()), options).context("opening the IPFS node")?)
         }
         NodeKind::Kubo(endpoint) => {

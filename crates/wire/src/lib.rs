@@ -8,7 +8,7 @@
 //! gossip          pubsub, metric
 //! peer RPC        msgpack, rpc                            (Go peers)
 //! our own         peer, record, join                      (Pinfold peers)
-//! blocks          bitswap
+//! blocks          bitswap, kad                            (kad: who has them, in the DHT)
 //! local net       mdns                                    (how peers find each other there)
 //! people, disk    rest, status, multiaddr, gotime, identity
 //! names           ipns
@@ -38,6 +38,7 @@ pub mod peer;
 pub mod record;
 
 pub mod bitswap;
+pub mod kad;
 
 pub mod flatfs;
 pub mod mdns;

@@ -43,6 +43,7 @@ targets! {
     ping: shared::ping, shared::pings, COUNT;
     gossip_message: shared::gossip_message, vectors::gossip, COUNT;
     mdns: shared::mdns, shared::mdns_packets, COUNT;
+    kad: shared::kad, shared::kad_messages, COUNT;
     bitswap: shared::bitswap, shared::bitswap_messages, COUNT;
     rpc_values: shared::rpc_values, vectors::rpc_values, COUNT / 2;
     rpc_frames: shared::rpc_frames, vectors::rpc_frames, COUNT;

@@ -184,6 +184,23 @@ pub fn bitswap_messages() -> Vec<Vec<u8>> {
     [message, wants, blocks].iter().map(|message| message.encode().to_vec()).collect()
 }
 
+/// Messages of the DHT: what is read is bounded, so it reads back as it is.
+pub fn kad(input: &[u8]) -> bool {
+    let Ok(message) = wire::kad::decode(input) else { return false };
+    same(wire::kad::decode(&message.encode()), Ok(message));
+    true
+}
+
+pub fn kad_messages() -> Vec<Vec<u8>> {
+    use wire::kad::{Contact, Kind, Message};
+    let contact =
+        |number: u8| Contact { id: types::PeerId::from_ed25519(&[number; 32]), addresses: vec![vec![4, 10, 0, 0, number, 6, 15, 161]] };
+    let request = Message::request(Kind::GetProviders, b"\x12\x03key");
+    let answer = Message { closer: vec![contact(1), contact(2)], providers: vec![contact(3)], ..request.clone() };
+    let value = Message { record: Some((b"/ipns/x".to_vec(), b"value".to_vec())), ..Message::request(Kind::PutValue, b"/ipns/x") };
+    [request, answer, value].iter().map(Message::encode).collect()
+}
+
 /// A value of every kind of call; whoever calls chooses the kind by the method's name.
 pub fn rpc_values(input: &[u8]) -> bool {
     let calls = [

@@ -36,7 +36,7 @@ impl From<BlockError> for Trouble {
     fn from(error: BlockError) -> Trouble {
         let status = match error {
             BlockError::NotLocal { .. } => StatusCode::PRECONDITION_FAILED,
-            BlockError::NotFound { .. } => StatusCode::GATEWAY_TIMEOUT,
+            BlockError::NotFound { .. } | BlockError::NoProvider { .. } => StatusCode::GATEWAY_TIMEOUT,
             BlockError::OutOfReach { .. } => StatusCode::SERVICE_UNAVAILABLE,
             BlockError::Corrupt { .. } | BlockError::Storage(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };

@@ -62,6 +62,7 @@ impl Rest {
             ["peers", peer, "cordon"] if post => self.set_duty(peer, Duty::Cordoned).await,
             ["peers", peer, "uncordon"] if post => self.set_duty(peer, Duty::InUse).await,
             ["keys", ..] | ["names", ..] | ["records", _] => self.named(path, query, request).await,
+            ["routing", ..] => self.routed(path, query, &method).await,
             ["rebalance"] if get => self.balancing(),
             ["rebalance"] if post => self.set_balancing(query).await,
             ["plan", "drain", peer] if get => self.plan_drain(peer).await,

@@ -9,7 +9,9 @@ use super::behaviour::{Behaviour, BehaviourEvent, LAN_KAD};
 use super::gossip::PublishError;
 use super::lan::{Found, Lan};
 use super::reconnect::Reconnect;
-use super::{Board, DialError, HostError, HostEvent, HostOptions, Links, PeerInfo, SideDoor, known_kind, listen, transport};
+use super::{
+    Board, DialError, HostError, HostEvent, HostOptions, IDENTIFIED_QUEUED, Links, PeerInfo, SideDoor, known_kind, listen, transport,
+};
 use crate::peer::{ours, theirs};
 use crate::streams;
 use crate::throttle::Throttle;
@@ -25,7 +27,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use types::PeerId;
 
 /// How long binding may take until the system reports the addresses.
@@ -96,6 +98,7 @@ pub(super) async fn start(
         reach: RwLock::default(),
         filters: RwLock::default(),
         links: watch::Sender::new(Links::new()),
+        identified: broadcast::Sender::new(IDENTIFIED_QUEUED),
         streams: shared,
         side_door,
         throttle: options.throttle.clone(),
@@ -433,6 +436,9 @@ impl Driver {
         known.agent = info.agent_version.chars().take(256).collect();
         known.protocols = info.protocols.iter().take(PROTOCOLS_MAX).map(ToString::to_string).collect();
         known.listens = info.listen_addrs.iter().take(LISTENS_MAX).map(ToString::to_string).collect();
+        drop(peers);
+        // An error says that nobody listens.
+        let _ = ours(id).map(|peer| self.board.identified.send(peer));
     }
 
     fn gossip(&mut self, source: &Libp2pId, id: &gossipsub::MessageId, message: gossipsub::Message) {

@@ -1,0 +1,398 @@
+//! Telling the DHT what is here, in time before it is forgotten there.
+//!
+//! A *round* walks once around the ring: for each region of it (`net::kad`), one search or two find all peers there, and each of them gets all
+//! keys of the region that fall to it on one stream. So a round costs by the number of peers, not of keys. The rounds take 22 hours,
+//! since records live 48; the first one does not wait. Where a round is lies in the store, so a restart goes on there.
+//! What is stored meanwhile is told at once.
+//!
+//! Memory: a *slice* of the ring is loaded at a time, so that some 100,000 keys are in memory however many there are; each slice
+//! costs one pass over the index.
+
+use crate::shared::{Shared, on_disk};
+use ipfs::routing::{ProvidePhase, Provided, RoutingStatus};
+use net::kad::{Dht, Place, Scope, Told};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Area, Batch, Durability, Store};
+use tokio::sync::Notify;
+use types::{Cid, UnixMillis};
+
+/// A round, as in Kubo.
+const ROUND: Duration = Duration::from_secs(22 * 3600);
+/// Keys of a slice, about.
+const SLICE_KEYS: u64 = 100_000;
+/// Entries of the index read at once.
+const PAGE: usize = 4096;
+/// Keys that wait to be told for the first time; when more come, the next round begins at once and tells all.
+const QUEUED_MOST: usize = 50_000;
+/// What is stored within this time is told together.
+const GATHER: Duration = Duration::from_millis(500);
+/// How long to wait for peers.
+const NO_PEERS: Duration = Duration::from_secs(5);
+/// Keys told in one step.
+const STEP_MOST: usize = 4096;
+
+/// Which blocks are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    /// All that are here.
+    All,
+    /// The roots of what is pinned.
+    Roots,
+    /// None.
+    Off,
+}
+
+impl Strategy {
+    /// Its name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Strategy::All => "all",
+            Strategy::Roots => "roots",
+            Strategy::Off => "off",
+        }
+    }
+}
+
+/// Telling one DHT.
+pub(crate) struct Providing {
+    dht: Dht,
+    strategy: Strategy,
+    shared: Arc<Shared>,
+    store: Arc<dyn Store>,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    round: Round,
+    phase: ProvidePhase,
+    ended: Option<UnixMillis>,
+    told: Provided,
+    searches: u64,
+    queue: BTreeMap<Place, Vec<u8>>,
+    /// More came than can wait.
+    is_over: bool,
+}
+
+/// Where a round is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Round {
+    begun: UnixMillis,
+    /// The first place that was not told.
+    at: Option<Place>,
+    /// It tells as fast as it can.
+    is_hurried: bool,
+}
+
+impl Providing {
+    /// Tells `dht` from now on; ends with the host.
+    pub(crate) fn start(dht: Dht, strategy: Strategy, shared: Arc<Shared>, store: Arc<dyn Store>) -> Arc<Providing> {
+        let providing = Arc::new(Providing { dht, strategy, shared, store, state: Mutex::default(), wake: Notify::new() });
+        if strategy != Strategy::Off {
+            tokio::spawn(providing.clone().rounds());
+            tokio::spawn(providing.clone().told_at_once());
+        }
+        providing
+    }
+
+    pub(crate) fn scope(&self) -> Scope {
+        self.dht.scope()
+    }
+
+    /// These blocks are here; `is_root` where they are what was pinned.
+    pub(crate) fn stored(&self, cids: &[Cid], is_root: bool) {
+        if self.strategy == Strategy::Off || (self.strategy == Strategy::Roots && !is_root) {
+            return;
+        }
+        let mut state = self.state.lock();
+        for cid in cids.iter().filter(|cid| cid.hash().code() != 0) {
+            if state.queue.len() >= QUEUED_MOST {
+                state.is_over = true;
+                break;
+            }
+            let key = cid.hash().to_bytes();
+            state.queue.insert(Place::of(&key), key);
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn status(&self) -> RoutingStatus {
+        let state = self.state.lock();
+        let at = state.round.at.map_or(1.0, |place| place.fraction());
+        RoutingStatus {
+            strategy: self.strategy.as_str(),
+            phase: state.phase,
+            passed: at,
+            begun: (state.round.begun.0 > 0).then_some(state.round.begun),
+            ended: state.ended,
+            keys: state.told.keys,
+            failed: state.told.failed,
+            records: state.told.records,
+            searches: state.searches,
+            queued: state.queue.len() as u64,
+            ..RoutingStatus::default()
+        }
+    }
+
+    async fn told_at_once(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = self.dht.stopped() => return,
+            }
+            tokio::time::sleep(GATHER).await;
+            loop {
+                if !self.can_tell() {
+                    tokio::time::sleep(NO_PEERS).await;
+                    if self.dht.is_stopped() {
+                        return;
+                    }
+                    continue;
+                }
+                let keys: Vec<(Place, Vec<u8>)> = {
+                    let mut state = self.state.lock();
+                    std::iter::from_fn(|| state.queue.pop_first()).take(STEP_MOST).collect()
+                };
+                if keys.is_empty() {
+                    break;
+                }
+                let told = Box::pin(tell_sorted(&self.dht, keys)).await;
+                tracing::debug!(?told, scope = self.dht.scope().label(), "told the DHT what was stored");
+            }
+            let mut state = self.state.lock();
+            if std::mem::take(&mut state.is_over) {
+                state.round = Round { begun: self.now(), at: Some(Place([0; 32])), is_hurried: true };
+            }
+        }
+    }
+
+    /// Whether anybody would take what is told.
+    fn can_tell(&self) -> bool {
+        let status = self.dht.status();
+        let phase = match (status.peers > 0, status.is_reachable) {
+            (false, _) => Some(ProvidePhase::NoPeers),
+            (_, false) => Some(ProvidePhase::Unreachable),
+            _ => None,
+        };
+        if let Some(phase) = phase {
+            self.state.lock().phase = phase;
+        }
+        phase.is_none()
+    }
+
+    async fn rounds(self: Arc<Self>) {
+        let kept = self.load();
+        self.state.lock().round = kept.unwrap_or(Round { begun: self.now(), at: Some(Place([0; 32])), is_hurried: true });
+        while !self.dht.is_stopped() {
+            let Some(at) = self.state.lock().round.at else {
+                self.wait_for_the_next_round().await;
+                continue;
+            };
+            if !self.can_tell() {
+                tokio::time::sleep(NO_PEERS).await;
+                continue;
+            }
+            match self.slice(at).await {
+                Ok((keys, last)) => self.walk(keys, last).await,
+                Err(error) => {
+                    tracing::warn!(error, "the blocks to be told to the DHT cannot be read");
+                    tokio::time::sleep(Duration::from_secs(60)).await;
+                }
+            }
+        }
+    }
+
+    async fn wait_for_the_next_round(&self) {
+        let next = UnixMillis(self.state.lock().round.begun.0 + ROUND.as_millis() as u64);
+        self.state.lock().phase = ProvidePhase::Waiting;
+        if self.now() >= next {
+            let mut state = self.state.lock();
+            state.round = Round { begun: (self.shared.clock)(), at: Some(Place([0; 32])), is_hurried: false };
+            (state.told, state.searches) = (Provided::default(), 0);
+            return;
+        }
+        self.pause(Duration::from_millis(next.0 - self.now().0)).await;
+    }
+
+    /// Sleeps, but looks now and then whether the round was begun anew or the host stopped.
+    async fn pause(&self, most: Duration) {
+        tokio::time::sleep(most.min(Duration::from_secs(10))).await;
+    }
+
+    /// Tells the keys of a slice, each when its place is due.
+    async fn walk(&self, keys: Vec<(Place, Vec<u8>)>, last: Place) {
+        let mut rest = &keys[..];
+        let round = self.state.lock().round;
+        while let Some((first, key)) = rest.first() {
+            let is_same = |now: Round| now.begun == round.begun && now.is_hurried == round.is_hurried;
+            if self.dht.is_stopped() || !is_same(self.state.lock().round) {
+                return;
+            }
+            let due = round.begun.0 + (ROUND.as_millis() as f64 * first.fraction()) as u64;
+            if !round.is_hurried && self.now().0 < due {
+                self.state.lock().phase = ProvidePhase::Waiting;
+                self.pause(Duration::from_millis(due - self.now().0)).await;
+                continue;
+            }
+            if !self.can_tell() {
+                tokio::time::sleep(NO_PEERS).await;
+                continue;
+            }
+            self.state.lock().phase = ProvidePhase::Telling;
+            let region = Box::pin(self.dht.region(key)).await;
+            let (now, later) = rest.split_at(rest.partition_point(|(place, _)| *place <= region.last));
+            let mut told = Told::default();
+            for step in now.chunks(STEP_MOST) {
+                let keys: Vec<Vec<u8>> = step.iter().map(|(_, key)| key.clone()).collect();
+                add(&mut told, Box::pin(self.dht.tell(&region, &keys)).await);
+            }
+            let mut state = self.state.lock();
+            count(&mut state.told, told);
+            state.searches += region.searches as u64;
+            rest = later;
+            let passed = if later.is_empty() { last } else { region.last };
+            if state.round.begun == round.begun {
+                state.round.at = passed.next();
+            }
+            drop(state);
+            self.keep();
+        }
+        let mut state = self.state.lock();
+        if state.round.begun == round.begun {
+            state.round.at = last.next();
+        }
+        if state.round.at.is_none() {
+            state.ended = Some((self.shared.clock)());
+            tracing::info!(
+                scope = self.dht.scope().label(),
+                keys = state.told.keys,
+                searches = state.searches,
+                "a round of telling the DHT has ended"
+            );
+        }
+        drop(state);
+        self.keep();
+    }
+
+    /// The keys of the slice of the ring that begins at `from`, in order, and its last place.
+    async fn slice(&self, from: Place) -> Result<(Vec<(Place, Vec<u8>)>, Place), String> {
+        let (shared, strategy) = (self.shared.clone(), self.strategy);
+        on_disk(move || {
+            let total = match strategy {
+                Strategy::All => shared.packs.stats().map_err(|error| error.to_string())?.blocks,
+                _ => {
+                    let mut count = 0;
+                    each_key(&shared, strategy, |_| count += 1)?;
+                    count
+                }
+            };
+            let slices = (total / SLICE_KEYS + 1).next_power_of_two();
+            let (_, last) = from.range(slices.trailing_zeros() as usize);
+            let mut keys = Vec::new();
+            each_key(&shared, strategy, |key| {
+                let place = Place::of(key);
+                if from <= place && place <= last {
+                    keys.push((place, key.to_vec()));
+                }
+            })?;
+            keys.sort_unstable();
+            Ok((keys, last))
+        })
+        .await
+    }
+
+    fn now(&self) -> UnixMillis {
+        (self.shared.clock)()
+    }
+
+    fn key(&self) -> Vec<u8> {
+        format!("provided/{}/{}", self.dht.scope().label(), self.strategy.as_str()).into_bytes()
+    }
+
+    /// Where the round is: lost with a power cut it costs telling some again.
+    fn keep(&self) {
+        let round = self.state.lock().round;
+        let mut value = round.begun.0.to_be_bytes().to_vec();
+        value.push(u8::from(round.is_hurried));
+        value.extend(round.at.iter().flat_map(|place| place.0));
+        let mut batch = Batch::new();
+        batch.put(Area::Meta, self.key(), value);
+        if let Err(error) = self.store.commit(batch, Durability::Buffered) {
+            tracing::warn!(%error, "where telling the DHT has come to cannot be kept");
+        }
+    }
+
+    fn load(&self) -> Option<Round> {
+        let value = self.store.snapshot().get(Area::Meta, &self.key()).ok()??;
+        let begun = UnixMillis(u64::from_be_bytes(value.get(..8)?.try_into().ok()?));
+        let is_hurried = *value.get(8)? == 1;
+        let at = value.get(9..41).and_then(|bytes| Some(Place(bytes.try_into().ok()?)));
+        Some(Round { begun, at, is_hurried })
+    }
+}
+
+/// Tells keys region by region.
+pub(crate) async fn tell(dht: &Dht, keys: Vec<Vec<u8>>) -> Provided {
+    let mut sorted: Vec<(Place, Vec<u8>)> = keys.into_iter().map(|key| (Place::of(&key), key)).collect();
+    sorted.sort_unstable();
+    Box::pin(tell_sorted(dht, sorted)).await
+}
+
+async fn tell_sorted(dht: &Dht, keys: Vec<(Place, Vec<u8>)>) -> Provided {
+    let mut sum = Provided::default();
+    let mut rest = &keys[..];
+    while let Some((_, first)) = rest.first() {
+        let region = Box::pin(dht.region(first)).await;
+        let (now, later) = rest.split_at(rest.partition_point(|(place, _)| *place <= region.last));
+        let keys: Vec<Vec<u8>> = now.iter().map(|(_, key)| key.clone()).collect();
+        count(&mut sum, Box::pin(dht.tell(&region, &keys)).await);
+        rest = later;
+    }
+    sum
+}
+
+fn count(sum: &mut Provided, told: Told) {
+    sum.keys += told.keys as u64;
+    sum.failed += told.failed as u64;
+    sum.records += told.records as u64;
+}
+
+fn add(sum: &mut Told, told: Told) {
+    sum.keys += told.keys;
+    sum.failed += told.failed;
+    sum.records += told.records;
+}
+
+/// Calls `each` with the multihash of every block that is told.
+fn each_key(shared: &Shared, strategy: Strategy, mut each: impl FnMut(&[u8])) -> Result<(), String> {
+    match strategy {
+        Strategy::Off => Ok(()),
+        Strategy::All => {
+            let mut after = None;
+            loop {
+                let page = shared.packs.blocks(after.as_deref(), PAGE).map_err(|error| error.to_string())?;
+                page.iter().for_each(|(key, _)| each(key));
+                match page.into_iter().next_back() {
+                    Some((key, _)) => after = Some(key),
+                    None => return Ok(()),
+                }
+            }
+        }
+        Strategy::Roots => {
+            let mut after = None;
+            loop {
+                let page = shared.held.list(after.as_ref(), PAGE).map_err(|error| error.to_string())?;
+                page.iter().filter(|held| held.cid.hash().code() != 0).for_each(|held| each(&held.cid.hash().to_bytes()));
+                match page.last() {
+                    Some(held) => after = Some(held.cid),
+                    None => return Ok(()),
+                }
+            }
+        }
+    }
+}
