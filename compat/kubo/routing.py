@@ -1,0 +1,86 @@
+"""One DHT on loopback of two Kubo daemons and two Pinfold peers that begin with one of ours: content, peers and names found both ways."""
+import json, os, subprocess, urllib.request
+from judge import BIN, FOLDER, IPFS, expect, judge, start, until
+
+
+class Kubo:
+    """A daemon on loopback whose DHT of the local net takes loopback addresses."""
+
+    def __init__(self, name, bootstrap):
+        self.env = {**os.environ, "IPFS_PATH": str(FOLDER / name), "IPFS_TELEMETRY": "off"}
+        self("init", "--profile=test")
+        addresses = {"API": "/ip4/127.0.0.1/tcp/0", "Gateway": [], "Swarm": ["/ip4/127.0.0.1/tcp/0"]}
+        settings = {f"Addresses.{key}": value for key, value in addresses.items()}
+        settings |= {"Bootstrap": bootstrap, "Routing.Type": "auto", "Routing.LoopbackAddressesOnLanDHT": True, "Discovery.MDNS.Enabled": False}
+        for key, value in settings.items():
+            self("config", "--json", key, json.dumps(value))
+        start(name, [IPFS, "daemon"], self.env)
+        until(f"{name} is up", lambda: (FOLDER / name / "api").exists() and self("id"))
+        self.id = json.loads(self("id"))["ID"]
+
+    def __call__(self, *arguments, **options):
+        options = {"check": True, "capture_output": True, "timeout": 90, "env": self.env, **options}
+        return subprocess.run([str(part) for part in (IPFS, *arguments)], **options).stdout.decode().strip()
+
+
+class Peer:
+    def __init__(self, name, routing):
+        self.dir = FOLDER / name
+        self.dir.mkdir()
+        (self.dir / "pinfold.toml").write_text(f"[routing]\n{routing}\n")
+        flags = ["--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy", "127.0.0.1:0"]
+        flags += ["--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0", "--json"]
+        process = start(name, [BIN, "up", "--dir", self.dir, "--name", name, *flags], stdout=subprocess.PIPE)
+        self.ready = json.loads(process.stdout.readline())
+        self.node = self.ready["node"]
+
+    def json(self, *arguments):
+        argv = [str(part) for part in (BIN, *arguments, "--json")]
+        done = subprocess.run(argv, check=True, capture_output=True, timeout=90, env={**os.environ, "PINFOLD_API": self.ready["api"]})
+        return json.loads(done.stdout.decode().splitlines()[-1])
+
+    def get(self, path):
+        return urllib.request.urlopen(self.ready["gateway"] + path, timeout=60).read()
+
+    def peers_known(self):
+        return self.json("routing", "status")["dht"][0]["peers"]
+
+
+def main():
+    hub = Peer("hub", 'mode = "server"')
+    bootstrap = hub.ready["swarm"]
+    ours = Peer("ours", f"bootstrap = {json.dumps(bootstrap)}")
+    one, two = Kubo("kubo-one", bootstrap), Kubo("kubo-two", bootstrap)
+    until("all are in our table", lambda: ours.peers_known() >= 3 and hub.peers_known() >= 3, 150)
+
+    # Ours: told by us, found and fetched by Kubo.
+    page = FOLDER / "page"
+    page.write_bytes(os.urandom(600_000))
+    cid = ours.json("add", page, "--copies", "1")["cid"]
+    until("Kubo finds who has what we told", lambda: ours.node in one("routing", "findprovs", "--num-providers=5", cid).split())
+    one("swarm", "disconnect", f"/p2p/{ours.node}", check=False)
+    fetched = subprocess.run([IPFS, "cat", cid], env=one.env, capture_output=True, timeout=90).stdout
+    expect("  and fetches it", fetched == page.read_bytes())
+    expect("Kubo finds our node by its id", "/ip4/127.0.0.1/tcp/" in two("routing", "findpeer", ours.node))
+
+    # Kubo's: told by Kubo to our servers, found and fetched by us, and by the other Kubo.
+    theirs = FOLDER / "theirs"
+    theirs.write_bytes(os.urandom(600_000))
+    cid = one("add", "-Q", theirs)
+    one("routing", "provide", cid, check=False)
+    found = until("we find who has what Kubo told", lambda: [row for row in ours.json("routing", "findprovs", cid) if row["node"] == one.id])
+    expect("  with its address", found[0]["addresses"])
+    expect("  and fetch it", ours.get(f"/ipfs/{cid}") == theirs.read_bytes())
+    expect("the other Kubo fetches it too", subprocess.run([IPFS, "cat", cid], env=two.env, capture_output=True, timeout=90).stdout == theirs.read_bytes())
+    expect("we find Kubo's node by its id", ours.json("routing", "findpeer", two.id)["addresses"])
+
+    # Names.
+    name = one("name", "publish", "--quieter", f"/ipfs/{cid}")
+    resolved = until("a name that Kubo published is found", lambda: ours.json("name", "resolve", name))
+    expect("  by routing, and leads there", (resolved["path"], resolved["steps"][0]["from"]) == (f"/ipfs/{cid}", "routing"))
+    published = ours.json("name", "publish", f"/ipfs/{cid}")
+    expect("our record is taken", [told["error"] for told in published["told"]] == [None])
+    until("Kubo resolves our name", lambda: two("name", "resolve", "--nocache", published["name"]) == f"/ipfs/{cid}")
+
+
+judge(main)
