@@ -16,6 +16,7 @@ mod form;
 mod media;
 pub(crate) mod names;
 mod range;
+mod routing;
 
 use self::answer::Trouble;
 use self::fetch::Fetcher;
@@ -47,7 +48,7 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(60);
 ///
 /// Content comes from the cluster as one node; `Cache-Control: only-if-cached` asks this peer's own node alone.
 pub fn serve(options: ServeOptions, cluster: Arc<dyn Cluster>, stop: CancellationToken) -> JoinHandle<()> {
-    let door = Gateway { node: cluster.node(), own: cluster.own_node(), names: cluster.names() };
+    let door = Gateway { node: cluster.node(), own: cluster.own_node(), names: cluster.names(), cluster };
     server::serve(options, Arc::new(door), stop)
 }
 
@@ -55,6 +56,7 @@ struct Gateway {
     node: Arc<dyn IpfsNode>,
     own: Arc<dyn IpfsNode>,
     names: Option<Arc<Names>>,
+    cluster: Arc<dyn Cluster>,
 }
 
 /// What a request asks for, taken apart.
@@ -118,6 +120,7 @@ impl Gateway {
         let (root, names) = match path.split('/').nth(1).unwrap_or_default() {
             "ipfs" => split(&path["/ipfs".len()..]),
             "ipns" => return self.named(&request).await,
+            "routing" => return self.delegated(&request).await,
             "" => {
                 const HELLO: &str = "IPFS gateway: ask for /ipfs/<cid>/<path> or /ipns/<name>/<path>\n";
                 return Ok(with_type(StatusCode::OK, "text/plain; charset=utf-8", HELLO));

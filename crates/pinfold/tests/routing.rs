@@ -67,6 +67,31 @@ fn content_and_names_of_one_cluster_are_found_by_another() {
     let resolved = reader.json(&["name", "resolve", published["name"].as_str().expect("a name"), "--json"]);
     assert_eq!((text(&resolved["path"]), text(&resolved["steps"][0]["from"])), (format!("/ipfs/{root}"), "routing".to_owned()));
 
+    // The same for programs that ask over HTTP: members first, and strangers through the DHT.
+    for (asked, peer) in [("a member", &giver), ("a stranger", &reader)] {
+        let (status, body) = http(peer.gateway(), "GET", &format!("/routing/v1/providers/{root}"), &[], b"");
+        let found: Value = serde_json::from_slice(&body).expect("JSON");
+        assert!(
+            status == 200 && found["Providers"].as_array().is_some_and(|rows| rows.iter().any(|row| row["ID"] == node.as_str())),
+            "{asked}: {found}"
+        );
+        assert!(found["Providers"][0]["Addrs"][0].as_str().is_some_and(|address| !address.contains("/p2p/")), "{asked}: {found}");
+        let headers = [("Accept", "application/x-ndjson")];
+        let (_, lines) = http(peer.gateway(), "GET", &format!("/routing/v1/providers/{root}"), &headers, b"");
+        let lines = String::from_utf8(lines).expect("text");
+        assert!(
+            lines.lines().any(|line| serde_json::from_str::<Value>(line).is_ok_and(|row| row["ID"] == node.as_str())),
+            "{asked}: {lines}"
+        );
+        let (status, body) = http(peer.gateway(), "GET", &format!("/routing/v1/peers/{node}"), &[], b"");
+        assert!(status == 200 && String::from_utf8_lossy(&body).contains("/ip4/127.0.0.1/tcp/"), "{asked}");
+        let name = published["name"].as_str().expect("a name");
+        let (status, record) = http(peer.gateway(), "GET", &format!("/routing/v1/ipns/{name}"), &[], b"");
+        assert!(status == 200 && record.windows(root.len()).any(|part| part == root.as_bytes()), "{asked}");
+        assert_eq!(http(peer.gateway(), "PUT", &format!("/routing/v1/ipns/{name}"), &[], &record).0, 405, "the gateway takes nothing");
+    }
+    assert_eq!(http(giver.gateway(), "GET", "/routing/v1/providers/junk", &[], b"").0, 400);
+
     // Telling by hand: only what is here.
     assert!(giver.json(&["routing", "provide", &root, "--json"])["records"].as_u64().is_some_and(|records| records >= 1));
     let status = giver.json(&["routing", "status", "--json"]);

@@ -59,6 +59,13 @@ impl Gateway {
     }
 }
 
+/// The record of a name for who asks for nothing else.
+pub(super) async fn record_of(gateway: &Gateway, name: &str, request: &Request) -> Result<Response, Trouble> {
+    let names = gateway.names.as_ref().ok_or_else(|| Trouble::new(StatusCode::NOT_IMPLEMENTED, "this peer knows no names"))?;
+    let how = How { is_local: form::is_only_if_cached(&request.head.headers), refresh: false };
+    record(names, &decode_percent(name), "", how, request).await
+}
+
 /// The record itself: verifiable by whoever gets it, so any cache may have it as long as it says.
 async fn record(names: &Arc<Names>, name: &str, rest: &str, how: How, request: &Request) -> Result<Response, Trouble> {
     let key = name_from_text(name).map_err(|error| Trouble::new(StatusCode::BAD_REQUEST, &error.to_string()))?;
