@@ -21,8 +21,8 @@ use types::{Cid, UnixMillis};
 
 /// A round, as in Kubo.
 const ROUND: Duration = Duration::from_secs(22 * 3600);
-/// Keys of a slice, about.
-const SLICE_KEYS: u64 = 100_000;
+/// Keys of a slice, about; few in the tests, so that there are several.
+const SLICE_KEYS: u64 = if cfg!(test) { 50 } else { 100_000 };
 /// Entries of the index read at once.
 const PAGE: usize = 4096;
 /// Keys that wait to be told for the first time; when more come, the next round begins at once and tells all.
@@ -148,7 +148,7 @@ impl Providing {
             tokio::time::sleep(GATHER).await;
             loop {
                 if !self.can_tell() {
-                    tokio::time::sleep(NO_PEERS).await;
+                    self.pause(NO_PEERS).await;
                     if self.dht.is_stopped() {
                         return;
                     }
@@ -194,14 +194,14 @@ impl Providing {
                 continue;
             };
             if !self.can_tell() {
-                tokio::time::sleep(NO_PEERS).await;
+                self.pause(NO_PEERS).await;
                 continue;
             }
             match self.slice(at).await {
                 Ok((keys, last)) => self.walk(keys, last).await,
                 Err(error) => {
                     tracing::warn!(error, "the blocks to be told to the DHT cannot be read");
-                    tokio::time::sleep(Duration::from_secs(60)).await;
+                    self.pause(NO_PEERS).await;
                 }
             }
         }
@@ -219,9 +219,13 @@ impl Providing {
         self.pause(Duration::from_millis(next.0 - self.now().0)).await;
     }
 
-    /// Sleeps, but looks now and then whether the round was begun anew or the host stopped.
+    /// Sleeps, but not for long: the round may be begun anew, and the host may stop.
     async fn pause(&self, most: Duration) {
-        tokio::time::sleep(most.min(Duration::from_secs(10))).await;
+        const LONGEST: Duration = Duration::from_secs(10);
+        tokio::select! {
+            () = tokio::time::sleep(most.min(LONGEST)) => {}
+            () = self.dht.stopped() => {}
+        }
     }
 
     /// Tells the keys of a slice, each when its place is due.
@@ -240,7 +244,7 @@ impl Providing {
                 continue;
             }
             if !self.can_tell() {
-                tokio::time::sleep(NO_PEERS).await;
+                self.pause(NO_PEERS).await;
                 continue;
             }
             self.state.lock().phase = ProvidePhase::Telling;
@@ -394,5 +398,108 @@ fn each_key(shared: &Shared, strategy: Strategy, mut each: impl FnMut(&[u8])) ->
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::safety::Safety;
+    use ipfs::Block;
+    use ipfs::held::HeldPins;
+    use net::kad::{DhtOptions, Mode};
+    use net::{Host, HostOptions};
+    use std::path::Path;
+    use store::{DiskOptions, DiskStore, PackOptions, PackStore};
+    use types::ByteCount;
+
+    async fn dht(number: u8, mode: Mode, bootstrap: Vec<String>) -> (Host, Dht) {
+        let options = HostOptions { listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()], ..HostOptions::node([number; 32]) };
+        let (host, _) = Host::start(options).await.unwrap();
+        let dht = Dht::start(&host, DhtOptions { mode, bootstrap, ..DhtOptions::new(Scope::Lan) }).unwrap();
+        (host, dht)
+    }
+
+    /// A disk with so many blocks.
+    fn disk(dir: &Path, blocks: u32) -> (Arc<Shared>, Arc<dyn Store>) {
+        let store: Arc<dyn Store> = Arc::new(DiskStore::open(&dir.join("state"), DiskOptions::default()).unwrap());
+        let packs = PackStore::open(&dir.join("packs"), store.clone(), PackOptions::with_limit(ByteCount(1 << 40))).unwrap();
+        let shared = Arc::new(Shared {
+            packs: Arc::new(packs),
+            held: Arc::new(HeldPins::new(store.clone())),
+            safety: Safety::new(),
+            clock: Arc::new(|| UnixMillis(1_000_000)),
+            collecting: Mutex::new(()),
+        });
+        let blocks: Vec<Block> = (0..blocks).map(|number| ipfs::conformance::sample::leaf(u64::from(number))).collect();
+        shared.append(&blocks, false).unwrap();
+        (shared, store)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_round_tells_every_block_once_and_a_restart_goes_on_where_it_was() {
+        const BLOCKS: u32 = 300;
+        let (server_host, server) = dht(91, Mode::Server, Vec::new()).await;
+        let (_host, client) = dht(92, Mode::Client, server_host.addresses()).await;
+        while client.status().peers == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (shared, store) = disk(folder.path(), BLOCKS);
+        let whole = Providing {
+            dht: client.clone(),
+            strategy: Strategy::All,
+            shared: shared.clone(),
+            store: store.clone(),
+            state: Mutex::default(),
+            wake: Notify::new(),
+        };
+        // Slices divide the ring, and each has its keys alone.
+        let (mut at, mut seen, mut slices) = (Some(Place([0; 32])), 0, 0);
+        while let Some(from) = at {
+            let (keys, last) = whole.slice(from).await.unwrap();
+            assert!(keys.iter().all(|(place, _)| from <= *place && *place <= last) && keys.is_sorted());
+            (seen, slices, at) = (seen + keys.len(), slices + 1, last.next());
+        }
+        assert_eq!((seen, slices), (BLOCKS as usize, 8));
+
+        // A round that a restart found in its middle tells the rest.
+        let mut middle = Place([0; 32]);
+        middle.0[0] = 0x80;
+        whole.state.lock().round = Round { begun: UnixMillis(1_000_000), at: Some(middle), is_hurried: true };
+        whole.keep();
+        assert_eq!(whole.load(), Some(whole.state.lock().round));
+        let after = |from: Place| {
+            let mut count = 0;
+            each_key(&shared, Strategy::All, |key| count += usize::from(Place::of(key) >= from)).unwrap();
+            count
+        };
+        let running = Providing::start(client.clone(), Strategy::All, shared.clone(), store.clone());
+        while running.status().ended.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!((1..BLOCKS as usize).contains(&after(middle)));
+        assert_eq!((running.status().keys, server.status().providers), (after(middle) as u64, after(middle)));
+
+        // The next one tells all, what was told before included; nothing is kept twice.
+        running.state.lock().round = Round { begun: UnixMillis(1_000_000), at: Some(Place([0; 32])), is_hurried: true };
+        running.state.lock().ended = None;
+        while running.status().ended.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(server.status().providers, BLOCKS as usize);
+        assert_eq!(running.load().map(|round| round.at), Some(None), "it is over");
+
+        // What is stored later is told at once, unless only roots are.
+        let later: Vec<Cid> = (1000..1005).map(|number| ipfs::conformance::sample::leaf(number).cid).collect();
+        running.stored(&later, false);
+        while server.status().providers < BLOCKS as usize + later.len() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let roots = Providing { strategy: Strategy::Roots, ..whole };
+        roots.stored(&later, false);
+        assert_eq!(roots.status().queued, 0);
+        roots.stored(&later[..1], true);
+        assert_eq!(roots.status().queued, 1);
     }
 }
