@@ -32,6 +32,7 @@ pub use region::Region;
 use crate::host::Host;
 use crate::streams::OpenError;
 use ask::without_peer;
+use futures::stream::{self, StreamExt};
 use libp2p::Multiaddr;
 use parking_lot::Mutex;
 use records::{Providers, Values};
@@ -42,6 +43,7 @@ use table::Table;
 use tokio::sync::{Semaphore, broadcast};
 use types::{PeerId, UnixMillis};
 use wire::ipns::{self, Record};
+use wire::kad::{Kind, Message};
 
 /// Questions of this host that are under way at once.
 const ASKS_MOST: usize = 128;
@@ -196,13 +198,19 @@ impl Dht {
         self.inner.host.is_stopped()
     }
 
-    /// Searches for the own neighbours and in every distance known, which fills the table.
+    /// Asks the peers that were of no use since the last time whether they are still there, then searches for the own neighbours and in every
+    /// distance known, which fills the places of those that are not.
     pub async fn refresh(&self) {
-        let own = Place::of_peer(&self.inner.host.id());
-        self.closest(self.inner.host.id().as_bytes()).await;
+        let own = self.inner.host.id();
+        let unheard = self.inner.table.lock().unheard(Instant::now(), REFRESH);
+        // Not a ping: the protocol has one that must no longer be sent.
+        let question = Message::request(Kind::FindNode, own.as_bytes());
+        stream::iter(&unheard).for_each_concurrent(ASKS_MOST / 4, |peer| async { _ = self.ask(peer, &question).await }).await;
+        self.search(own.as_bytes(), Kind::FindNode, |_, _| false).await;
         let depths = self.inner.table.lock().depths();
         for depth in depths.into_iter().take(DEPTHS_MOST) {
-            self.closest(&provide::key_at_depth(&own, depth)).await;
+            let key = provide::key_at_depth(&Place::of_peer(&own), depth);
+            self.search(&key, Kind::FindNode, |_, _| false).await;
         }
     }
 

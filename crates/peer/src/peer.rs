@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use cluster::{Answer, Balancing, Command, CopyRow, Duty, Event, Explanation, PeerRow, SharedChange, ShortRow, plan};
 use consensus::Hint;
 use ipfs::IpfsNode;
-use net::{Host, HostEvents, Incoming, MessageLimits, Messages, OpenError};
+use net::{Host, Incoming, MessageLimits, Messages, OpenError};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};

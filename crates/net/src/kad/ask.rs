@@ -3,7 +3,6 @@
 use super::filter::Scope;
 use super::key::Place;
 use super::lookup::Lookup;
-use super::table::K;
 use super::{Contact, Dht, valid_record};
 use crate::frame::{FrameError, read_frame, write_frame};
 use crate::streams::OpenError;
@@ -48,6 +47,16 @@ pub(super) enum AskError {
     TimedOut,
 }
 
+impl AskError {
+    fn may_be_of_the_connection(&self) -> bool {
+        match self {
+            AskError::Open(error) => matches!(error, OpenError::NotConnected(_) | OpenError::Lost { .. }),
+            AskError::Io(_) | AskError::Frame(FrameError::Io(_)) | AskError::NoAnswer => true,
+            AskError::Dial(_) | AskError::Frame(_) | AskError::Decode(_) | AskError::TimedOut => false,
+        }
+    }
+}
+
 /// A search for providers under way; dropped, it ends.
 #[derive(Debug)]
 pub struct Search {
@@ -73,7 +82,7 @@ impl Dht {
         tokio::spawn(async move {
             let gone = sender.clone();
             tokio::select! {
-                _ = tokio::time::timeout(SEARCH, dht.search_providers(&key, most, &sender, &count)) => {}
+                () = dht.search_providers(&key, most, &sender, &count) => {}
                 () = gone.closed() => {}
             }
         });
@@ -101,12 +110,6 @@ impl Dht {
         .await;
     }
 
-    /// The peers nearest to a key, nearest first.
-    pub async fn closest(&self, key: &[u8]) -> Vec<Contact> {
-        let search = self.search(key, Kind::FindNode, |_, _| false);
-        tokio::time::timeout(SEARCH, search).await.map_or_else(|_| Vec::new(), |lookup| lookup.closest())
-    }
-
     /// Where a peer is; none when nobody knows it.
     pub async fn find_peer(&self, peer: PeerId) -> Option<Contact> {
         if let Some(known) = self.inner.table.lock().get(&peer) {
@@ -119,7 +122,7 @@ impl Dht {
             found.is_some()
         });
         // Boxed: the search is a large future, and this is no place for many.
-        let _ = tokio::time::timeout(SEARCH, Box::pin(search)).await;
+        Box::pin(search).await;
         found
     }
 
@@ -148,7 +151,7 @@ impl Dht {
             valid += usize::from(value.is_some_and(|(_, value)| take(value)));
             valid >= QUORUM
         });
-        let _ = tokio::time::timeout(SEARCH, Box::pin(search)).await;
+        Box::pin(search).await;
         (best.map(|record| record.bytes().to_vec()), asked)
     }
 
@@ -169,11 +172,23 @@ impl Dht {
     }
 
     /// A search for the peers nearest to `key` by requests of one kind; `each` sees every answer and may end it.
-    pub(super) async fn search(&self, key: &[u8], kind: Kind, mut each: impl FnMut(&Contact, &Message) -> bool) -> Lookup {
+    pub(super) async fn search(&self, key: &[u8], kind: Kind, each: impl FnMut(&Contact, &Message) -> bool) -> Lookup {
+        self.search_until(key, kind, Instant::now() + SEARCH, HashSet::new(), each).await
+    }
+
+    /// The same, until some time: what was learnt by then counts. Those in `silent` are not asked.
+    pub(super) async fn search_until(
+        &self,
+        key: &[u8],
+        kind: Kind,
+        until: Instant,
+        silent: HashSet<PeerId>,
+        mut each: impl FnMut(&Contact, &Message) -> bool,
+    ) -> Lookup {
         let target = Place::of(key);
         let request = Message::request(kind, key);
-        let known = self.inner.table.lock().closest(&target, K);
-        let mut lookup = Lookup::new(target, self.inner.host.id(), known);
+        let known = self.inner.table.lock().closest(&target, usize::MAX);
+        let mut lookup = Lookup::new(target, self.inner.host.id(), known, silent);
         let mut asking = FuturesUnordered::new();
         loop {
             while let Some(contact) = lookup.next() {
@@ -186,7 +201,7 @@ impl Dht {
             if lookup.is_over() {
                 break;
             }
-            let Some((contact, answer)) = asking.next().await else { break };
+            let Ok(Some((contact, answer))) = tokio::time::timeout_at(until.into(), asking.next()).await else { break };
             match answer {
                 Ok(answer) => {
                     lookup.answered(&contact.peer, self.read_contacts(&answer.closer));
@@ -206,9 +221,21 @@ impl Dht {
     /// One request; who answers is known to serve, who does not is forgotten.
     pub(super) async fn ask(&self, to: &Contact, message: &Message) -> Result<Message, AskError> {
         let _turn = self.inner.asks.acquire().await.map_err(|_| AskError::NoAnswer)?;
-        let asked = tokio::time::timeout(ANSWER, self.exchange(to, message)).await.unwrap_or(Err(AskError::TimedOut));
+        let asked = tokio::time::timeout(ANSWER, self.exchange_or_again(to, message)).await.unwrap_or(Err(AskError::TimedOut));
         self.note(to, asked.is_ok());
         asked
+    }
+
+    /// A connection that was there may end in the moment of the question: that says nothing about the peer, so it is asked over another one.
+    async fn exchange_or_again(&self, to: &Contact, message: &Message) -> Result<Message, AskError> {
+        let was_connected = self.inner.host.is_connected(&to.peer);
+        match self.exchange(to, message).await {
+            Err(error) if was_connected && error.may_be_of_the_connection() => {
+                tracing::debug!(peer = %to.peer, %error, "a peer of the DHT is asked again");
+                self.exchange(to, message).await
+            }
+            answered => answered,
+        }
     }
 
     /// Remembers whether a peer serves.

@@ -3,7 +3,7 @@
 use super::Contact;
 use super::key::Place;
 use super::table::K;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use types::PeerId;
 
 /// Peers asked at once, as in Kubo.
@@ -17,7 +17,9 @@ pub(crate) struct Lookup {
     target: Place,
     own: PeerId,
     peers: BTreeMap<[u8; 32], (Contact, State)>,
-    failed: HashSet<PeerId>,
+    silent: HashSet<PeerId>,
+    /// Where silent peers are that somebody named in this search.
+    silent_named: BTreeSet<[u8; 32]>,
     asking: usize,
     asked: usize,
 }
@@ -30,8 +32,10 @@ enum State {
 }
 
 impl Lookup {
-    pub(crate) fn new(target: Place, own: PeerId, known: Vec<Contact>) -> Lookup {
-        let mut lookup = Lookup { target, own, peers: BTreeMap::new(), failed: HashSet::new(), asking: 0, asked: 0 };
+    /// `known`: all that are, since the nearest of them may be gone. `silent`: who did not answer a moment ago, not asked again.
+    pub(crate) fn new(target: Place, own: PeerId, known: Vec<Contact>, silent: HashSet<PeerId>) -> Lookup {
+        let (peers, silent_named) = (BTreeMap::new(), BTreeSet::new());
+        let mut lookup = Lookup { target, own, peers, silent, silent_named, asking: 0, asked: 0 };
         lookup.hear(known);
         lookup
     }
@@ -64,7 +68,8 @@ impl Lookup {
             self.peers.remove(&distance);
             self.asking -= 1;
         }
-        self.failed.insert(*peer);
+        self.silent.insert(*peer);
+        self.silent_named.insert(distance);
     }
 
     /// Whether the nearest peers have all answered. Those further away that are still being asked change nothing.
@@ -86,6 +91,30 @@ impl Lookup {
         self.peers.values().filter(|(_, state)| *state == State::Answered).map(|(contact, _)| contact)
     }
 
+    /// Up to where all peers are known: the bits that the target shares with the furthest peer that an answer has room for. Peers that
+    /// are gone take up that room too, as long as those who answer do not know it. None where the room was enough for all.
+    pub(crate) fn horizon(&self) -> Option<usize> {
+        let answered = self.peers.iter().filter(|(_, (_, state))| *state == State::Answered).map(|(distance, _)| distance);
+        let mut named: Vec<&[u8; 32]> = answered.take(K).chain(self.silent_named.iter().take(K)).collect();
+        named.sort_unstable();
+        named.get(K - 1).map(|furthest| Place([0; 32]).shared_bits(&Place(**furthest)))
+    }
+
+    /// Whether peers that are gone may have hidden some of the nearest.
+    pub(crate) fn is_unsure(&self) -> bool {
+        let mut answered = self.peers.iter().filter(|(_, (_, state))| *state == State::Answered).map(|(distance, _)| distance);
+        match (self.silent_named.first(), answered.nth(K - 1)) {
+            (None, _) => false,
+            (Some(_), None) => self.horizon().is_some(),
+            (Some(silent), Some(furthest)) => silent < furthest,
+        }
+    }
+
+    /// Who did not answer.
+    pub(crate) fn into_silent(self) -> HashSet<PeerId> {
+        self.silent
+    }
+
     #[cfg(test)]
     fn asked(&self) -> usize {
         self.asked
@@ -93,10 +122,14 @@ impl Lookup {
 
     fn hear(&mut self, contacts: Vec<Contact>) {
         for contact in contacts {
-            if contact.peer == self.own || self.failed.contains(&contact.peer) {
+            if contact.peer == self.own {
                 continue;
             }
             let distance = self.distance(&contact.peer);
+            if self.silent.contains(&contact.peer) {
+                self.silent_named.insert(distance);
+                continue;
+            }
             let (known, state) = self.peers.entry(distance).or_insert_with(|| (contact.clone(), State::Heard));
             if *state == State::Heard && known.addresses.is_empty() {
                 *known = contact;
@@ -115,69 +148,110 @@ impl Lookup {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::kad::table::Table;
     use std::time::Instant;
 
-    fn contact(number: u32) -> Contact {
+    pub(crate) fn contact(number: u32) -> Contact {
         let mut key = [0; 32];
         key[..4].copy_from_slice(&number.to_be_bytes());
         Contact { peer: PeerId::from_ed25519(&key), addresses: vec![number.to_string()] }
     }
 
-    /// Searches among peers each of which knows the others by its own table; those in `silent` do not answer.
-    fn search(peers: u32, silent: impl Fn(u32) -> bool) -> (Lookup, Vec<Contact>) {
-        let now = Instant::now();
-        let tables: Vec<Table> = (0..peers)
-            .map(|number| {
+    /// Peers each of which knows the others by its own table. Some are silent, and nobody has noticed.
+    pub(crate) struct Ring {
+        tables: Vec<Table>,
+        silent: fn(u32) -> bool,
+    }
+
+    impl Ring {
+        pub(crate) fn new(peers: u32, silent: fn(u32) -> bool) -> Ring {
+            let now = Instant::now();
+            let table = |number| {
                 let mut table = Table::new(Place::of_peer(&contact(number).peer));
                 (0..peers).for_each(|other| _ = table.insert(contact(other), now));
                 table
-            })
-            .collect();
-        let target = Place::of(b"target");
-        let own = contact(u32::MAX).peer;
-        let mut lookup = Lookup::new(target, own, (0..3).map(contact).collect());
-        let mut asking = Vec::new();
-        while !lookup.is_over() {
-            asking.extend(std::iter::from_fn(|| lookup.next()));
-            assert!(asking.len() <= AT_ONCE);
-            let Some(asked) = asking.pop() else { break };
-            let number: u32 = asked.addresses[0].parse().unwrap();
-            match silent(number) {
-                true => lookup.failed(&asked.peer),
-                false => lookup.answered(&asked.peer, tables[number as usize].closest(&target, K)),
-            }
+            };
+            Ring { tables: (0..peers).map(table).collect(), silent }
         }
-        let mut expected: Vec<Contact> = (0..peers).filter(|number| !silent(*number)).map(contact).collect();
-        expected.sort_by_key(|contact| target.distance(&Place::of_peer(&contact.peer)));
-        expected.truncate(K);
-        (lookup, expected)
+
+        /// A stranger's search; it begins with the first three peers and passes by those it already knows for silent.
+        pub(crate) fn search(&self, target: Place, known_silent: HashSet<PeerId>) -> Lookup {
+            let mut lookup =
+                Lookup::new(target, contact(u32::MAX).peer, (0..3.min(self.tables.len() as u32)).map(contact).collect(), known_silent);
+            let mut asking = Vec::new();
+            while !lookup.is_over() {
+                asking.extend(std::iter::from_fn(|| lookup.next()));
+                assert!(asking.len() <= AT_ONCE);
+                let Some(asked) = asking.pop() else { break };
+                let number: u32 = asked.addresses[0].parse().unwrap();
+                match (self.silent)(number) {
+                    true => lookup.failed(&asked.peer),
+                    false => lookup.answered(&asked.peer, self.tables[number as usize].closest(&target, K)),
+                }
+            }
+            assert!(lookup.is_over());
+            lookup
+        }
+
+        /// Who should be found.
+        pub(crate) fn nearest(&self, target: &Place) -> Vec<Contact> {
+            let mut live: Vec<Contact> = (0..self.tables.len() as u32).filter(|number| !(self.silent)(*number)).map(contact).collect();
+            live.sort_by_key(|contact| target.distance(&Place::of_peer(&contact.peer)));
+            live.truncate(K);
+            live
+        }
     }
 
     #[test]
     fn the_nearest_peers_are_found_with_few_questions() {
+        let target = Place::of(b"target");
         for peers in [5, 19, 20, 21, 1000] {
-            let (lookup, expected) = search(peers, |_| false);
-            assert_eq!(lookup.closest(), expected, "{peers}");
-            assert!(lookup.asked() <= 45, "{peers}: {}", lookup.asked());
+            let ring = Ring::new(peers, |_| false);
+            let lookup = ring.search(target, HashSet::new());
+            assert_eq!(lookup.closest(), ring.nearest(&target), "{peers}");
+            assert!(lookup.asked() <= 45 && !lookup.is_unsure(), "{peers}: {}", lookup.asked());
         }
     }
 
     #[test]
-    fn silent_peers_are_passed_by() {
-        // Every table is full of them here; among real peers they are forgotten when they do not answer.
-        let (lookup, expected) = search(600, |number| number % 3 == 1);
-        assert_eq!(lookup.closest()[..K / 2], expected[..K / 2]);
-        assert!(lookup.closest().len() == K && lookup.is_over());
+    fn silent_peers_are_passed_by_and_a_search_knows_up_to_where_they_hid_nobody() {
+        let target = Place::of(b"target");
+        let ring = Ring::new(600, |number| number % 3 == 1);
+        let lookup = ring.search(target, HashSet::new());
+        assert!(lookup.closest().len() == K && lookup.is_unsure());
+        let shared = |contact: &Contact| target.shared_bits(&Place::of_peer(&contact.peer));
+        let horizon = lookup.horizon().unwrap();
+        let sure = |contacts: Vec<Contact>| contacts.into_iter().take_while(|contact| shared(contact) > horizon).collect::<Vec<_>>();
+        assert_eq!(sure(lookup.closest()), sure(ring.nearest(&target)));
+        assert!(!sure(lookup.closest()).is_empty() && sure(lookup.closest()).len() < K);
+        // Told who is silent, it asks none of them.
+        let questions = lookup.asked();
+        let again = ring.search(target, lookup.into_silent());
+        assert!(again.asked() < questions && again.is_unsure() && again.horizon() == Some(horizon));
+    }
+
+    #[test]
+    fn where_the_nearest_known_peers_are_gone_the_next_ones_are_asked() {
+        let target = Place::of(b"target");
+        let mut known: Vec<Contact> = (0..60).map(contact).collect();
+        known.sort_by_key(|contact| target.distance(&Place::of_peer(&contact.peer)));
+        let mut lookup = Lookup::new(target, contact(u32::MAX).peer, known.clone(), HashSet::new());
+        while let Some(asked) = lookup.next() {
+            match known[..2 * K].contains(&asked) {
+                true => lookup.failed(&asked.peer),
+                false => lookup.answered(&asked.peer, known[..K].to_vec()),
+            }
+        }
+        assert_eq!(lookup.closest(), known[2 * K..]);
     }
 
     #[test]
     fn it_ends_where_everybody_lies() {
         // Each answer names peers that do not exist, always nearer ones.
         let target = Place::of(b"target");
-        let mut lookup = Lookup::new(target, contact(u32::MAX).peer, vec![contact(0)]);
+        let mut lookup = Lookup::new(target, contact(u32::MAX).peer, vec![contact(0)], HashSet::new());
         let mut number = 1;
         while !lookup.is_over() {
             let Some(asked) = lookup.next() else { break };

@@ -6,11 +6,13 @@ use super::region::{Exploration, Region};
 use super::{Contact, Dht};
 use crate::frame::{read_frame, write_frame};
 use futures::stream::{self, StreamExt};
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, HashSet};
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use wire::kad::{self, Kind, MESSAGE_BYTES_MAX, Message};
 
+/// How long all searches of one region may take.
+const REGION: Duration = Duration::from_secs(300);
 /// Peers that are told at once.
 const TOLD_AT_ONCE: usize = 16;
 /// How long one peer may take for its keys: so long at least, and so much for each thousand of them.
@@ -36,15 +38,31 @@ pub struct Told {
 impl Dht {
     /// The region around the place of a key, with its peers.
     pub async fn region(&self, key: &[u8]) -> Region {
+        self.explore(key, Instant::now() + REGION, false).await.finish()
+    }
+
+    /// The peers nearest to a key, nearest first. Where some are gone, searches beside the key find those behind them.
+    pub async fn closest(&self, key: &[u8]) -> Vec<Contact> {
+        self.explore(key, Instant::now() + SEARCH, true).await.nearest()
+    }
+
+    /// Searches around a key until its region is known, or, with `nearest_only`, its nearest peers are.
+    async fn explore(&self, key: &[u8], until: Instant, nearest_only: bool) -> Exploration {
         let start = Place::of(key);
         let mut exploration = Exploration::new(start);
+        let (mut silent, mut is_first) = (HashSet::new(), true);
         while let Some((near, bits)) = exploration.next() {
-            let key = if bits == 0 && near == start { key.to_vec() } else { key_near(&near, bits.min(TRIED_BITS)) };
-            let search = self.search(&key, Kind::FindNode, |_, _| false);
-            let Ok(lookup) = tokio::time::timeout(SEARCH, Box::pin(search)).await else { break };
-            exploration.learn(&Place::of(&key), &lookup.closest(), lookup.all_answered());
+            let key = if is_first { key.to_vec() } else { key_near(&near, bits.min(TRIED_BITS)) };
+            let search = self.search_until(&key, Kind::FindNode, until.min(Instant::now() + SEARCH), silent, |_, _| false);
+            let lookup = Box::pin(search).await;
+            exploration.learn(&Place::of(&key), &lookup);
+            if (is_first && nearest_only && !lookup.is_unsure()) || until <= Instant::now() {
+                break;
+            }
+            is_first = false;
+            silent = lookup.into_silent();
         }
-        exploration.finish()
+        exploration
     }
 
     /// Tells the peers of a region that keys in it (multihashes) are here.

@@ -53,6 +53,12 @@ impl Table {
         true
     }
 
+    /// Those that neither answered nor came for so long: they may be gone, and still be told to others.
+    pub(crate) fn unheard(&self, now: Instant, since: Duration) -> Vec<Contact> {
+        let all = self.buckets.values().flatten();
+        all.filter(|known| now.duration_since(known.useful) > since).map(|known| known.contact.clone()).collect()
+    }
+
     /// Forgets a peer that does not answer.
     pub(crate) fn remove(&mut self, peer: &PeerId) {
         let place = Place::of_peer(peer);
@@ -126,6 +132,7 @@ mod tests {
         }
         assert!(!table.insert(far[K].clone(), now + STALE));
         assert!(table.insert(far[1].clone(), now + STALE), "it is refreshed");
+        assert_eq!(table.unheard(now + STALE, STALE / 2).len(), K - 1, "all but the refreshed one");
         assert!(table.insert(far[K].clone(), now + STALE + Duration::from_secs(1)));
         assert!(table.get(&far[1].peer).is_some() && table.get(&far[K].peer).is_some() && table.len() == K);
     }
