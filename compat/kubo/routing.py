@@ -72,6 +72,14 @@ def main():
     expect("  with its address", found[0]["addresses"])
     expect("  and fetch it", ours.get(f"/ipfs/{cid}") == theirs.read_bytes())
     expect("the other Kubo finds it too", one.id in two("routing", "findprovs", "--num-providers=5", cid).split())
+    for turn in range(2):
+        other = FOLDER / f"theirs-{turn}"
+        other.write_bytes(os.urandom(600_000))
+        of_one = one("add", "-Q", other)
+        one("routing", "provide", of_one, check=False)
+        two("swarm", "disconnect", f"/p2p/{one.id}", check=False)
+        fetched = subprocess.run([IPFS, "cat", of_one], env=two.env, capture_output=True, timeout=90).stdout
+        expect("  and fetches from it what we never had", fetched == other.read_bytes())
     expect("we find Kubo's node by its id", ours.json("routing", "findpeer", two.id)["addresses"])
 
     # Names.

@@ -35,6 +35,8 @@ pub(super) async fn serve(dht: Dht, mut incoming: Incoming) {
 
 impl Dht {
     async fn converse(&self, peer: PeerId, mut stream: Stream) {
+        // Who asks is there: also one that was too slow to answer and was forgotten.
+        self.learn(&peer);
         loop {
             let read = tokio::time::timeout(IDLE, read_frame(&mut stream, MESSAGE_BYTES_MAX)).await;
             let Ok(Ok(Some(bytes))) = read else { break };
