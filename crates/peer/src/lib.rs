@@ -26,6 +26,7 @@ mod looker;
 mod moving;
 pub mod names;
 mod node;
+mod origins;
 mod parts;
 mod paths;
 mod peer;

@@ -15,7 +15,9 @@ const PROGRESS: Duration = Duration::from_millis(500);
 pub async fn run(core: &Arc<Core>, id: OpId, operation: NodeOp) -> NodeOutcome {
     match operation {
         NodeOp::Pin { cid, depth, holders } => {
-            let source = Source { local_only: false, holders: nodes_of(core, &holders) };
+            let mut holders = nodes_of(core, &holders);
+            holders.extend(crate::origins::connected(core, &cid).await);
+            let source = Source { local_only: false, holders };
             let task = PinTask { owner: core.owner.clone(), cid, depth, source };
             pin(core, id, task).await
         }

@@ -227,7 +227,9 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum PinCommand {
     /// Keep a CID that is somewhere in the network.
-    #[command(after_help = "Examples:\n  pinfold pin add <cid> --copies 2 --name site --wait 2")]
+    #[command(
+        after_help = "Examples:\n  pinfold pin add <cid> --copies 2 --name site --wait 2\n  pinfold pin add <cid> --origin /ip4/203.0.113.7/tcp/4001/p2p/<id>      a node outside has it"
+    )]
     Add {
         /// The peer.
         #[command(flatten)]
@@ -240,6 +242,9 @@ pub enum PinCommand {
         /// The root block alone.
         #[arg(long)]
         direct: bool,
+        /// Where a node has the content, as a multiaddr with /p2p/<id>: holders connect with it first. May be repeated.
+        #[arg(long, value_name = "MULTIADDR")]
+        origin: Vec<String>,
         /// Wait until so many holders confirmed.
         #[arg(long, value_name = "N")]
         wait: Option<u32>,

@@ -27,6 +27,22 @@ fn try_keeps_a_folder_twice_and_every_byte_is_compared() {
 }
 
 #[test]
+fn a_pin_says_which_node_outside_has_its_content() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Two clusters that know nothing of each other.
+    let (outside, own) = (Peer::up(folder.path(), "outside"), Peer::up(folder.path(), "own"));
+    std::fs::write(folder.path().join("data"), noise(2_000_000, 3)).expect("written");
+    let cid = outside.say(&["add", "--quiet", "--copies", "1", &folder.path().join("data").to_string_lossy()]).trim().to_owned();
+    let refused = own.run(&["pin", "add", &cid, "--origin", "/ip4/127.0.0.1/tcp/4001"]);
+    assert!(!refused.status.success(), "without an id nobody can be asked for");
+    let origin = outside.ready["swarm"][0].as_str().expect("an address");
+    own.say(&["pin", "add", &cid, "--copies", "1", "--origin", origin]);
+    until("the content comes from outside", SOON, || (holders(&own, &cid) == ["own"]).then_some(()));
+    let read = http(own.gateway(), "GET", &format!("/ipfs/{cid}"), &[("Cache-Control", "only-if-cached")], b"");
+    assert!(read == (200, noise(2_000_000, 3)));
+}
+
+#[test]
 fn a_lost_holder_is_replaced_and_the_data_stays_readable() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut peers = three(folder.path());

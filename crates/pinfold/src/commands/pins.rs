@@ -10,11 +10,14 @@ use serde_json::{Value, json};
 /// `pinfold pin ...`
 pub async fn run(command: PinCommand) -> anyhow::Result<()> {
     match command {
-        PinCommand::Add { target, path, wish, direct, wait } => {
+        PinCommand::Add { target, path, wish, direct, origin, wait } => {
             let client = Client::new(&target.api)?;
             let mut query = wish_query(&wish)?;
             if direct {
                 query.push_str("&mode=direct");
+            }
+            if !origin.is_empty() {
+                query.push_str(&format!("&origins={}", escape(&origin.join(","))));
             }
             // A name is followed by the peer; what is pinned is where it leads at this moment.
             let (kind, content) = match path.strip_prefix("/ipns/") {
