@@ -33,7 +33,8 @@ class Peer(world.Peer):
         line = self.process.stdout.readline()
         if not line:
             fail(f"{self.name} did not start: {self.log()}")
-        self.id = json.loads(line)["peer"]
+        ready = json.loads(line)
+        self.id, self.node = ready["peer"], ready["node"]
 
     def ways(self):
         """Name -> how it is reached, as this one says."""
@@ -105,7 +106,7 @@ class Sites:
             other.kill()
             other.wait()
             if has_failed:
-                print(f"--- the end of the log of the Go peer\n{(self.folder / 'go.log').read_text(errors='replace')[-6000:]}", flush=True)
+                print(f"--- the end of the log of Go's software\n{(self.folder / 'go.log').read_text(errors='replace')[-6000:]}", flush=True)
         if self.nat is not None:
             self.nat.kill()
             self.nat.wait()
@@ -142,6 +143,8 @@ def punched():
         sites.add(300_000, "an add at one site arrives at the other")
         for one, two in ((left, right), (right, left)):
             until(f"{one.name} reaches {two.name} directly", lambda: one.kind(two) == "direct")
+            # No door shows it of the nodes.
+            until("its node directly, too", lambda: f"no longer through a relay peer={two.node}" in one.log(1_000_000))
         until("packets go from site to site", lambda: int(sites.tell(count=True)) > 0)
         passed("a hole was punched through both NATs")
         sites.add(3_000_000, "an add over the direct connection")
@@ -178,18 +181,35 @@ class GoSites(Sites):
         folder, namespace = self.folder / "go", self.namespaces[number]
         env = {**os.environ, "CLUSTER_SECRET": SECRET, "IPFS_CLUSTER_PATH": str(folder), "CLUSTER_CRDT_CLUSTERNAME": "pinfold",
                "CLUSTER_CRDT_TRUSTEDPEERS": "*", "CLUSTER_LISTENMULTIADDRESS": f"/ip4/{ADDRESSES[number]}/tcp/9096"}
-        inside = ["ip", "netns", "exec", namespace]
         service, ctl = f"{GO}/ipfs-cluster-service", f"{GO}/ipfs-cluster-ctl"
         subprocess.run([service, "init", "--consensus", "crdt"], env=env, check=True, capture_output=True)
-        log = open(self.folder / "go.log", "ab")
-        self.others.append(subprocess.Popen([*inside, service, "--loglevel", "info", "daemon", *arguments], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+        ask = self.run(namespace, env, [service, "--loglevel", "info", "daemon", *arguments], [ctl, "--enc=json"])
+        return json.loads((folder / "identity.json").read_text())["id"], ask
 
-        def ask(*words):
-            done = subprocess.run([*inside, ctl, "--enc=json", *words], env=env, capture_output=True, text=True, timeout=60)
+    def kubo(self, number, **settings):
+        """Its id, and how to ask it."""
+        ipfs, env = f"{GO}/ipfs", {**os.environ, "IPFS_PATH": str(self.folder / "ipfs"), "IPFS_TELEMETRY": "off"}
+        address = ADDRESSES[number]
+        settings = {"Bootstrap": [], "Addresses.Swarm": [f"/ip4/{address}/tcp/4001", f"/ip4/{address}/udp/4001/quic-v1"], "Routing.Type": "none",
+                    "Discovery.MDNS.Enabled": False, "AutoConf.Enabled": False, "AutoTLS.Enabled": False, "DNS.Resolvers": {},
+                    "Routing.DelegatedRouters": [], "Ipns.DelegatedPublishers": [], **settings}
+        for command in (["init", "--profile=test"], *(["config", "--json", key, json.dumps(value)] for key, value in settings.items())):
+            subprocess.run([ipfs, *command], env=env, check=True, capture_output=True)
+        ask = self.run(self.namespaces[number], env, [ipfs, "daemon"], [ipfs])
+        # Whoever asks sooner takes the repository from it.
+        until("Kubo is up", (self.folder / "ipfs" / "api").exists)
+        return json.loads(ask("id", "--enc=json"))["ID"], ask
+
+    def run(self, namespace, env, daemon, client):
+        inside, log = ["ip", "netns", "exec", namespace], open(self.folder / "go.log", "ab")
+        self.others.append(subprocess.Popen([*inside, *daemon], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+
+        def ask(*words, data=None):
+            done = subprocess.run([*inside, *client, *words], env=env, input=data, capture_output=True, timeout=120)
             if done.returncode != 0:
                 raise Refused(f"{words}: {done.stderr[-500:]}")
-            return done.stdout
-        return json.loads((folder / "identity.json").read_text())["id"], ask
+            return done.stdout if data is None and words[0] == "cat" else done.stdout.decode()
+        return ask
 
 
 SECRET = "5e" * 32
@@ -211,10 +231,38 @@ def through_ours():
         passed("a Go peer comes through our relay, with the secret on the inner connection")
 
 
+def kubo_through_ours():
+    """A Kubo behind one NAT takes a seat at our node, as a stranger; a peer behind another NAT pins what it has, and it reads what the peer has."""
+    with GoSites(is_symmetric=False) as sites:
+        public, left, _ = sites.peers
+        public.start("up", "--reachable", "yes")
+        left.start("join", public.json("POST", "/pinfold/v1/invite")["invite"])
+        until("a seat at the public node", lambda: left.own_way()["node"]["relays"] == [public.node])
+        public.ask("POST", f"/pinfold/v1/peers/{public.id}/cordon")
+        relay = f"/ip4/11.0.0.1/udp/4001/quic-v1/p2p/{public.node}"
+        # It is told that it cannot be dialled: AutoNAT would take it minutes.
+        # And it would ask those alone that gave it something before.
+        kubo, ask = sites.kubo(2, **{"Swarm.RelayClient.Enabled": True, "Swarm.RelayClient.StaticRelays": [relay],
+                                     "Internal.Libp2pForceReachability": "private", "Internal.Bitswap.BroadcastControl.Enable": False})
+        until("Kubo has a seat, too", lambda: "/p2p-circuit" in ask("id"))
+        data = random.Random(5).randbytes(3_000_000)
+        cid = ask("add", "--quieter", "--cid-version=1", data=data).strip()
+        left.ask("POST", f"/pins/{cid}?replication=1&origins={relay}/p2p-circuit/p2p/{kubo}")
+        until("what Kubo has is pinned", lambda: left.statuses().get(cid) == ["left"])
+        until("every byte", lambda: left.has(cid, data))
+        if not [line for line in ask("swarm", "peers").split() if left.node in line and "/p2p-circuit" not in line]:
+            fail(f"there is no direct connection: {ask('swarm', 'peers')}")
+        back = random.Random(6).randbytes(len(data))
+        if ask("cat", left.add(back, copies=1)) != back:
+            fail("Kubo reads other bytes")
+        passed("a Kubo behind a NAT, which came through our relay as a stranger, and a peer behind another read each other")
+
+
 if __name__ == "__main__":
     punched()
     relayed()
     if GO:
         through_ours()
+        kubo_through_ours()
     else:
         print("note: nat: Go's peers are not at hand (PINFOLD_PEERS)", flush=True)

@@ -258,18 +258,24 @@ impl Engine {
 }
 
 impl State {
-    /// A peer that left and came again between two looks has another number: what it owed must be asked again.
+    /// A peer that left and came again between two looks has another number: what it owed must be asked again. So must what one owes that
+    /// has a direct connection at last: Go's bitswap neither answers over a relay nor comes back to it.
     fn learn_links(&mut self, reads_per_peer: usize, now: Instant) {
         if !self.links.has_changed().unwrap_or(false) {
             return;
         }
         let connected = self.links.borrow_and_update().clone();
-        for peer in self.known.iter().filter(|(peer, number)| connected.get(*peer) != Some(*number)).map(|(peer, _)| peer) {
-            self.wants.disconnected(peer, now);
-            self.served.forget(peer);
-            self.readers.remove(peer);
+        for (peer, link) in std::mem::take(&mut self.known) {
+            let now_there = connected.get(&peer);
+            if now_there.is_none_or(|now_there| now_there.number != link.number) {
+                self.wants.disconnected(&peer, now);
+                self.served.forget(&peer);
+                self.readers.remove(&peer);
+            } else if now_there != Some(&link) {
+                self.wants.ask_again(&peer, now);
+            }
         }
-        for peer in connected.iter().filter(|(peer, number)| self.known.get(*peer) != Some(*number)).map(|(peer, _)| *peer) {
+        for peer in connected.keys().filter(|peer| !self.readers.contains_key(peer)).copied().collect::<Vec<_>>() {
             self.readers.insert(peer, Arc::new(Semaphore::new(reads_per_peer)));
             self.wants.connected(peer, now);
         }

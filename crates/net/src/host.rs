@@ -201,8 +201,17 @@ pub struct Stats {
     pub gossip_filtered: u64,
 }
 
-/// Who is connected, with a number that differs for every time that a peer came. For engines inside this crate.
-pub(crate) type Links = BTreeMap<PeerId, u64>;
+/// Who is connected. For engines inside this crate.
+pub(crate) type Links = BTreeMap<PeerId, Link>;
+
+/// That a peer is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// Differs for every time that a peer came.
+    pub(crate) number: u64,
+    /// How often a direct connection took the place of relayed ones meanwhile. Some software answers over the former alone.
+    pub(crate) moves: u32,
+}
 
 /// A handle on a running host.
 #[derive(Clone)]

@@ -129,7 +129,7 @@ impl Messages {
         if message.len() > limits.message {
             return Err(SendError::TooLong { length: message.len(), limit: limits.message });
         }
-        let link = self.shared.links.borrow().get(&peer).copied().ok_or(SendError::NotConnected(peer))?;
+        let link = self.shared.links.borrow().get(&peer).map(|link| link.number).ok_or(SendError::NotConnected(peer))?;
         let mut queues = self.shared.queues.lock();
         if queues.get(&peer).is_none_or(|queue| queue.link != link) {
             // The first message of this connection; a writer of an earlier one ends by itself.
@@ -154,7 +154,7 @@ impl Messages {
 /// Writes what waits for a peer, until this connection with it ends.
 async fn write_all(shared: Arc<Shared>, peer: PeerId, link: u64, wake: Arc<Notify>) {
     let mut links = shared.links.clone();
-    let ended = links.wait_for(|links| links.get(&peer) != Some(&link));
+    let ended = links.wait_for(|links| links.get(&peer).map(|link| link.number) != Some(link));
     tokio::select! {
         _ = ended => {}
         () = write_while_connected(&shared, peer, link, &wake) => {}

@@ -179,6 +179,27 @@ async fn strangers_pass_little_and_only_where_they_may() {
 }
 
 #[tokio::test]
+async fn members_and_strangers_reach_each_other_and_who_asks_decides_how_much_passes() {
+    let insider = echoing(hidden(options(2))).await;
+    let stranger = echoing(hidden(options(3))).await;
+    let mut relaying = relay(options(1));
+    let member = insider.id();
+    relaying.reach.is_member = Arc::new(move |peer| *peer == member);
+    let (middle, _) = start(relaying).await;
+    seated(&insider, &middle).await;
+    seated(&stranger, &middle).await;
+
+    insider.connect(stranger.id(), &circuits(&stranger)).await.unwrap();
+    assert_eq!(pass(&insider, stranger.id(), 1 << 20).await.unwrap(), 1 << 20);
+    insider.disconnect(stranger.id()).await;
+    wait_for("the circuit ended", || middle.reach().circuits == 0).await;
+
+    stranger.connect(insider.id(), &circuits(&insider)).await.unwrap();
+    assert_eq!(pass(&stranger, insider.id(), 20 << 10).await.unwrap(), 20 << 10);
+    assert_ne!(pass(&stranger, insider.id(), 200 << 10).await.ok(), Some(200 << 10), "the circuit ends above 128 KiB");
+}
+
+#[tokio::test]
 async fn a_member_that_is_known_late_gets_its_share() {
     let is_known = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let mut late = relay(options(1));

@@ -198,6 +198,27 @@ impl Wants {
         self.pump(now);
     }
 
+    /// A peer may have lost what it was asked: all that it owes is asked of it again.
+    pub(super) fn ask_again(&mut self, peer: &PeerId, now: Instant) {
+        let Some(known) = self.peers.get_mut(peer) else { return };
+        known.heard = now;
+        known.out.extend(known.in_flight.iter().map(|cid| (*cid, message::Want::block(*cid, 1))));
+        for (cid, want) in &mut self.wants {
+            if let Some(asked) = want.asked_have.get_mut(peer) {
+                *asked = now;
+                known.out.insert(*cid, message::Want::have(*cid, 1));
+            }
+            // It could not be heard, perhaps.
+            if want.silent.remove(peer) {
+                self.ready.push_back(*cid);
+            }
+        }
+        if !known.out.is_empty() {
+            self.dirty.insert(*peer);
+        }
+        self.pump(now);
+    }
+
     /// Nothing could be sent to a peer although it is connected. One that does not speak bitswap is not asked again; else only the
     /// present wants are not asked of it again.
     pub(super) fn unreachable(&mut self, peer: &PeerId, speaks_bitswap: bool, now: Instant) {

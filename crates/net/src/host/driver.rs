@@ -10,7 +10,7 @@ use super::gossip::PublishError;
 use super::lan::{Found, Lan};
 use super::reconnect::Reconnect;
 use super::{
-    Board, DialError, HostError, HostEvent, HostOptions, IDENTIFIED_QUEUED, Links, PeerInfo, SideDoor, known_kind, listen, transport,
+    Board, DialError, HostError, HostEvent, HostOptions, IDENTIFIED_QUEUED, Link, Links, PeerInfo, SideDoor, known_kind, listen, transport,
 };
 use crate::peer::{ours, theirs};
 use crate::streams;
@@ -482,7 +482,8 @@ impl Driver {
         tracing::debug!(%peer, address, "connected");
         // Who sees the peer below must find its link too.
         self.arrivals += 1;
-        self.board.links.send_modify(|links| _ = links.insert(peer, self.arrivals));
+        let link = Link { number: self.arrivals, moves: 0 };
+        self.board.links.send_modify(|links| _ = links.insert(peer, link));
         self.board.peers.write().insert(peer, PeerInfo { address: address.clone(), ..PeerInfo::default() });
         self.push(HostEvent::Connected(peer, address));
     }

@@ -1,9 +1,11 @@
 //! Relays for others (circuit relay v2): members with wide limits, strangers with the narrow ones that Kubo gives.
 //!
-//! Two relays in one behaviour, since libp2p's has one set of limits: each connection belongs to one of them from its start. A circuit
-//! runs between two peers of one kind: a stranger cannot spend a member's share. A peer that turns out to be a member after its
-//! connection came up (it says so a moment later, on the cluster host) loses the connection when it first asks for something, and is known
-//! when it comes back.
+//! libp2p's relay has one set of limits, and one table of seats. All seats are in one table, so that members and strangers reach each other.
+//! How much passes through a circuit is decided by the connection of whoever asks for it, which gets its limits at its start: there are two
+//! relays here, and the one of strangers only makes their connections' handlers. How many seats and circuits strangers have together is
+//! looked at before the table is asked ([`Strangers`]), so that they cannot spend what is for members. A peer that turns out to be a member
+//! after its connection came up (it says so a moment later, on the cluster host) loses the connection when it first asks for something,
+//! and is known when it comes back.
 //!
 //! Connections that are relayed themselves are kept from both: nobody relays on, and libp2p's relay would address a handler there that
 //! does not exist.
@@ -15,11 +17,13 @@ use libp2p::core::transport::PortUse;
 use libp2p::relay::{Behaviour as Relay, Config, Event, Status};
 use libp2p::swarm::{ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm};
 use libp2p::{Multiaddr, PeerId as Libp2pId};
-use std::collections::HashMap;
+use parking_lot::Mutex;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use types::PeerId;
 
 /// Members that hold a seat here.
@@ -40,6 +44,15 @@ const MEMBER_CIRCUIT_BYTES: u64 = 1 << 40;
 /// Seats and circuits that one member may ask for in a minute.
 const MEMBER_ASKS: NonZeroU32 = NonZeroU32::new(120).expect("over zero");
 
+/// Strangers that hold a seat here, as in Kubo.
+const STRANGER_SEATS: usize = 128;
+
+/// Circuits that run at once for strangers who asked for them.
+const STRANGER_CIRCUITS: usize = 16;
+
+/// Of these for one.
+const STRANGER_CIRCUITS_PER_PEER: usize = 4;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Member,
@@ -49,8 +62,11 @@ enum Kind {
 }
 
 pub(super) struct Hop {
-    members: Relay,
-    strangers: Relay,
+    /// Has all seats and circuits, and makes the handlers of members.
+    relay: Relay,
+    /// Makes the handlers of strangers. Where they are refused it has their connections, too, and serves nobody.
+    narrow: Relay,
+    strangers: Arc<Mutex<Strangers>>,
     relay_for: RelayFor,
     is_member: Arc<dyn Fn(&PeerId) -> bool + Send + Sync>,
     kinds: HashMap<ConnectionId, (Libp2pId, Kind)>,
@@ -60,9 +76,11 @@ pub(super) struct Hop {
 
 impl Hop {
     pub(super) fn new(id: Libp2pId, options: &ReachOptions) -> Hop {
+        let strangers = Arc::new(Mutex::new(Strangers::default()));
         let mut hop = Hop {
-            members: Relay::new(id, for_members(options.seat)),
-            strangers: Relay::new(id, Config { reservation_duration: options.seat, ..Config::default() }),
+            relay: Relay::new(id, limits(options.seat, &options.is_member, &strangers)),
+            narrow: Relay::new(id, Config { reservation_duration: options.seat, ..Config::default() }),
+            strangers,
             relay_for: options.relay,
             is_member: options.is_member.clone(),
             kinds: HashMap::new(),
@@ -77,8 +95,8 @@ impl Hop {
     pub(super) fn serve(&mut self, is_reachable: bool) {
         self.is_serving = is_reachable && self.relay_for != RelayFor::Nobody;
         let status = |serves: bool| Some(if serves && is_reachable { Status::Enable } else { Status::Disable });
-        self.members.set_status(status(self.relay_for != RelayFor::Nobody));
-        self.strangers.set_status(status(self.relay_for == RelayFor::Everyone));
+        self.relay.set_status(status(self.relay_for != RelayFor::Nobody));
+        self.narrow.set_status(status(self.relay_for == RelayFor::Everyone));
     }
 
     /// Whether it relays for anybody.
@@ -117,38 +135,110 @@ impl Hop {
         strangers.filter(|(_, (peer, _))| members.contains(peer)).map(|(connection, _)| *connection).collect()
     }
 
-    fn of_kind(&mut self, kind: Kind) -> &mut Relay {
+    /// Who makes the handler of a connection.
+    fn maker(&mut self, kind: Kind) -> &mut Relay {
         match kind {
-            Kind::Member => &mut self.members,
+            Kind::Member => &mut self.relay,
             // The handler of a relayed connection refuses everything, whoever made it.
-            Kind::Stranger | Kind::Relayed => &mut self.strangers,
+            Kind::Stranger | Kind::Relayed => &mut self.narrow,
+        }
+    }
+
+    /// Who hears what happens on a connection.
+    fn keeper(&mut self, kind: Kind) -> Option<&mut Relay> {
+        match kind {
+            Kind::Member => Some(&mut self.relay),
+            Kind::Stranger if self.relay_for == RelayFor::Everyone => Some(&mut self.relay),
+            Kind::Stranger => Some(&mut self.narrow),
+            Kind::Relayed => None,
         }
     }
 
     fn count(&mut self, event: &Event) {
+        let is_member = |peer: &Libp2pId| ours(peer).is_some_and(|peer| (self.is_member)(&peer));
+        let mut strangers = self.strangers.lock();
         match event {
-            Event::CircuitReqAccepted { .. } => self.circuits += 1,
-            Event::CircuitClosed { .. } => self.circuits = self.circuits.saturating_sub(1),
+            Event::ReservationReqAccepted { src_peer_id, .. } if !is_member(src_peer_id) => _ = strangers.seats.insert(*src_peer_id),
+            Event::ReservationTimedOut { src_peer_id } => _ = strangers.seats.remove(src_peer_id),
+            // Comes for each connection that ends, with a seat or without.
+            Event::ReservationClosed { src_peer_id } if !self.kinds.values().any(|(peer, _)| peer == src_peer_id) => {
+                strangers.seats.remove(src_peer_id);
+            }
+            Event::CircuitReqAccepted { src_peer_id, .. } => {
+                self.circuits += 1;
+                if !is_member(src_peer_id) {
+                    *strangers.circuits.entry(*src_peer_id).or_default() += 1;
+                }
+            }
+            Event::CircuitClosed { src_peer_id, .. } => {
+                self.circuits = self.circuits.saturating_sub(1);
+                if let Entry::Occupied(mut running) = strangers.circuits.entry(*src_peer_id) {
+                    *running.get_mut() -= 1;
+                    if *running.get() == 0 {
+                        running.remove();
+                    }
+                }
+            }
             _ => {}
         }
     }
 }
 
-/// Bounds that stop a fault rather than a transfer.
-fn for_members(seat: Duration) -> Config {
+/// What strangers have here. A circuit counts from its acceptance, so that a burst passes the limit by what is asked in one round trip;
+/// the rates and the limits for all bound that.
+#[derive(Default)]
+struct Strangers {
+    seats: HashSet<Libp2pId>,
+    /// By who asked; never zero.
+    circuits: HashMap<Libp2pId, usize>,
+}
+
+impl Strangers {
+    fn has_seat_for(&self, peer: &Libp2pId) -> bool {
+        self.seats.len() < STRANGER_SEATS || self.seats.contains(peer)
+    }
+
+    fn has_circuit_for(&self, peer: &Libp2pId) -> bool {
+        let of_peer = self.circuits.get(peer).copied().unwrap_or(0);
+        of_peer < STRANGER_CIRCUITS_PER_PEER && self.circuits.values().sum::<usize>() < STRANGER_CIRCUITS
+    }
+}
+
+type IsMember = Arc<dyn Fn(&PeerId) -> bool + Send + Sync>;
+
+/// Bounds that stop a fault of a member rather than its transfer; and before them strangers' bounds and Kubo's rates.
+fn limits(seat: Duration, is_member: &IsMember, strangers: &Arc<Mutex<Strangers>>) -> Config {
     let minute = Duration::from_secs(60);
-    let config = Config {
-        max_reservations: MEMBER_SEATS,
+    let unlimited = Config { reservation_rate_limiters: Vec::new(), circuit_src_rate_limiters: Vec::new(), ..Config::default() };
+    let members = unlimited.reservation_rate_per_peer(MEMBER_ASKS, minute).circuit_src_per_peer(MEMBER_ASKS, minute);
+    let (mut member_seats, mut member_circuits) = (members.reservation_rate_limiters, members.circuit_src_rate_limiters);
+    let usual = Config::default();
+    let (mut usual_seats, mut usual_circuits) = (usual.reservation_rate_limiters, usual.circuit_src_rate_limiters);
+    let knows = |is_member: &IsMember| {
+        let is_member = is_member.clone();
+        move |peer: &Libp2pId| ours(peer).is_some_and(|peer| is_member(&peer))
+    };
+    let (is_known, counts) = (knows(is_member), strangers.clone());
+    let seats = move |peer: Libp2pId, address: &Multiaddr, now: Instant| match is_known(&peer) {
+        true => member_seats.iter_mut().all(|rate| rate.try_next(peer, address, now)),
+        false => counts.lock().has_seat_for(&peer) && usual_seats.iter_mut().all(|rate| rate.try_next(peer, address, now)),
+    };
+    let (is_known, counts) = (knows(is_member), strangers.clone());
+    let circuits = move |peer: Libp2pId, address: &Multiaddr, now: Instant| match is_known(&peer) {
+        true => member_circuits.iter_mut().all(|rate| rate.try_next(peer, address, now)),
+        false => counts.lock().has_circuit_for(&peer) && usual_circuits.iter_mut().all(|rate| rate.try_next(peer, address, now)),
+    };
+    Config {
+        reservation_rate_limiters: vec![Box::new(seats)],
+        circuit_src_rate_limiters: vec![Box::new(circuits)],
+        max_reservations: MEMBER_SEATS + STRANGER_SEATS,
         max_reservations_per_peer: 4,
         reservation_duration: seat,
-        reservation_rate_limiters: Vec::new(),
-        max_circuits: MEMBER_CIRCUITS,
+        max_circuits: MEMBER_CIRCUITS + STRANGER_CIRCUITS,
         max_circuits_per_peer: MEMBER_CIRCUITS_PER_PEER,
         max_circuit_duration: MEMBER_CIRCUIT,
         max_circuit_bytes: MEMBER_CIRCUIT_BYTES,
-        circuit_src_rate_limiters: Vec::new(),
-    };
-    config.reservation_rate_per_peer(MEMBER_ASKS, minute).circuit_src_per_peer(MEMBER_ASKS, minute)
+    }
 }
 
 impl NetworkBehaviour for Hop {
@@ -163,7 +253,7 @@ impl NetworkBehaviour for Hop {
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let kind = self.kind_of(id, peer, is_circuit(local));
-        self.of_kind(kind).handle_established_inbound_connection(id, peer, local, remote)
+        self.maker(kind).handle_established_inbound_connection(id, peer, local, remote)
     }
 
     fn handle_established_outbound_connection(
@@ -175,7 +265,7 @@ impl NetworkBehaviour for Hop {
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let kind = self.kind_of(id, peer, is_circuit(address));
-        self.of_kind(kind).handle_established_outbound_connection(id, peer, address, role, port)
+        self.maker(kind).handle_established_outbound_connection(id, peer, address, role, port)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -193,31 +283,55 @@ impl NetworkBehaviour for Hop {
                 return;
             }
             _ => {
-                self.members.on_swarm_event(event);
-                self.strangers.on_swarm_event(event);
+                self.relay.on_swarm_event(event);
+                self.narrow.on_swarm_event(event);
                 return;
             }
         };
         let kind = if is_end { self.kinds.remove(&connection) } else { self.kinds.get(&connection).copied() };
-        if let Some((_, kind @ (Kind::Member | Kind::Stranger))) = kind {
-            self.of_kind(kind).on_swarm_event(event);
+        if let Some(keeper) = kind.and_then(|(_, kind)| self.keeper(kind)) {
+            keeper.on_swarm_event(event);
         }
     }
 
     fn on_connection_handler_event(&mut self, peer: Libp2pId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
-        if let Some((_, kind @ (Kind::Member | Kind::Stranger))) = self.kinds.get(&connection).copied() {
-            self.of_kind(kind).on_connection_handler_event(peer, connection, event);
+        let kind = self.kinds.get(&connection).map(|(_, kind)| *kind);
+        if let Some(keeper) = kind.and_then(|kind| self.keeper(kind)) {
+            keeper.on_connection_handler_event(peer, connection, event);
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
-        let polled = match self.members.poll(cx) {
-            Poll::Pending => self.strangers.poll(cx),
+        let polled = match self.relay.poll(cx) {
+            Poll::Pending => self.narrow.poll(cx),
             ready => ready,
         };
         if let Poll::Ready(ToSwarm::GenerateEvent(event)) = &polled {
             self.count(event);
         }
         polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_have_their_share_and_no_more() {
+        let mut strangers = Strangers::default();
+        let peers: Vec<Libp2pId> = (0..STRANGER_SEATS).map(|_| Libp2pId::random()).collect();
+        let other = Libp2pId::random();
+        strangers.seats.extend(&peers[1..]);
+        assert!(strangers.has_seat_for(&other));
+        strangers.seats.insert(peers[0]);
+        assert!(!strangers.has_seat_for(&other) && strangers.has_seat_for(&peers[0]), "a seat can be renewed when all are taken");
+
+        strangers.circuits.insert(peers[0], STRANGER_CIRCUITS_PER_PEER - 1);
+        assert!(strangers.has_circuit_for(&peers[0]));
+        strangers.circuits.insert(peers[0], STRANGER_CIRCUITS_PER_PEER);
+        assert!(!strangers.has_circuit_for(&peers[0]) && strangers.has_circuit_for(&other));
+        strangers.circuits.extend(peers[1..].iter().take(STRANGER_CIRCUITS - STRANGER_CIRCUITS_PER_PEER).map(|peer| (*peer, 1)));
+        assert!(!strangers.has_circuit_for(&other));
     }
 }

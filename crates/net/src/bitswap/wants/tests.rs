@@ -86,6 +86,27 @@ fn a_named_provider_is_asked_for_the_block_and_nobody_else() {
 }
 
 #[test]
+fn what_a_peer_owes_is_asked_of_it_again_when_it_may_have_lost_it() {
+    let mut script = Script::new(3, &[2]);
+    script.want(7);
+    script.check(&["2:block 7"]);
+    let now = script.now;
+    script.wants.ask_again(&peer(2), now);
+    script.wants.ask_again(&peer(3), now);
+    script.check(&["2:block 7"]);
+    assert_eq!((script.block(2, 7), script.failed().len()), (1, 0));
+    script.wants.ask_again(&peer(2), now);
+    script.check(&[]);
+
+    let mut script = Script::new(2, &[]);
+    script.want(8);
+    script.check(&["1:have 8", "2:have 8"]);
+    let now = script.now;
+    script.wants.ask_again(&peer(1), now);
+    script.check(&["1:have 8"]);
+}
+
+#[test]
 fn two_providers_share_the_work_without_asking_twice() {
     let mut script = Script::new(2, &[1, 2]);
     (0..40).for_each(|number| script.want(number));

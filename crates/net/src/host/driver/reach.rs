@@ -201,6 +201,11 @@ impl Driver {
                 tracing::info!(peer = %id, address = %direct.address, "direct connection, no longer through a relay");
                 known.path = Path::Direct;
                 known.address = direct.address.to_string();
+                self.board.links.send_modify(|links| {
+                    if let Some(link) = links.get_mut(&id) {
+                        link.moves = link.moves.wrapping_add(1);
+                    }
+                });
             }
             (None, Some(relayed)) => {
                 known.path = Path::Relayed { by: relayed.relay.as_ref().and_then(ours) };
