@@ -7,6 +7,8 @@
 //!   a connection through a relay ──► both sides try a direct one (DCUtR) ──► streams move to it, the relayed one is closed unused
 //! ```
 //! Deliberately absent: asking a router to forward ports. AutoNAT is version 1, which Go's cluster peers, Kubo and this host all speak.
+//! libp2p 0.57 has version 2, too, but its client tries an address once and never again, takes no announced ones, keeps whatever strangers
+//! say that they see, and asks any of them; its server dials every address that it is told, private ones included.
 
 use std::fmt;
 use std::sync::Arc;
