@@ -24,6 +24,15 @@ const BLOCKS_PER_SWEEP: usize = 128;
 /// Bytes that one step of compaction rewrites.
 const COMPACT_STEP: ByteCount = ByteCount(256 << 20);
 
+/// What a pinned block that cannot be read means for a walk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unreadable {
+    /// What it needs is unknown: nothing may be removed.
+    Ends,
+    /// What hangs below it is left out.
+    IsPassedBy,
+}
+
 /// Why a collection did not come to its end. What it removed until then was garbage.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CollectError {
@@ -44,14 +53,18 @@ impl Shared {
         let _only_one = self.collecting.lock();
         self.safety.release_abandoned(Instant::now());
         let _lease = self.safety.begin();
-        let marks = self.mark(stop)?;
+        let marks = self.mark(&|| stop.load(Ordering::Relaxed), Unreadable::Ends)?;
         let freed = self.remove_unmarked(&marks, stop)?;
         while !stop.load(Ordering::Relaxed) && self.packs.compact(COMPACT_STEP).map_err(failed)? > ByteCount::ZERO {}
         Ok(freed)
     }
 
-    /// Every block that a pin needs.
-    fn mark(&self, stop: &AtomicBool) -> Result<Bloom, CollectError> {
+    /// Every block that a pin needs, as far as the pins can be read; none when `stop` says so.
+    pub(crate) fn pinned(&self, stop: &dyn Fn() -> bool) -> Result<Bloom, CollectError> {
+        self.mark(stop, Unreadable::IsPassedBy)
+    }
+
+    fn mark(&self, stop: &dyn Fn() -> bool, unreadable: Unreadable) -> Result<Bloom, CollectError> {
         let blocks = self.packs.stats().map_err(failed)?.blocks;
         let marks = Bloom::for_entries(blocks);
         let mut walk = Walk::unbegun().without_counting_leaves();
@@ -63,20 +76,34 @@ impl Shared {
             for held in &page {
                 if let Some(depth) = held.deepest() {
                     walk.add_root(held.cid, depth);
-                    self.mark_reachable(&mut walk, &marks, stop)?;
+                    self.each_reachable(&mut walk, stop, unreadable, |cid| marks.insert(&cid.hash().to_bytes()))?;
                 }
             }
         }
     }
 
-    fn mark_reachable(&self, walk: &mut Walk, marks: &Bloom, stop: &AtomicBool) -> Result<(), CollectError> {
+    /// Calls `each` for what the roots of a walk need; damaged and missing blocks are passed by.
+    pub(crate) fn reachable(&self, walk: &mut Walk, stop: &dyn Fn() -> bool, each: impl FnMut(&Cid)) -> Result<(), CollectError> {
+        self.each_reachable(walk, stop, Unreadable::IsPassedBy, each)
+    }
+
+    fn each_reachable(
+        &self,
+        walk: &mut Walk,
+        stop: &dyn Fn() -> bool,
+        unreadable: Unreadable,
+        mut each: impl FnMut(&Cid),
+    ) -> Result<(), CollectError> {
         while let Some(visit) = walk.next_visit() {
-            if stop.load(Ordering::Relaxed) {
+            if stop() {
                 return Err(CollectError::CalledOff);
             }
-            marks.insert(&visit.cid.hash().to_bytes());
+            each(&visit.cid);
             if visit.needs_data() {
-                self.follow(walk, &visit)?;
+                match self.follow(walk, &visit) {
+                    Err(CollectError::Unreadable(_)) if unreadable == Unreadable::IsPassedBy => {}
+                    followed => followed?,
+                }
             }
         }
         Ok(())

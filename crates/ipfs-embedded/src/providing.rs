@@ -8,11 +8,13 @@
 //! Memory: a *slice* of the ring is loaded at a time, so that some 100,000 keys are in memory however many there are; each slice
 //! costs one pass over the index.
 
+mod keys;
+
 use crate::shared::{Shared, on_disk};
 use ipfs::routing::{ProvidePhase, Provided, RoutingStatus};
 use net::kad::{Dht, Place, Scope, Told};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Area, Batch, Durability, Store};
@@ -23,10 +25,10 @@ use types::{Cid, UnixMillis};
 const ROUND: Duration = Duration::from_secs(22 * 3600);
 /// Keys of a slice, about; few in the tests, so that there are several.
 const SLICE_KEYS: u64 = if cfg!(test) { 50 } else { 100_000 };
-/// Entries of the index read at once.
-const PAGE: usize = 4096;
 /// Keys that wait to be told for the first time; when more come, the next round begins at once and tells all.
 const QUEUED_MOST: usize = 50_000;
+/// Fresh pins that are walked at once.
+const ROOTS_AT_ONCE: usize = 256;
 /// What is stored within this time is told together.
 const GATHER: Duration = Duration::from_millis(500);
 /// How long to wait for peers.
@@ -34,15 +36,17 @@ const NO_PEERS: Duration = Duration::from_secs(5);
 /// Keys told in one step.
 const STEP_MOST: usize = 4096;
 
-/// Which blocks are told.
+/// Which blocks are told; named as in Kubo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
     /// All that are here.
     All,
+    /// Those that pins need: what is cached, or was left by an add that failed, is not told.
+    Pinned,
     /// The roots of what is pinned.
     Roots,
     /// None.
-    Off,
+    None,
 }
 
 impl Strategy {
@@ -50,9 +54,15 @@ impl Strategy {
     pub fn as_str(self) -> &'static str {
         match self {
             Strategy::All => "all",
+            Strategy::Pinned => "pinned",
             Strategy::Roots => "roots",
-            Strategy::Off => "off",
+            Strategy::None => "none",
         }
+    }
+
+    /// By its name.
+    pub fn of(name: &str) -> Option<Strategy> {
+        [Strategy::All, Strategy::Pinned, Strategy::Roots, Strategy::None].into_iter().find(|strategy| strategy.as_str() == name)
     }
 }
 
@@ -74,6 +84,8 @@ struct State {
     told: Provided,
     searches: u64,
     queue: BTreeMap<Place, Vec<u8>>,
+    /// What was pinned and is to be walked for its blocks.
+    pinned: BTreeSet<Cid>,
     /// More came than can wait.
     is_over: bool,
 }
@@ -92,7 +104,7 @@ impl Providing {
     /// Tells `dht` from now on; ends with the host.
     pub(crate) fn start(dht: Dht, strategy: Strategy, shared: Arc<Shared>, store: Arc<dyn Store>) -> Arc<Providing> {
         let providing = Arc::new(Providing { dht, strategy, shared, store, state: Mutex::default(), wake: Notify::new() });
-        if strategy != Strategy::Off {
+        if strategy != Strategy::None {
             tokio::spawn(providing.clone().rounds());
             tokio::spawn(providing.clone().told_at_once());
         }
@@ -105,10 +117,13 @@ impl Providing {
 
     /// These blocks are here; `is_root` where they are what was pinned.
     pub(crate) fn stored(&self, cids: &[Cid], is_root: bool) {
-        if self.strategy == Strategy::Off || (self.strategy == Strategy::Roots && !is_root) {
-            return;
-        }
         let mut state = self.state.lock();
+        match (self.strategy, is_root) {
+            (Strategy::None, _) | (Strategy::Roots | Strategy::Pinned, false) => return,
+            (Strategy::Pinned, true) if state.pinned.len() + cids.len() > QUEUED_MOST => state.is_over = true,
+            (Strategy::Pinned, true) => state.pinned.extend(cids),
+            (Strategy::All, _) | (Strategy::Roots, true) => {}
+        }
         for cid in cids.iter().filter(|cid| cid.hash().code() != 0) {
             if state.queue.len() >= QUEUED_MOST {
                 state.is_over = true;
@@ -146,6 +161,7 @@ impl Providing {
                 () = self.dht.stopped() => return,
             }
             tokio::time::sleep(GATHER).await;
+            self.gather_pinned().await;
             loop {
                 if !self.can_tell() {
                     self.pause(NO_PEERS).await;
@@ -167,6 +183,30 @@ impl Providing {
             let mut state = self.state.lock();
             if std::mem::take(&mut state.is_over) {
                 state.round = Round { begun: self.now(), at: Some(Place([0; 32])), is_hurried: true };
+            }
+        }
+    }
+
+    /// Queues the blocks below what was pinned.
+    async fn gather_pinned(&self) {
+        loop {
+            let (roots, room) = {
+                let mut state = self.state.lock();
+                let roots: Vec<Cid> = std::iter::from_fn(|| state.pinned.pop_first()).take(ROOTS_AT_ONCE).collect();
+                (roots, QUEUED_MOST.saturating_sub(state.queue.len()))
+            };
+            if roots.is_empty() || self.dht.is_stopped() {
+                return;
+            }
+            let (shared, dht) = (self.shared.clone(), self.dht.clone());
+            let gathered = on_disk(move || keys::below(&shared, &roots, room, &|| dht.is_stopped())).await;
+            let mut state = self.state.lock();
+            match gathered {
+                Ok(keys) => state.queue.extend(keys.into_iter().map(|key| (Place::of(&key), key))),
+                Err(keys::BelowError::TooMany) => state.is_over = true,
+                Err(keys::BelowError::Failed(error)) => {
+                    tracing::warn!(error, "what was pinned cannot be read, and is told in the next round");
+                }
             }
         }
     }
@@ -285,20 +325,21 @@ impl Providing {
 
     /// The keys of the slice of the ring that begins at `from`, in order, and its last place.
     async fn slice(&self, from: Place) -> Result<(Vec<(Place, Vec<u8>)>, Place), String> {
-        let (shared, strategy) = (self.shared.clone(), self.strategy);
+        let (shared, strategy, dht) = (self.shared.clone(), self.strategy, self.dht.clone());
         on_disk(move || {
+            let stop = || dht.is_stopped();
             let total = match strategy {
-                Strategy::All => shared.packs.stats().map_err(|error| error.to_string())?.blocks,
+                Strategy::All | Strategy::Pinned => shared.packs.stats().map_err(|error| error.to_string())?.blocks,
                 _ => {
                     let mut count = 0;
-                    each_key(&shared, strategy, |_| count += 1)?;
+                    keys::each(&shared, strategy, &stop, |_| count += 1)?;
                     count
                 }
             };
             let slices = (total / SLICE_KEYS + 1).next_power_of_two();
             let (_, last) = from.range(slices.trailing_zeros() as usize);
             let mut keys = Vec::new();
-            each_key(&shared, strategy, |key| {
+            keys::each(&shared, strategy, &stop, |key| {
                 let place = Place::of(key);
                 if from <= place && place <= last {
                     keys.push((place, key.to_vec()));
@@ -372,52 +413,34 @@ fn add(sum: &mut Told, told: Told) {
     sum.records += told.records;
 }
 
-/// Calls `each` with the multihash of every block that is told.
-fn each_key(shared: &Shared, strategy: Strategy, mut each: impl FnMut(&[u8])) -> Result<(), String> {
-    match strategy {
-        Strategy::Off => Ok(()),
-        Strategy::All => {
-            let mut after = None;
-            loop {
-                let page = shared.packs.blocks(after.as_deref(), PAGE).map_err(|error| error.to_string())?;
-                page.iter().for_each(|(key, _)| each(key));
-                match page.into_iter().next_back() {
-                    Some((key, _)) => after = Some(key),
-                    None => return Ok(()),
-                }
-            }
-        }
-        Strategy::Roots => {
-            let mut after = None;
-            loop {
-                let page = shared.held.list(after.as_ref(), PAGE).map_err(|error| error.to_string())?;
-                page.iter().filter(|held| held.cid.hash().code() != 0).for_each(|held| each(&held.cid.hash().to_bytes()));
-                match page.last() {
-                    Some(held) => after = Some(held.cid),
-                    None => return Ok(()),
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::safety::Safety;
     use ipfs::Block;
-    use ipfs::held::HeldPins;
+    use ipfs::conformance::sample::Tree;
+    use ipfs::held::{HeldPins, NewPin};
     use net::kad::{DhtOptions, Mode};
     use net::{Host, HostOptions};
     use std::path::Path;
     use store::{DiskOptions, DiskStore, PackOptions, PackStore};
-    use types::ByteCount;
+    use types::{ByteCount, Depth, Owner};
 
     async fn dht(number: u8, mode: Mode, bootstrap: Vec<String>) -> (Host, Dht) {
         let options = HostOptions { listen: vec!["/ip4/127.0.0.1/tcp/0".to_owned()], ..HostOptions::node([number; 32]) };
         let (host, _) = Host::start(options).await.unwrap();
         let dht = Dht::start(&host, DhtOptions { mode, bootstrap, ..DhtOptions::new(Scope::Lan) }).unwrap();
         (host, dht)
+    }
+
+    fn pin(cid: Cid) -> NewPin {
+        NewPin {
+            owner: Owner::User,
+            cid,
+            depth: Depth::Recursive,
+            size: ipfs::Pinned { blocks: 1, bytes: ByteCount(1) },
+            since: UnixMillis(1),
+        }
     }
 
     /// A disk with so many blocks.
@@ -471,7 +494,7 @@ mod tests {
         assert_eq!(whole.load(), Some(whole.state.lock().round));
         let after = |from: Place| {
             let mut count = 0;
-            each_key(&shared, Strategy::All, |key| count += usize::from(Place::of(key) >= from)).unwrap();
+            keys::each(&shared, Strategy::All, &|| false, |key| count += usize::from(Place::of(key) >= from)).unwrap();
             count
         };
         let running = Providing::start(client.clone(), Strategy::All, shared.clone(), store.clone());
@@ -501,5 +524,55 @@ mod tests {
         assert_eq!(roots.status().queued, 0);
         roots.stored(&later[..1], true);
         assert_eq!(roots.status().queued, 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn each_strategy_tells_its_blocks_at_once_and_in_a_round() {
+        let (server_host, server) = dht(93, Mode::Server, Vec::new()).await;
+        let (_host, client) = dht(94, Mode::Client, server_host.addresses()).await;
+        while client.status().peers == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        // Five blocks that nobody pinned; a tree of seven; a pin whose tree is damaged: one of its branches is not here.
+        let (shared, store) = disk(folder.path(), 5);
+        let (tree, damaged) = (Tree::new(1), Tree::new(2));
+        shared.append(tree.blocks(), false).unwrap();
+        let [_, branches, leaves] = damaged.levels();
+        let here: Vec<Block> = damaged.blocks().iter().filter(|block| block.cid != branches[0]).cloned().collect();
+        shared.append(&here, false).unwrap();
+        for root in [tree.root(), damaged.root()] {
+            shared.held.keep_all(&[pin(root)]).unwrap();
+        }
+        let blocks = |strategy| {
+            let mut keys = BTreeSet::new();
+            keys::each(&shared, strategy, &|| false, |key| _ = keys.insert(key.to_vec())).unwrap();
+            keys
+        };
+        let of = |cids: &[Cid]| cids.iter().map(|cid| cid.hash().to_bytes()).collect::<BTreeSet<_>>();
+        let whole: Vec<Cid> = tree.blocks().iter().map(|block| block.cid).collect();
+        assert_eq!(blocks(Strategy::All).len(), 5 + 7 + 6);
+        // What is behind the gap is not known to be pinned.
+        let readable: Vec<Cid> = here.iter().map(|block| block.cid).filter(|cid| !leaves[..2].contains(cid)).collect();
+        assert_eq!(blocks(Strategy::Pinned), of(&[&whole[..], &readable].concat()));
+        assert_eq!(blocks(Strategy::Roots), of(&[tree.root(), damaged.root()]));
+        assert!(blocks(Strategy::None).is_empty());
+
+        // Told by a round; then a fresh pin's blocks at once, without what merely is here.
+        let running = Providing::start(client.clone(), Strategy::Pinned, shared.clone(), store.clone());
+        while running.status().ended.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(server.status().providers, 7 + 4);
+        let fresh = Tree::new(3);
+        shared.append(fresh.blocks(), false).unwrap();
+        running.stored(&fresh.blocks().iter().map(|block| block.cid).collect::<Vec<_>>(), false);
+        assert_eq!(running.status().queued, 0);
+        shared.held.keep_all(&[pin(fresh.root())]).unwrap();
+        running.stored(&[fresh.root()], true);
+        while server.status().providers < 7 + 4 + 7 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(running.status().strategy, "pinned");
     }
 }

@@ -230,7 +230,8 @@ pub const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFO
 #                                          # network. Without any the DHT is off: this peer talks to its cluster and to who connects to it.
 # mode = "auto"                            # auto: answers others on the local net, and in the world from a public address; client: only asks;
 #                                          # server: always answers; off
-# provide = "all"                          # what others are told that is here: all blocks, only the "roots" of pins, or "off"
+# provide = "all"                          # what others are told that is here: "all" blocks, those that pins need ("pinned"), the "roots" of pins, or
+#                                          # "none"
 
 # [names]                                  # IPNS and DNSLink
 # renew_every = "4h"                       # a published record is made anew so often, and always before it ends

@@ -10,7 +10,7 @@ use std::sync::Arc;
 const PUBLIC: [&str; 6] = [
     "/dnsaddr/bootstrap.libp2p.io/p2p/QmNnooDu7bfjPFoTZYxMNLWUQJyrVwtbZg5gBMjTezGAJN",
     "/dnsaddr/bootstrap.libp2p.io/p2p/QmQCU2EcMqAqQPR2i9bChDtGNJchTbq5TbXJJ16u19uLTa",
-    "/dnsaddr/bootstrap.libp2p.io/p2p/QmbLHAnMoJPWSCR5Zhtx6BHJX9KiKNN6tpvbUcqqj75Nb",
+    "/dnsaddr/bootstrap.libp2p.io/p2p/QmbLHAnMoJPWSCR5Zhtx6BHJX9KiKNN6tpvbUcqanj75Nb",
     "/dnsaddr/bootstrap.libp2p.io/p2p/QmcZf59bWwK5XFi76CZX8cbJ4BhTzzA3gU1ZjYZcYW3dwt",
     "/dnsaddr/va1.bootstrap.libp2p.io/p2p/12D3KooWKnDdG3iXw9eTFijk3EWSunZcFi54Zka4wmtqtt6rPxc8",
     "/ip4/104.131.131.82/tcp/4001/p2p/QmaCpDMGvV2BGHeYERUEnRQAwe3N8SzbUtfsmvsqQLuvuJ",
@@ -42,12 +42,8 @@ impl RoutingSettings {
             "auto" => Some(Mode::Auto),
             other => bail!("mode {other:?} is none of off, client, server, auto"),
         };
-        let strategy = match table.provide.as_deref().unwrap_or("all") {
-            "all" => Strategy::All,
-            "roots" => Strategy::Roots,
-            "off" => Strategy::Off,
-            other => bail!("provide {other:?} is none of all, roots, off"),
-        };
+        let provide = table.provide.as_deref().unwrap_or("all");
+        let Some(strategy) = Strategy::of(provide) else { bail!("provide {provide:?} is none of all, pinned, roots, none") };
         let mut bootstrap = Vec::new();
         for address in table.bootstrap {
             match address.as_str() {
@@ -84,6 +80,11 @@ mod tests {
         assert!(read("mode = \"on\"").expect_err("refused").contains("none of off"));
         assert!(read("bootstrap = [\"10.0.0.7:4001\"]").expect_err("refused").contains("10.0.0.7:4001"));
         assert!(read("provide = \"pins\"").expect_err("refused").contains("none of all"));
+        for (name, strategy) in [("all", Strategy::All), ("pinned", Strategy::Pinned), ("roots", Strategy::Roots), ("none", Strategy::None)]
+        {
+            let options = read(&format!("mode = \"client\"\nprovide = {name:?}")).expect("it reads").0.expect("on");
+            assert_eq!((options.strategy, strategy.as_str()), (strategy, name));
+        }
         assert!(PUBLIC.iter().all(|address| wire::multiaddr::from_text(address).is_ok()));
     }
 }
