@@ -7,6 +7,7 @@ mod heal;
 mod load;
 mod machine;
 mod million;
+mod node;
 mod ours;
 mod pins;
 mod process;
@@ -28,6 +29,8 @@ pub struct Options {
     pub files: usize,
     /// Number of pins.
     pub pins: usize,
+    /// Number of blocks in the store.
+    pub blocks: u64,
     /// How long each load lasts.
     pub seconds: u64,
     /// Only this part of a benchmark.
@@ -59,9 +62,10 @@ pub fn run(root: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
         "bandwidth" => bandwidth::run(root, &options, load),
         "heal" => heal::run(root, &options, load),
         "wire" => wire::run(root, &options, load),
+        "node" => node::run(root, &options, load),
         "spread" => pure(root, "spread_stays_even_and_little_moves"),
         "plan" => pure(root, "a_million_pins_are_planned"),
-        other => bail!("there is no benchmark {other:?}: slice, car, million, pins, bandwidth, heal, wire, spread, plan"),
+        other => bail!("there is no benchmark {other:?}: slice, car, million, pins, bandwidth, heal, wire, node, spread, plan"),
     }
 }
 
@@ -80,6 +84,7 @@ fn parse(arguments: &[&str]) -> anyhow::Result<Options> {
         mib: 1024,
         files: 10_000,
         pins: 1_000_000,
+        blocks: 10_000_000,
         settle: 1200,
         seconds: 10,
         only: None,
@@ -95,6 +100,7 @@ fn parse(arguments: &[&str]) -> anyhow::Result<Options> {
             "--mib" => options.mib = value()?.parse().context("--mib")?,
             "--files" => options.files = value()?.parse().context("--files")?,
             "--pins" => options.pins = value()?.parse().context("--pins")?,
+            "--blocks" => options.blocks = value()?.parse().context("--blocks")?,
             "--seconds" => options.seconds = value()?.parse().context("--seconds")?,
             "--only" => options.only = Some(value()?.to_string()),
             "--settle" => options.settle = value()?.parse().context("--settle")?,
