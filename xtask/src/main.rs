@@ -28,7 +28,7 @@ cargo xtask bench slice      adds on one peer and on three, beside Kubo and Go w
                              [--anyway] [--repeat N] [--mib N] [--files N] [--out FILE]
 cargo xtask bench car        a CAR of one large file imported, beside Kubo and Go likewise [the options of slice]
 cargo xtask bench node       ten million small blocks in the store: put, get, memory, opening (also after kill -9), half of them collected
-                             [--anyway] [--repeat N] [--blocks N] [--out FILE] (10 GB of disk)
+                             [--anyway] [--repeat N] [--blocks N] [--out FILE] (3 GB of disk)
 cargo xtask bench million    a million pins on one peer and on three: load, memory, disk, restart, lists; Go's import and export beside it
                              [--anyway] [--pins N] [--settle SECONDS] [--out FILE]
 cargo xtask bench pins       pins accepted and durable, bursts, calls while a peer is stopped; beside Go where PINFOLD_PEERS names its folder

@@ -44,7 +44,7 @@ fn run(dir: &Path, count: u64) {
     let more = killed(count, dir);
     finished("open", more, dir);
     out_of_memory(dir);
-    finished("open", more, dir);
+    finished("read", more, dir);
     finished("halve", more, dir);
 }
 
