@@ -125,6 +125,12 @@ class Sites:
         for one, two in ((left, right), (right, left)):
             until(f"{one.name} sees {two.name}", lambda: one.health().get(two.name) == "up")
 
+    def meet_across(self):
+        """The sites meet, and copies are for the two of them alone."""
+        self.meet()
+        public = self.peers[0]
+        public.ask("POST", f"/pinfold/v1/peers/{public.id}/cordon")
+
     def add(self, size, what):
         """Adds at the left, to be held by the right too."""
         public, left, right = self.peers
@@ -138,8 +144,7 @@ class Sites:
 def punched():
     with Sites(is_symmetric=False) as sites:
         public, left, right = sites.peers
-        sites.meet()
-        public.ask("POST", f"/pinfold/v1/peers/{public.id}/cordon")
+        sites.meet_across()
         sites.add(300_000, "an add at one site arrives at the other")
         for one, two in ((left, right), (right, left)):
             until(f"{one.name} reaches {two.name} directly", lambda: one.kind(two) == "direct")
@@ -160,8 +165,7 @@ def punched():
 def relayed():
     with Sites(is_symmetric=True) as sites:
         public, left, right = sites.peers
-        sites.meet()
-        public.ask("POST", f"/pinfold/v1/peers/{public.id}/cordon")
+        sites.meet_across()
         sites.add(3_000_000, "an add through the relay, where no hole can be punched")
         if left.kind(right) != "relayed" or left.ways()["right"]["relay"] != public.id or int(sites.tell(count=True)):
             fail(f"that was to go through the relay: {left.ways()}")
