@@ -48,6 +48,9 @@ pub enum Event {
         /// Its REST door.
         api: Option<String>,
     },
+    /// The Go peers that are known, heard of now or not; the list replaces the one before. What they say comes by `Link` and `Message`, put into
+    /// words by the shell.
+    GoPeers(Vec<GoMember>),
     /// So many Go peers are connected, and none of them takes what this peer writes; 0 where one does, or none is there.
     Distrusted(u32),
     /// A link to another peer came or went.
@@ -57,6 +60,16 @@ pub enum Event {
     /// Ends of writes or of operations that came together, each of another pin: handled in order, and then one look at what
     /// may start. Effects of the earlier ones are not performed before the later ones are handled.
     Together(Vec<Event>),
+}
+
+/// A Go peer. It takes part in what this cluster holds, and in nothing of what Pinfold peers tell each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GoMember {
+    /// Who.
+    pub peer: PeerId,
+    /// Whether it may write here. One that may not is given no copies and its word proves none; those it was given by others are not taken
+    /// for lost while it is there.
+    pub is_trusted: bool,
 }
 
 /// A change of the shared wish.

@@ -29,7 +29,7 @@ pub(crate) fn explain(pin: &Pin, rows: Vec<CopyRow>, look: Look, repair: &Repair
 }
 
 fn class(pin: &Pin, look: Look) -> String {
-    if pin.options.replicas == look.options.class.replicas() { "default".to_owned() } else { "as asked with the pin".to_owned() }
+    if pin.options.replicas == look.options.class.replicas() { look.options.class_name.clone() } else { "as asked with the pin".to_owned() }
 }
 
 type Next = Vec<(String, Option<UnixMillis>)>;

@@ -4,7 +4,7 @@
 //! *gone* is said by it on leaving or by a record.
 
 use crate::decisions::{Decisions, Duty};
-use crate::event::PeerFacts;
+use crate::event::{GoMember, PeerFacts};
 use crate::options::PlantedBug;
 use crate::{Effect, Notice, Options, PeerHealth};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,9 +21,22 @@ const CLOCK_SLACK: Millis = Millis::seconds(5);
 /// Addresses taken from a hello.
 const ADDRESSES_MOST: usize = 64;
 
+/// What a peer is to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A Pinfold peer of this cluster.
+    Ours,
+    /// A Go peer that may write.
+    Go,
+    /// A Go peer that may not: it may have been given copies by others.
+    Stranger,
+}
+
 /// What is known of one other peer.
 #[derive(Clone, Debug)]
 pub(crate) struct Standing {
+    /// What it is.
+    pub kind: Kind,
     /// Connected now.
     pub linked: bool,
     unlinked_since: Millis,
@@ -45,6 +58,22 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
+    fn new(kind: Kind, now: Now) -> Standing {
+        Standing {
+            kind,
+            linked: false,
+            unlinked_since: now.mono,
+            heard: now.mono,
+            heard_wall: UnixMillis(0),
+            phase: PeerHealth::Suspect,
+            incarnation: 0,
+            facts: None,
+            clock_ahead: None,
+            duty: Duty::InUse,
+            promised: ByteCount::ZERO,
+        }
+    }
+
     /// Whether its copies are handed over: it leaves, or people decided so.
     pub fn is_draining(&self) -> bool {
         self.duty == Duty::Draining || self.facts.as_ref().is_some_and(|facts| facts.is_draining)
@@ -69,6 +98,12 @@ impl Health {
     /// Follows a change of trust: new ones begin as suspect, others become gone.
     pub fn set_members(&mut self, members: &BTreeSet<PeerId>, me: &PeerId, now: Now) {
         for (peer, standing) in &mut self.peers {
+            if members.contains(peer) {
+                standing.kind = Kind::Ours;
+            }
+            if standing.kind != Kind::Ours {
+                continue;
+            }
             if !members.contains(peer) {
                 standing.phase = PeerHealth::Gone;
             } else if standing.phase == PeerHealth::Gone {
@@ -77,19 +112,43 @@ impl Health {
             }
         }
         for peer in members.iter().filter(|peer| *peer != me) {
-            self.peers.entry(*peer).or_insert_with(|| Standing {
-                linked: false,
-                unlinked_since: now.mono,
-                heard: now.mono,
-                heard_wall: UnixMillis(0),
-                phase: PeerHealth::Suspect,
-                incarnation: 0,
-                facts: None,
-                clock_ahead: None,
-                duty: Duty::InUse,
-                promised: ByteCount::ZERO,
-            });
+            self.peers.entry(*peer).or_insert_with(|| Standing::new(Kind::Ours, now));
         }
+    }
+
+    /// Follows which Go peers there are; those that are not in the list are forgotten. Gives these.
+    pub fn set_go(&mut self, go: &[GoMember], me: &PeerId, now: Now) -> Vec<PeerId> {
+        let kind = |member: &GoMember| if member.is_trusted { Kind::Go } else { Kind::Stranger };
+        let kinds: BTreeMap<PeerId, Kind> = go.iter().map(|member| (member.peer, kind(member))).filter(|(peer, _)| peer != me).collect();
+        let is_forgotten = |peer: &PeerId, standing: &Standing| standing.kind != Kind::Ours && !kinds.contains_key(peer);
+        let forgotten: Vec<PeerId> =
+            self.peers.iter().filter(|(peer, standing)| is_forgotten(peer, standing)).map(|(peer, _)| *peer).collect();
+        for peer in &forgotten {
+            self.peers.remove(peer);
+        }
+        for (peer, kind) in kinds {
+            let standing = self.peers.entry(peer).or_insert_with(|| Standing::new(kind, now));
+            // A member, or one that was expelled, is what the records say.
+            if standing.kind != Kind::Ours {
+                standing.kind = kind;
+            }
+        }
+        forgotten
+    }
+
+    /// Go peers that may write, by id.
+    pub fn go(&self) -> impl Iterator<Item = PeerId> {
+        self.peers.iter().filter(|(_, standing)| standing.kind == Kind::Go).map(|(peer, _)| *peer)
+    }
+
+    /// What a peer is; none for one that is not known.
+    pub fn kind(&self, peer: &PeerId) -> Option<Kind> {
+        self.peers.get(peer).map(|standing| standing.kind)
+    }
+
+    /// Whether it is a Go peer: it lets go of what is not placed on it any more at once, whoever else has it.
+    pub fn lets_go_at_once(&self, peer: &PeerId) -> bool {
+        matches!(self.kind(peer), Some(Kind::Go | Kind::Stranger))
     }
 
     /// Follows what people decided.
@@ -117,7 +176,7 @@ impl Health {
         standing.heard = now.mono;
         standing.heard_wall = now.wall;
         if matches!(standing.phase, PeerHealth::Suspect | PeerHealth::Down) {
-            if standing.phase == PeerHealth::Down {
+            if standing.phase == PeerHealth::Down && standing.kind != Kind::Stranger {
                 effects.push(Effect::Note(Notice::PeerBack(*peer)));
             }
             standing.phase = PeerHealth::Up;
@@ -182,17 +241,18 @@ impl Health {
         }
         self.next_tick = now.after(TICK);
         for (peer, standing) in &mut self.peers {
+            let is_noted = standing.kind != Kind::Stranger;
             let silent = now.mono.0.saturating_sub(standing.heard.0);
             // Words that come without a link (another way, or a late one) count as much as the link.
             let unlinked = if standing.linked { 0 } else { now.mono.0.saturating_sub(standing.unlinked_since.max(standing.heard).0) };
             if standing.phase == PeerHealth::Up && (silent > options.pace.suspect_silent.0 || unlinked > options.pace.suspect_unlinked.0) {
                 standing.phase = PeerHealth::Suspect;
-                effects.push(Effect::Note(Notice::PeerSuspect(*peer)));
+                effects.extend(is_noted.then_some(Effect::Note(Notice::PeerSuspect(*peer))));
                 changed.push(*peer);
             }
             if standing.phase == PeerHealth::Suspect && silent > options.grace.0 {
                 standing.phase = PeerHealth::Down;
-                effects.push(Effect::Note(Notice::PeerDown(*peer)));
+                effects.extend(is_noted.then_some(Effect::Note(Notice::PeerDown(*peer))));
                 changed.push(*peer);
             }
         }
@@ -241,10 +301,11 @@ impl Health {
         self.peers.get(peer).is_some_and(|standing| standing.phase == PeerHealth::Gone)
     }
 
-    /// Members seen now and members known, the own peer in both.
+    /// Members seen now and members known, the own peer in both; strangers come and go as they like, and say nothing about the net.
     pub fn seen(&self) -> (u32, u32) {
-        let known = self.peers.values().filter(|standing| standing.phase != PeerHealth::Gone).count() as u32 + 1;
-        let seen = self.peers.values().filter(|standing| standing.phase == PeerHealth::Up).count() as u32 + 1;
+        let members = || self.peers.values().filter(|standing| standing.kind != Kind::Stranger);
+        let known = members().filter(|standing| standing.phase != PeerHealth::Gone).count() as u32 + 1;
+        let seen = members().filter(|standing| standing.phase == PeerHealth::Up).count() as u32 + 1;
         (seen, known)
     }
 

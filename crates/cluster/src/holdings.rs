@@ -67,6 +67,15 @@ struct Question {
     named: u64,
 }
 
+/// Who may hold copies beside the own peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Members<'a> {
+    /// Pinfold peers.
+    pub ours: &'a [PeerId],
+    /// Go peers. They tell nothing by themselves: what every peer holds is not asked of them, since nobody decides by it.
+    pub go: &'a [PeerId],
+}
+
 /// The copies on all other peers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holdings {
@@ -78,7 +87,7 @@ pub(crate) struct Holdings {
 
 impl Holdings {
     /// The wish changed: every other peer that is placed is unconfirmed, those that are not placed any more still hold.
-    pub fn wish_changed(&mut self, cid: &Cid, before: Option<&Pin>, after: Option<&(Pin, u64)>, members: &[PeerId], now: Now) {
+    pub fn wish_changed(&mut self, cid: &Cid, before: Option<&Pin>, after: Option<&(Pin, u64)>, members: Members, now: Now) {
         match after {
             None => {
                 for copies in self.peers.values_mut() {
@@ -373,12 +382,17 @@ impl PeerCopies {
 }
 
 /// The other members that hold the pin, or held it before.
-fn concerned(pin: &Pin, before: Option<&Pin>, members: &[PeerId]) -> Vec<PeerId> {
-    if pin.is_everywhere() || before.is_some_and(Pin::is_everywhere) {
-        return members.to_vec();
+fn concerned(pin: &Pin, before: Option<&Pin>, members: Members) -> Vec<PeerId> {
+    let is_everywhere = pin.is_everywhere() || before.is_some_and(Pin::is_everywhere);
+    if is_everywhere && members.go.is_empty() {
+        return members.ours.to_vec();
     }
     let before = before.map_or(&[][..], |before| &before.placement);
-    let mut peers: Vec<PeerId> = pin.placement.iter().chain(before).filter(|peer| members.contains(peer)).copied().collect();
+    let is_known = |peer: &&PeerId| members.ours.contains(peer) || members.go.contains(peer);
+    let mut peers: Vec<PeerId> = pin.placement.iter().chain(before).filter(is_known).copied().collect();
+    if is_everywhere {
+        peers.extend(members.ours);
+    }
     peers.sort_unstable();
     peers.dedup();
     peers
@@ -440,7 +454,7 @@ mod tests {
 
     fn wish(holdings: &mut Holdings, number: u64, version: u64, second: u64) {
         let pin = pin_on(cid(number), &[peer(1)], PinOptions::default());
-        holdings.wish_changed(&cid(number), None, Some(&(pin, version)), &[peer(1)], at(second));
+        holdings.wish_changed(&cid(number), None, Some(&(pin, version)), Members { ours: &[peer(1)], go: &[] }, at(second));
     }
 
     #[test]
@@ -520,7 +534,7 @@ mod tests {
         let (mut holdings, options) = known();
         let before = pin_on(cid(1), &[peer(1)], PinOptions::default());
         let after = pin_on(cid(1), &[peer(2)], PinOptions::default());
-        holdings.wish_changed(&cid(1), Some(&before), Some(&(after, 8)), &[peer(1), peer(2)], at(1));
+        holdings.wish_changed(&cid(1), Some(&before), Some(&(after, 8)), Members { ours: &[peer(1), peer(2)], go: &[] }, at(1));
         assert_eq!(holdings.leaving_holders(&cid(1)).collect::<Vec<_>>(), [peer(1)]);
         holdings.report(&peer(1), &update(vec![copy(1, 8, PinState::Unpinned)]), &Shelf::default(), &options, at(2));
         assert_eq!(holdings.leaving_holders(&cid(1)).count(), 0);

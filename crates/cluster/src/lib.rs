@@ -48,7 +48,7 @@ mod testing;
 
 pub use decisions::{Balancing, Duty};
 pub use event::{
-    Answer, Change, Command, Effect, Event, LinkState, Missing, NewRoot, NewUnit, NodeFailure, NodeOp, NodeOutcome, Notice, OpId,
+    Answer, Change, Command, Effect, Event, GoMember, LinkState, Missing, NewRoot, NewUnit, NodeFailure, NodeOp, NodeOutcome, Notice, OpId,
     PinChange, RequestId, SharedChange, SubmitId, ViewState,
 };
 pub use machine::Machine;

@@ -3,7 +3,7 @@
 use crate::Options;
 use crate::adding::Adding;
 use crate::decisions::{Decisions, Duty};
-use crate::health::Health;
+use crate::health::{Health, Kind};
 use crate::holdings::Holdings;
 use crate::placement::{Candidate, Rules, UNLIMITED, filter};
 use crate::report::PeerHealth;
@@ -56,9 +56,10 @@ impl Look<'_> {
             let load = standing.facts.as_ref().and_then(|facts| facts.load);
             let candidate = Candidate {
                 peer: *peer,
-                is_up: standing.phase == PeerHealth::Up && standing.facts.is_some(),
+                is_up: standing.phase == PeerHealth::Up && (standing.facts.is_some() || standing.kind == Kind::Stranger),
                 is_draining: standing.is_draining(),
-                is_cordoned: standing.duty == Duty::Cordoned,
+                // A stranger keeps what others gave it.
+                is_cordoned: standing.duty == Duty::Cordoned || standing.kind == Kind::Stranger,
                 limit,
                 free,
                 capacity: capacity(limit, load),
@@ -119,7 +120,8 @@ impl Look<'_> {
     /// The same for a placement that is known without its pin.
     pub fn confirmed_on(&self, cid: &Cid, placement: &[PeerId], is_everywhere: bool) -> u32 {
         if is_everywhere {
-            let others = self.health.iter().filter(|(peer, _)| self.is_live(peer) && self.is_confirmed(peer, cid)).count();
+            let ours = self.health.iter().filter(|(_, standing)| standing.kind == Kind::Ours);
+            let others = ours.filter(|(peer, _)| self.is_live(peer) && self.is_confirmed(peer, cid)).count();
             return others as u32 + u32::from(self.is_confirmed(&self.options.me, cid));
         }
         placement.iter().filter(|peer| self.is_live(peer) && self.is_confirmed(peer, cid)).count() as u32

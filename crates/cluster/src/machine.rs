@@ -27,8 +27,8 @@ pub use shards::{NewRoot, NewUnit};
 
 use crate::adding::{Adding, Desk};
 use crate::context::{Context, Ids};
-use crate::health::Health;
-use crate::holdings::Holdings;
+use crate::health::{Health, Kind};
+use crate::holdings::{Holdings, Members};
 use crate::leaving::Leaving;
 use crate::look::Look;
 use crate::membership::Membership;
@@ -39,7 +39,8 @@ use crate::space::Space;
 use crate::taking::Taking;
 use crate::tracker::{Around, Tracker};
 use crate::{
-    Answer, Change, Effect, Event, LinkState, Missing, Options, PinChange, RequestId, SharedChange, SharedView, SubmitId, ViewState,
+    Answer, Change, Effect, Event, GoMember, LinkState, Missing, Options, PinChange, RequestId, SharedChange, SharedView, SubmitId,
+    ViewState,
 };
 use std::collections::BTreeMap;
 use types::{ByteCount, Cid, Millis, Now, PeerId};
@@ -76,6 +77,8 @@ pub(crate) struct Parts {
     pending: BTreeMap<SubmitId, Pending>,
     /// Members other than this peer.
     others: Vec<PeerId>,
+    /// Go peers that may write.
+    go: Vec<PeerId>,
     /// Questions of others that wait for the first round.
     questions: BTreeMap<PeerId, u64>,
     /// Connected Go peers, where none of them takes what this peer writes.
@@ -120,6 +123,7 @@ impl Machine {
             pieces: Pieces::default(),
             pending: BTreeMap::new(),
             others,
+            go: Vec::new(),
             questions: BTreeMap::new(),
             distrusted: 0,
             facts: Facts::default(),
@@ -198,6 +202,7 @@ impl Parts {
                 self.facts = Facts { node_addresses, gateway, api };
                 self.next_hello = ctx.now.mono;
             }
+            Event::GoPeers(go) => self.go_peers(&go, ctx),
             Event::Distrusted(peers) => self.distrusted = peers,
             Event::Link(peer, state) => self.link(peer, &state, ctx),
             Event::Message(peer, message) => self.message(peer, message, ctx),
@@ -223,7 +228,8 @@ impl Parts {
     }
 
     fn pin_changed(&mut self, change: &PinChange, ctx: &mut Context) {
-        self.holdings.wish_changed(&change.cid, change.before.as_ref(), change.after.as_ref(), &self.others, ctx.now);
+        let members = Members { ours: &self.others, go: &self.go };
+        self.holdings.wish_changed(&change.cid, change.before.as_ref(), change.after.as_ref(), members, ctx.now);
         self.tracker.wish_changed(change, ctx);
         let look = look!(self, ctx);
         self.repair.wish_changed(change, look, ctx);
@@ -247,8 +253,17 @@ impl Parts {
 
     fn link(&mut self, peer: PeerId, state: &LinkState, ctx: &mut Context) {
         let is_up = *state == LinkState::Up;
+        let (was_linked, was_live) = (self.health.of(&peer).is_some_and(|standing| standing.linked), self.health.is_live(&peer));
         self.health.link(&peer, is_up, ctx.now, ctx.effects);
-        if !is_up || self.health.of(&peer).is_none() {
+        let Some(kind) = self.health.kind(&peer).filter(|_| is_up) else { return };
+        if kind != Kind::Ours {
+            if !was_live {
+                self.tracker.provider_is_back(ctx);
+                self.repair.look_soon(ctx);
+            }
+            if kind == Kind::Go && !was_linked {
+                self.holdings.linked(&peer, false, ctx.now);
+            }
             return;
         }
         ctx.effects.push(Effect::Tell(peer, self.hello(ctx)));
@@ -351,6 +366,19 @@ impl Parts {
         }
     }
 
+    /// Which Go peers there are.
+    fn go_peers(&mut self, go: &[GoMember], ctx: &mut Context) {
+        let forgotten = self.health.set_go(go, &ctx.options.me, ctx.now);
+        self.health.set_duties(self.membership.decisions());
+        for peer in forgotten.iter().chain(go.iter().filter(|member| !member.is_trusted).map(|member| &member.peer)) {
+            if self.health.kind(peer) != Some(Kind::Ours) {
+                self.holdings.remove_peer(peer);
+            }
+        }
+        self.go = self.health.go().collect();
+        self.repair.look_soon(ctx);
+    }
+
     fn members_changed(&mut self, ctx: &mut Context) {
         for peer in &self.others {
             if !self.membership.trusted().contains(peer) {
@@ -363,6 +391,7 @@ impl Parts {
         // What was decided about this peer is seen by others in what it takes and gives; they hear of it at once.
         self.next_hello = ctx.now.mono;
         self.others = others(&self.membership, ctx.options);
+        self.go = self.health.go().collect();
         self.repair.look_soon(ctx);
     }
 }
@@ -371,6 +400,8 @@ fn others(membership: &Membership, options: &Options) -> Vec<PeerId> {
     membership.trusted().iter().filter(|peer| **peer != options.me).copied().collect()
 }
 
+#[cfg(test)]
+mod go_tests;
 #[cfg(test)]
 mod moving_tests;
 #[cfg(test)]

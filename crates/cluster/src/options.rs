@@ -171,6 +171,8 @@ pub struct Options {
     pub verify: fn(&SignedRecord) -> bool,
     /// Copies of a pin that does not say how many.
     pub class: DefaultClass,
+    /// What people call that class: answers name it.
+    pub class_name: String,
     /// A silent peer's copies are replaced after so long.
     pub grace: Millis,
     /// Fetches at a time.
@@ -209,6 +211,7 @@ impl Options {
             records: Vec::new(),
             verify: |_| false,
             class: DefaultClass::default(),
+            class_name: "default".to_owned(),
             grace: Millis::minutes(10),
             concurrent_pins: 10,
             concurrent_unpins: 4,

@@ -15,7 +15,7 @@ use crate::look::Look;
 use crate::options::PlantedBug;
 use crate::order::Distances;
 use crate::placement::{self, Candidate, Rules};
-use crate::{Change, Effect, Notice, PinChange};
+use crate::{Change, Effect, Notice, PinChange, health};
 use graves::Graves;
 use judge::{Verdict, giver, is_whole, judge};
 use shipping::Orders;
@@ -419,7 +419,8 @@ impl Repair {
         let others: Vec<PeerId> = look
             .health
             .iter()
-            .filter(|(peer, _)| look.health.is_live(peer) && !look.health.is_draining(peer))
+            // Go peers repair nothing unless they were configured to; one that is acts at once, long before the grace is over.
+            .filter(|(peer, standing)| standing.kind == health::Kind::Ours && look.health.is_live(peer) && !look.health.is_draining(peer))
             .map(|(peer, _)| *peer)
             .collect();
         if look.is_leaving {
@@ -471,6 +472,9 @@ impl Repair {
         if look.health.is_split() {
             let (seen, known) = look.health.seen();
             return Some((Because::Partition { seen, known }, None));
+        }
+        if !look.options.repair.is_on {
+            return Some((Because::Failed { error: "repair is off here (`repair = true` in pinfold.toml turns it on)".to_owned() }, None));
         }
         let silent =
             pin.placement.iter().filter_map(|peer| Some((*peer, look.health.grace_end(peer, look.options)?))).min_by_key(|(_, at)| *at);

@@ -302,7 +302,11 @@ impl Core {
             Effect::Node(id, operation) => self.start_operation(id, operation),
             Effect::Cancel(id) => self.cancel(id),
             Effect::Tell(peer, message) => {
-                if let Some(links) = self.links() {
+                let message = match self.go() {
+                    Some(go) => go.tell(&peer, message),
+                    None => Some(message),
+                };
+                if let (Some(links), Some(message)) = (self.links(), message) {
                     links.tell(&peer, message);
                 }
             }
@@ -364,7 +368,8 @@ impl Core {
     }
 
     fn name_of(&self, peer: &types::PeerId) -> String {
-        self.links().and_then(|links| links.name_of(peer)).unwrap_or_else(|| peer.short())
+        let of_go = || Some(self.go()?.who(peer)?.0).filter(|name| !name.is_empty());
+        self.links().and_then(|links| links.name_of(peer)).or_else(of_go).unwrap_or_else(|| peer.short())
     }
 
     fn submit(&self, id: SubmitId, changes: Vec<Change>) {

@@ -10,6 +10,7 @@
 //!              calls ◄── members, lists ◄── the own doors (what Go peers hold)
 //!              gossip ─► heard ◄──── greeting (asks ids and for trust, connects the nodes)
 //!              gossip ◄─ publish
+//!   the machine's messages to Go peers ◄──► spokesman, lane (blocks of the own adds)
 //! ```
 //! Absent: closed methods of Go's own parts among each other, raft, tracing. Start with [`GoSide`].
 
@@ -17,16 +18,19 @@ mod answers;
 mod greeting;
 mod heard;
 mod intake;
+mod lane;
 mod lists;
 mod members;
 mod methods;
 mod publish;
+mod spokesman;
 #[cfg(test)]
 mod tests;
 
 pub use heard::GoPeer;
 pub use lists::{GoList, GoRow};
 pub use members::{GoCopy, GoMembers};
+pub use spokesman::Mind;
 
 use crate::handle::Cluster;
 use crate::links::MESSAGES;
@@ -37,6 +41,7 @@ use methods::Methods;
 use net::gorpc::{CallLimits, RPC_PROTOCOL, Server};
 use net::{Host, Incoming, OpenError, PublishError};
 use parking_lot::Mutex;
+use spokesman::Spokesman;
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -57,6 +62,10 @@ pub struct GoOptions {
     pub swarm_peers: Arc<dyn Fn() -> Vec<PeerId> + Send + Sync>,
     /// How long the blocks of an add are kept for a pin that has not come.
     pub lease: Duration,
+    /// The machine, which counts Go peers as holders; none in tests that need none.
+    pub mind: Option<Arc<dyn Mind>>,
+    /// Go peers that are trusted by their ids: members before they are heard of.
+    pub listed: Vec<PeerId>,
     /// Told when it changes: how many Go peers are connected, where none of them takes what this peer writes; else 0.
     pub distrusted: Arc<dyn Fn(u32) + Send + Sync>,
 }
@@ -70,6 +79,8 @@ impl GoOptions {
             wish: None,
             swarm_peers: Arc::new(Vec::new),
             lease: Duration::from_secs(600),
+            mind: None,
+            listed: Vec::new(),
             distrusted: Arc::new(|_| ()),
         }
     }
@@ -143,6 +154,7 @@ struct Side {
     options: GoOptions,
     heard: Mutex<Heard>,
     leases: Leases,
+    spokesman: Option<Arc<Spokesman>>,
     started: Instant,
 }
 
@@ -151,13 +163,15 @@ impl GoSide {
     pub async fn start(host: Host, streams: GoStreams, cluster: Arc<dyn Cluster>, options: GoOptions) -> Result<GoSide, PublishError> {
         host.subscribe(METRICS_TOPIC).await?;
         let leases = Leases::new(cluster.own_node(), options.lease);
-        let side = Arc::new(Side { host, cluster, options, heard: Mutex::default(), leases, started: Instant::now() });
+        let spokesman = options.mind.clone().map(|mind| Arc::new(Spokesman::new(mind, options.listed.clone())));
+        let side = Arc::new(Side { host, cluster, options, heard: Mutex::default(), leases, spokesman, started: Instant::now() });
         let server = Server::over(streams.0, Arc::new(Methods(side.clone())), CallLimits::default());
         let tasks = vec![
             tokio::spawn(server.run()),
             tokio::spawn(publish::run(side.clone())),
             tokio::spawn(greeting::run(side.clone())),
             tokio::spawn(intake::let_go(side.clone())),
+            tokio::spawn(spokesman::run(side.clone())),
         ];
         Ok(GoSide { side, tasks: Mutex::new(tasks) })
     }
@@ -200,6 +214,14 @@ impl Side {
             go.is_trusted = (self.options.trusted)(&go.peer);
         }
         peers
+    }
+
+    /// Everybody who was ever heard of and is no Pinfold peer.
+    fn go_known(&self) -> Vec<PeerId> {
+        let ours: BTreeSet<PeerId> = self.cluster.peers().into_iter().map(|row| row.peer).collect();
+        let mut known = self.heard.lock().known();
+        known.retain(|peer| !ours.contains(peer) && !self.is_pinfold(peer));
+        known
     }
 
     /// Connected peers that speak Go's calls and not ours.

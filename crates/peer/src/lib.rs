@@ -23,6 +23,7 @@ pub mod join;
 mod limits;
 pub mod links;
 mod looker;
+mod mind;
 mod moving;
 pub mod names;
 mod node;

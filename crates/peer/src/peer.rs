@@ -520,6 +520,11 @@ impl Peer {
         self.core.set_go(go);
     }
 
+    /// What the Go side tells the machine and reads of it.
+    pub fn mind(&self) -> Arc<dyn crate::go::Mind> {
+        self.core.mind()
+    }
+
     /// So many Go peers are connected, and none of them takes what this peer writes.
     pub fn distrusted(&self, peers: u32) {
         self.core.feed(Event::Distrusted(peers));

@@ -39,7 +39,9 @@ pub async fn run(core: &Arc<Core>, id: OpId, operation: NodeOp) -> NodeOutcome {
 
 /// The nodes of cluster peers, in the same order.
 pub fn nodes_of(core: &Core, holders: &[PeerId]) -> Vec<PeerId> {
-    holders.iter().flat_map(|peer| core.trust.nodes_of(peer)).collect()
+    let go = core.go();
+    let of_go = |peer: &PeerId| go.as_ref().filter(|go| go.is_go(peer)).and_then(|go| go.who(peer)?.1);
+    holders.iter().flat_map(|peer| core.trust.nodes_of(peer).into_iter().chain(of_go(peer))).collect()
 }
 
 async fn pin(core: &Arc<Core>, id: OpId, task: PinTask) -> NodeOutcome {

@@ -97,6 +97,8 @@ impl Spread {
         let links = self.core.links().map(|links| links.host().id());
         let task = if links == Some(holder) {
             tokio::spawn(fill_own(self.core.node.clone(), Owner::Adding(self.lease), batches))
+        } else if let Some(go) = self.core.go().filter(|go| go.is_go(&holder)) {
+            tokio::spawn(async move { go.fill(holder, batches).await })
         } else {
             let core = self.core.clone();
             let find = move || {

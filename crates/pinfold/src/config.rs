@@ -40,6 +40,8 @@ pub struct Settings {
     pub space: Option<ByteCount>,
     /// Copies of a pin that says nothing: least, wanted, most; zeros are everywhere.
     pub copies: (u32, u32, u32),
+    /// What that class is called.
+    pub class_name: &'static str,
     /// Before copies of a silent peer are replaced.
     pub grace: Duration,
     /// What stores the blocks.
@@ -215,7 +217,7 @@ pub const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFO
 #                                          # do not trust (a pin, an unpin or an add is refused)
 # trusted_peers = []                       # Go ipfs-cluster peers that may write: ids, multiaddrs with /p2p/<id>, or "*" for all with the
 #                                          # secret. With any of them pins that say nothing go everywhere, and nothing is repaired or moved,
-#                                          # as in Go (`repair` and `rebalance` count as false).
+#                                          # as in Go, until `copies_wanted`, `repair` and `rebalance` say otherwise here.
 
 # [bandwidth]                              # changed while it runs by `pinfold limits set`
 # lan_up = "none"                          # to peers on the local net; none: no limit
@@ -286,14 +288,19 @@ impl Settings {
             swarm: list(&flags.swarm, file.swarm, &["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]),
             space,
             copies,
+            class_name: if is_everywhere { "go-compat" } else { "default" },
             grace: parse_duration(&grace).context("reading the grace")?,
             node: NodeKind::parse(flags.node.as_deref().or(file.node.as_deref()).unwrap_or("embedded"))?,
             adopt: parse_adopt(flags.adopt.as_deref().or(file.adopt.as_deref()).unwrap_or("off"))?,
             scrub: scrub(file.scrub_rate.as_deref(), file.scrub_every.as_deref())?,
             bandwidth: Bandwidth::of(file.bandwidth.unwrap_or_default())
                 .with_context(|| format!("reading [bandwidth] in {}", path.display()))?,
-            repair: (file.repair.unwrap_or(true), rate(file.repair_rate, "500MB/s").context("reading repair_rate")?),
-            rebalance: (file.rebalance.unwrap_or(true), rate(file.rebalance_rate, "100MB/s").context("reading rebalance_rate")?),
+            // Go's peers repair nothing unless they are told to (`disable_repinning`), and move nothing.
+            repair: (file.repair.unwrap_or(trusted_peers.is_empty()), rate(file.repair_rate, "500MB/s").context("reading repair_rate")?),
+            rebalance: (
+                file.rebalance.unwrap_or(trusted_peers.is_empty()),
+                rate(file.rebalance_rate, "100MB/s").context("reading rebalance_rate")?,
+            ),
             names: NameSettings::of(file.names.unwrap_or_default()).with_context(|| format!("reading [names] in {}", path.display()))?,
             routing: RoutingSettings::of(file.routing.unwrap_or_default())
                 .with_context(|| format!("reading [routing] in {}", path.display()))?,

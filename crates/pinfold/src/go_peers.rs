@@ -42,6 +42,11 @@ impl GoPeers {
         self.everybody || self.peers.contains(peer)
     }
 
+    /// Those that are named.
+    pub fn ids(&self) -> impl Iterator<Item = &PeerId> {
+        self.peers.iter()
+    }
+
     /// Those to stay connected to, and where.
     pub fn addresses(&self) -> impl Iterator<Item = (&PeerId, &Vec<String>)> {
         self.addresses.iter()

@@ -115,11 +115,11 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         records,
         incarnation,
         class: cluster::DefaultClass { least: settings.copies.0, want: settings.copies.1, most: settings.copies.2 },
+        class_name: settings.class_name.to_owned(),
         grace: Millis(settings.grace.as_millis() as u64),
-        // The machine does not hear Go peers: it would take every one for lost and replace its copies.
         repair: cluster::RepairLimits {
-            is_on: settings.repair.0 && settings.trusted_peers.is_empty(),
-            balances: settings.rebalance.0 && settings.trusted_peers.is_empty(),
+            is_on: settings.repair.0,
+            balances: settings.rebalance.0,
             bytes_per_minute: settings.repair.1.get().saturating_mul(60),
             move_bytes_per_minute: settings.rebalance.1.get().saturating_mul(60),
             ..cluster::RepairLimits::default()
@@ -233,6 +233,8 @@ async fn start_go(
         wish: Some(inbound.clone()),
         swarm_peers: Arc::new(move || nodes.connected()),
         distrusted: Arc::new(move |peers| writer.distrusted(peers)),
+        mind: Some(peer.mind()),
+        listed: settings.trusted_peers.ids().copied().collect(),
         ..GoOptions::new(env!("CARGO_PKG_VERSION"), trusted)
     };
     let go = GoSide::start(host.clone(), streams, peer.clone(), options).await.context("taking part among Go peers")?;

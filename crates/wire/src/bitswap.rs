@@ -231,14 +231,13 @@ impl Message {
         let legacy: usize = self.blocks_legacy.iter().map(|block| block.len() + 10).sum();
         let mut out = BytesMut::with_capacity(data + legacy + (self.wants.len() + self.presences.len()) * 60 + 16);
         let mut head = Vec::with_capacity(64);
-        if !self.wants.is_empty() || self.is_full {
-            let mut list = Vec::with_capacity(self.wants.len() * 56);
-            for want in &self.wants {
-                pb::put_bytes(&mut list, 1, &want.encode());
-            }
-            pb::put_uint_if(&mut list, 2, self.is_full.into());
-            pb::put_bytes(&mut head, 1, &list);
+        let mut list = Vec::with_capacity(self.wants.len() * 56);
+        for want in &self.wants {
+            pb::put_bytes(&mut list, 1, &want.encode());
         }
+        pb::put_uint_if(&mut list, 2, self.is_full.into());
+        // Written when it is empty too, as Go does: boxo 0.30 (Kubo 0.35, ipfs-cluster 1.1.4) crashes on a message without it.
+        pb::put_bytes(&mut head, 1, &list);
         for block in &self.blocks_legacy {
             pb::put_length(&mut head, 2, block.len());
             out.put_slice(&head);
@@ -364,6 +363,16 @@ mod tests {
         let expected = format!("0a2c0a2a0a24{}100120012801", hex::encode(cid.to_bytes()));
         // list 46 bytes: entry header 2, cid 38, priority 2, kind 2, send-dont-have 2.
         assert_eq!(hex::encode(&bytes), expected.replacen("0a2c0a2a", "0a2e0a2c", 1));
+    }
+
+    #[test]
+    fn every_message_has_a_list_of_wants_for_peers_that_crash_without_one() {
+        let cid = block_cid(b"a");
+        let blocks = Message { blocks: vec![Block::new(&cid, Bytes::from_static(b"a"))], ..Message::default() };
+        let presences = Message { presences: vec![(cid, Presence::Have)], ..Message::default() };
+        for message in [blocks, presences, Message { blocks_legacy: vec![Bytes::from_static(b"a")], ..Message::default() }] {
+            assert_eq!(message.encode()[..2], [0x0a, 0]);
+        }
     }
 
     #[test]

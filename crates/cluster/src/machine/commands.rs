@@ -198,10 +198,14 @@ impl Parts {
         candidates.sort_by_key(|candidate| candidate.peer);
         match placement::place(cid, &candidates, &rules, current) {
             Ok(placed) => {
+                // See `repair::judge`: a Go peer that is taken off the list lets go before anybody else has it.
+                let is_safe = look.confirmed_on(cid, &placed.holders, false) >= least;
+                let must_stay = |peer: &&PeerId| !is_safe && !placed.holders.contains(peer) && look.health.lets_go_at_once(peer);
+                let kept: Vec<PeerId> = current.iter().filter(must_stay).copied().collect();
                 for peer in &placed.added {
                     self.health.promise(peer, size.unwrap_or_default());
                 }
-                Ok(placed.holders)
+                Ok(placed.holders.into_iter().chain(kept).collect())
             }
             Err(why) => Err(Box::new(Answer::Refused(Missing::NotEnoughPeers {
                 needed: why.needed,

@@ -4,6 +4,7 @@ use super::Parts;
 use crate::Effect;
 use crate::context::Context;
 use crate::decisions::Duty;
+use crate::health::Kind;
 use crate::look::Look;
 use crate::options::PlantedBug;
 use crate::outbox::MESSAGE_MOST;
@@ -12,7 +13,13 @@ use types::{Cid, CopyState, HoldingReport, PeerId, PeerMessage, PinState, Refusa
 impl Parts {
     /// Takes one message; strangers are not listened to.
     pub(super) fn message(&mut self, peer: PeerId, message: PeerMessage, ctx: &mut Context) {
-        if self.health.of(&peer).is_none() || !self.membership.trusted().contains(&peer) {
+        let is_heard = match self.health.kind(&peer) {
+            Some(Kind::Ours) => self.membership.trusted().contains(&peer),
+            // What the shell says in its name.
+            Some(Kind::Go) => matches!(message, PeerMessage::Hello { .. } | PeerMessage::Holdings(_) | PeerMessage::Reserved { .. }),
+            Some(Kind::Stranger) | None => false,
+        };
+        if !is_heard {
             return;
         }
         let was_live = self.health.is_live(&peer);
@@ -72,7 +79,7 @@ impl Parts {
         if !was_known || has_counted || was_draining != self.health.is_draining(peer) {
             self.repair.look_soon(ctx);
         }
-        if !was_known {
+        if !was_known && self.health.kind(peer) == Some(Kind::Ours) {
             // It did not hear what was said and asked before it knew that this peer is a member.
             ctx.effects.push(Effect::Tell(*peer, self.hello(ctx)));
             self.holdings.linked(peer, false, ctx.now);

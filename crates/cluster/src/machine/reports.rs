@@ -3,6 +3,7 @@
 use super::Machine;
 use crate::decisions::{Balancing, Duty};
 use crate::explain;
+use crate::health::Kind;
 use crate::holdings::Exception;
 use crate::look::Look;
 use crate::options::PlantedBug;
@@ -75,7 +76,9 @@ impl Machine {
             load: self.parts.tracker.load(),
             exceptions: self.parts.tracker.unsettled_count(),
         };
-        let others = self.parts.health.iter().map(|(peer, standing)| {
+        // Go peers have rows of their own at the doors: what is known of them is another thing.
+        let ours = self.parts.health.iter().filter(|(_, standing)| standing.kind == Kind::Ours);
+        let others = ours.map(|(peer, standing)| {
             let facts = standing.facts.clone().unwrap_or_default();
             PeerRow {
                 peer: *peer,
@@ -100,7 +103,9 @@ impl Machine {
 
     /// Why a pin is where it is, and what happens next.
     pub fn explain(&self, pin: &Pin, version: u64, now: Now) -> Explanation {
-        let rows = self.status_of(Some((pin, version)), &pin.cid, now);
+        let mut rows = self.status_of(Some((pin, version)), &pin.cid, now);
+        let go = self.parts.go.iter().filter(|peer| pin.placement.contains(peer));
+        rows.extend(go.map(|peer| self.other_row(peer, Some(pin), &pin.cid, now)));
         if pin.kind == PinKind::Meta && self.parts.pieces.has(&pin.cid) {
             return self.explain_root(pin, rows, now);
         }

@@ -51,7 +51,7 @@ pub(crate) fn judge(pin: &Pin, size: Option<ByteCount>, prefer: Option<PeerId>, 
     if is_short || !holders.must_go.is_empty() {
         return replace(pin, size, prefer, holders, least, look);
     }
-    surplus(pin, &holders.good, most, look)
+    surplus(pin, &holders.good, (least, most), look)
 }
 
 /// Whether a peer that is heard of has it, or had it and has not let go yet.
@@ -110,8 +110,17 @@ fn replace(pin: &Pin, size: Option<ByteCount>, prefer: Option<PeerId>, holders: 
     let is_gone = |peer: &PeerId| look.health.is_gone(peer);
     let bad: Vec<PeerId> = holders.lost.iter().chain(&holders.must_go).copied().collect();
     placement.extend(bad.iter().filter(|peer| !is_gone(peer)).take(stay));
-    let lost: Vec<PeerId> = bad.into_iter().filter(|peer| !placement.contains(peer)).collect();
-    if (gained.is_empty() && lost.is_empty()) || placement.is_empty() {
+    // A Go peer lets go the moment it reads that it is not placed, whoever else has the content: what comes back with it may be the last copy.
+    // So it stays in the list until enough others are known to hold the pin.
+    let is_safe = confirmed(&holders.good, pin, look).len() as u32 >= least;
+    let stays = |peer: &&PeerId| !is_safe && !is_gone(peer) && look.health.lets_go_at_once(peer);
+    let lost: Vec<PeerId> = bad.iter().filter(|peer| !placement.contains(peer)).copied().collect();
+    placement.extend(lost.iter().filter(stays));
+    if gained.is_empty() && placement.len() == pin.placement.len() && missing == 0 {
+        return Verdict::Fine;
+    }
+    let has_changed = placement.len() != pin.placement.len() || placement.iter().any(|peer| !pin.placement.contains(peer));
+    if !has_changed || placement.is_empty() {
         let able = (candidates.len() - unfit.len()) as u32;
         return Verdict::Hopeless(Because::NotEnoughPeers { needed: least, candidates: able });
     }
@@ -138,14 +147,23 @@ pub(crate) fn is_whole(pin: &Pin, look: Look) -> bool {
     pin.placement.len() <= most as usize && pin.placement.iter().all(|peer| is_there(peer) && look.is_confirmed(peer, &pin.cid))
 }
 
-fn surplus(pin: &Pin, good: &[PeerId], most: u32, look: Look) -> Verdict {
-    let confirmed: Vec<PeerId> = good
-        .iter()
-        .filter(|peer| (**peer == look.options.me || look.health.is_live(peer)) && look.is_confirmed(peer, &pin.cid))
-        .copied()
-        .collect();
+fn surplus(pin: &Pin, good: &[PeerId], (least, most): (u32, u32), look: Look) -> Verdict {
+    let confirmed = confirmed(good, pin, look);
     if confirmed.len() > most as usize {
         return Verdict::Trim { placement: confirmed.into_iter().take(most as usize).collect() };
     }
+    // A lost Go peer was kept in the list until others held the pin.
+    if pin.placement.len() > most as usize && confirmed.len() >= least as usize {
+        let is_kept = |peer: &&PeerId| good.contains(peer) || !look.health.lets_go_at_once(peer);
+        let placement: Vec<PeerId> = pin.placement.iter().filter(is_kept).copied().collect();
+        if placement.len() < pin.placement.len() {
+            return Verdict::Trim { placement };
+        }
+    }
     Verdict::Fine
+}
+
+/// Those that are there and known to hold it.
+fn confirmed(peers: &[PeerId], pin: &Pin, look: Look) -> Vec<PeerId> {
+    peers.iter().filter(|peer| look.is_live(peer) && look.is_confirmed(peer, &pin.cid)).copied().collect()
 }

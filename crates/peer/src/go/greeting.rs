@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use types::PeerId;
-use wire::rpc::Id;
+use wire::rpc::{Id, RepoStat};
 
 /// How often it is looked for whom to ask.
 const LOOK: Duration = Duration::from_secs(2);
@@ -84,6 +84,11 @@ async fn meet(side: &Side, peer: PeerId, mut addresses: Vec<String>, mut due: Du
                 if let Some(trusts_us) = trusts_us {
                     side.heard.lock().trusts(&peer, trusts_us);
                 }
+                if trusts_us == Some(true)
+                    && let Ok(room) = ask_room(side, peer).await
+                {
+                    side.heard.lock().room(&peer, room);
+                }
                 // Whoever is to be told to trust this peer wants to see soon that it was heard.
                 due.ask = now + if trusts_us == Some(true) { ASK_AGAIN } else { ASK_AGAIN_FAILED };
             }
@@ -101,6 +106,13 @@ async fn meet(side: &Side, peer: PeerId, mut addresses: Vec<String>, mut due: Du
 /// Asks a peer for its id.
 pub(super) async fn ask_id(side: &Side, peer: PeerId) -> Result<Id, CallError> {
     let request = Request::new("Cluster", "ID");
+    let reply = call_unary(&side.host, peer, &request, &wire::rpc::encode(&()), &CallLimits::default(), DEADLINE).await?;
+    wire::rpc::decode(&reply).map_err(|error| CallError::Broken(error.to_string()))
+}
+
+/// Asks a peer how large its node is. Its metrics say only what is free.
+async fn ask_room(side: &Side, peer: PeerId) -> Result<RepoStat, CallError> {
+    let request = Request::new("IPFSConnector", "RepoStat");
     let reply = call_unary(&side.host, peer, &request, &wire::rpc::encode(&()), &CallLimits::default(), DEADLINE).await?;
     wire::rpc::decode(&reply).map_err(|error| CallError::Broken(error.to_string()))
 }

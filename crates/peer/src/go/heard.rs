@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use types::{ByteCount, Millis, Now, PeerId, UnixMillis};
 use wire::metric::{FREE_SPACE, Metric, PIN_QUEUE, PING, PingValue, decode_metric};
 use wire::msgpack::MsgpackError;
+use wire::rpc::RepoStat;
 
 /// Peers remembered; beyond it the one that was silent longest goes.
 const PEERS_MOST: usize = 4096;
@@ -29,6 +30,8 @@ pub struct GoPeer {
     pub node_addresses: Vec<String>,
     /// What it says is free on its node; none while it says nothing, then Go places nothing on it either.
     pub free_space: Option<ByteCount>,
+    /// The limit of its node, asked of it.
+    pub space_limit: Option<ByteCount>,
     /// The value of its `tag:group`, over which Go spreads copies.
     pub group: Option<String>,
     /// Length of its pin queue.
@@ -78,6 +81,7 @@ struct Facts {
     /// Asked of it; nothing before.
     told: Met,
     trusts_us: Option<bool>,
+    room: Option<RepoStat>,
     heard: Millis,
     heard_wall: UnixMillis,
 }
@@ -145,6 +149,24 @@ impl Heard {
         }
     }
 
+    /// Notes what a peer said of its node's room.
+    pub(super) fn room(&mut self, peer: &PeerId, room: RepoStat) {
+        if let Some(facts) = self.peers.get_mut(peer) {
+            facts.room = Some(room);
+        }
+    }
+
+    /// Everybody who ever said a ping, by id.
+    pub(super) fn known(&self) -> Vec<PeerId> {
+        self.peers.iter().filter(|(_, facts)| facts.ping.is_some()).map(|(peer, _)| *peer).collect()
+    }
+
+    /// The last that was heard of a peer's name and node.
+    pub(super) fn who(&self, peer: &PeerId) -> Option<(String, Option<PeerId>)> {
+        let ping = &self.peers.get(peer)?.ping.as_ref()?.value;
+        Some((ping.peer_name.clone(), ping.ipfs_id.parse().ok()))
+    }
+
     /// Those whose ping counts, by id. Trust is not known here.
     pub(super) fn live(&self, now: Now) -> Vec<GoPeer> {
         let shown = |(peer, facts): (&PeerId, &Facts)| {
@@ -159,6 +181,7 @@ impl Heard {
                     facts.told.node_addresses.clone()
                 },
                 free_space: Fresh::get(&facts.free, now).map(|free| ByteCount(*free)),
+                space_limit: facts.room.map(|room| ByteCount(room.storage_max)).filter(|limit| *limit > ByteCount::ZERO),
                 group: Fresh::get(&facts.group, now).cloned(),
                 pins_queued: Fresh::get(&facts.queue, now).copied().unwrap_or_default(),
                 is_trusted: false,
@@ -235,6 +258,7 @@ mod tests {
             ipfs_id: Some(peer(9)),
             node_addresses: vec!["/ip4/1.2.3.4/tcp/4001".into()],
             free_space: Some(ByteCount(5000)),
+            space_limit: None,
             group: Some("rack1".into()),
             pins_queued: 7,
             is_trusted: false,

@@ -88,6 +88,11 @@ impl GoList {
         GoCopy { node_addresses: self.addresses.clone(), ..GoCopy::of(&self.peer) }
     }
 
+    /// Why there is no list.
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
     /// How a pin stands there; none when it must be in a state that was not asked for.
     pub fn row(&self, pin: &Pin, now: UnixMillis) -> Option<GoRow<'_>> {
         let plain = |state, since: UnixMillis| GoRow { state, since: since.into(), error: Cow::Borrowed(""), tries: 0 };

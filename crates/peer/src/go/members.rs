@@ -5,10 +5,13 @@ use super::lists::GoList;
 use super::{GoPeer, GoSide, Side};
 use async_trait::async_trait;
 use futures::future::join_all;
+use ipfs::Block;
 use net::gorpc::{CallError, CallLimits, Request, call_collect, call_unary};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
-use types::{Cid, PeerId, Pin, PinState};
+use tokio::sync::mpsc;
+use types::{Cid, PeerId, PeerMessage, Pin, PinState};
 use wire::gotime::GoTime;
 use wire::rpc::PinInfo;
 use wire::status::Filter;
@@ -20,7 +23,7 @@ const RECOVER_PATIENCE: Duration = Duration::from_secs(15);
 const RECOVERED_MAX: usize = 100_000;
 
 /// Calls of Go's tracker.
-const STATUS: &str = "Status";
+pub(super) const STATUS: &str = "Status";
 const RECOVER: &str = "Recover";
 
 /// The Go peers of a mixed cluster.
@@ -38,6 +41,14 @@ pub trait GoMembers: Send + Sync {
     async fn recover(&self, cid: &Cid, pin: Option<&Pin>) -> Vec<GoCopy>;
     /// Lets all of those try again what failed; which pins that is.
     async fn recover_all(&self) -> BTreeSet<Cid>;
+    /// Takes what the machine says to a peer; gives it back where that is no Go peer. Never waits.
+    fn tell(&self, peer: &PeerId, message: PeerMessage) -> Option<PeerMessage>;
+    /// Whether the machine takes it for a Go peer.
+    fn is_go(&self, peer: &PeerId) -> bool;
+    /// Name and node of a Go peer that is heard of.
+    fn who(&self, peer: &PeerId) -> Option<(String, Option<PeerId>)>;
+    /// Gives blocks to the node of a Go peer until the queue ends. It has them then, though nothing keeps them before their pin comes.
+    async fn fill(&self, peer: PeerId, batches: mpsc::Receiver<Arc<Vec<Block>>>) -> Result<(), String>;
 }
 
 /// A pin on one Go peer.
@@ -98,6 +109,25 @@ impl GoMembers for GoSide {
     async fn recover_all(&self) -> BTreeSet<Cid> {
         join_all(trusted(&self.side).map(|go| recover_all(&self.side, go))).await.into_iter().flatten().collect()
     }
+
+    fn tell(&self, peer: &PeerId, message: PeerMessage) -> Option<PeerMessage> {
+        match &self.side.spokesman {
+            Some(spokesman) => spokesman.tell(peer, message),
+            None => Some(message),
+        }
+    }
+
+    fn is_go(&self, peer: &PeerId) -> bool {
+        self.side.spokesman.as_ref().is_some_and(|spokesman| spokesman.speaks_for(peer))
+    }
+
+    fn who(&self, peer: &PeerId) -> Option<(String, Option<PeerId>)> {
+        self.side.heard.lock().who(peer)
+    }
+
+    async fn fill(&self, peer: PeerId, batches: mpsc::Receiver<Arc<Vec<Block>>>) -> Result<(), String> {
+        super::lane::fill(&self.side, peer, batches).await
+    }
 }
 
 fn trusted(side: &Side) -> impl Iterator<Item = GoPeer> + use<> {
@@ -140,7 +170,7 @@ async fn copy(side: &Side, method: &str, go: GoPeer, cid: &Cid, pin: Option<&Pin
 }
 
 /// A call of a peer's tracker about one pin.
-async fn ask(side: &Side, peer: PeerId, method: &str, cid: &Cid) -> Result<PinInfo, CallError> {
+pub(super) async fn ask(side: &Side, peer: PeerId, method: &str, cid: &Cid) -> Result<PinInfo, CallError> {
     let request = Request::new("PinTracker", method);
     let reply = call_unary(&side.host, peer, &request, &wire::rpc::encode(cid), &CallLimits::default(), PATIENCE).await?;
     wire::rpc::decode(&reply).map_err(|error| CallError::Broken(error.to_string()))

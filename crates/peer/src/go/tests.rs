@@ -1,10 +1,12 @@
 //! A host that speaks as a Go peer would, and this peer's Go side over a cluster in memory.
 
+mod holding;
+
 use super::*;
 use crate::handle::{AddSession, CommandError, Identity, Live, Totals};
 use ::bytes::Bytes;
 use async_trait::async_trait;
-use cluster::{Balancing, CopyRow, Duty, Explanation, PeerHealth, PeerRow, plan};
+use cluster::{Balancing, CopyRow, Duty, Event, Explanation, PeerHealth, PeerRow, plan};
 use dag::hash::HashFn;
 use ipfs::memory::MemoryNode;
 use ipfs::{Block, Blocks, IpfsNode, PinProgress, PinTask, Pins, Source};
@@ -235,12 +237,14 @@ struct GoLike {
     trusts: Arc<AtomicBool>,
     /// How its pins stand, for lists.
     list: Arc<Mutex<Vec<PinInfo>>>,
+    /// The blocks that it was sent; the one after so many is refused.
+    blocks: Arc<Mutex<(Vec<Cid>, usize)>>,
 }
 
 #[async_trait]
 impl Router for GoLike {
     fn method(&self, request: &Request) -> Method {
-        if ["StatusAll", "RecoverAllLocal"].contains(&&*request.method) { Method::Stream } else { Method::Unary }
+        if ["StatusAll", "RecoverAllLocal", "BlockStream"].contains(&&*request.method) { Method::Stream } else { Method::Unary }
     }
 
     fn authorise(&self, _: &PeerId, request: &Request) -> bool {
@@ -254,6 +258,9 @@ impl Router for GoLike {
             let short = PinInfoShort { status: bit(PinState::Pinned), attempt_count, ..PinInfoShort::default() };
             return Ok(encode(&PinInfo { cid: Some(cid), peer: Some(self.id), short, ..PinInfo::default() }));
         }
+        if *request == Request::new("IPFSConnector", "RepoStat") {
+            return Ok(encode(&RepoStat { repo_size: 400, storage_max: 1000 }));
+        }
         assert_eq!(*request, Request::new("Cluster", "ID"));
         let address = wire::multiaddr::from_text(&format!("/ip4/127.0.0.1/tcp/7/p2p/{}", peer(92))).unwrap();
         let ipfs = IpfsId { id: Some(peer(92)), addresses: Some(vec![address]), error: String::new() };
@@ -261,6 +268,17 @@ impl Router for GoLike {
     }
 
     async fn stream(&self, _: PeerId, request: &Request, arguments: &mut Arguments, replies: &mut Replies) -> Result<(), Failure> {
+        if request.method == "BlockStream" {
+            while let Some(argument) = arguments.next().await? {
+                let block: BlockWithMeta = wire::rpc::decode(&argument).unwrap();
+                let mut blocks = self.blocks.lock();
+                if blocks.0.len() == blocks.1 {
+                    return Err(Failure::method("the disk is full"));
+                }
+                blocks.0.push(block.cid.unwrap());
+            }
+            return Ok(());
+        }
         let filter = match &*request.method {
             "StatusAll" => wire::rpc::decode(&arguments.next().await?.unwrap()).unwrap(),
             _ => Filter(bit(PinState::PinError)),
@@ -295,7 +313,31 @@ impl Inbound for Wish {
     }
 }
 
+/// The machine's ear.
+#[derive(Default)]
+struct Ear {
+    heard: Mutex<Vec<Event>>,
+    twin: OnceLock<Arc<Twin>>,
+}
+
+impl Mind for Ear {
+    fn feed(&self, event: Event) {
+        self.heard.lock().push(event);
+    }
+
+    fn pin(&self, cid: &Cid) -> Option<(Pin, u64)> {
+        Some((self.twin.get()?.pin_of(cid)?, 7))
+    }
+
+    fn pins_after(&self, after: Option<&Cid>, limit: usize) -> Vec<(Pin, u64)> {
+        let pins = self.twin.get().map(|twin| twin.pins(after, limit)).unwrap_or_default();
+        pins.into_iter().map(|pin| (pin, 7)).collect()
+    }
+}
+
 struct Pair {
+    ear: Arc<Ear>,
+    go_blocks: Arc<Mutex<(Vec<Cid>, usize)>>,
     go: Host,
     go_events: HostEvents,
     own: PeerId,
@@ -333,8 +375,11 @@ async fn pair_of(is_trusted: bool, lease: Duration, is_trusting: bool) -> Pair {
     let wish = Arc::new(Wish::default());
     let distrusted = Arc::<AtomicU32>::default();
     let told = distrusted.clone();
+    let ear = Arc::new(Ear::default());
+    ear.twin.set(twin.clone()).ok();
     let options = GoOptions {
         swarm_peers: Arc::new(|| vec![peer(93)]),
+        mind: Some(ear.clone()),
         wish: Some(wish.clone()),
         distrusted: Arc::new(move |peers| told.store(peers, Ordering::Relaxed)),
         ..options
@@ -344,7 +389,8 @@ async fn pair_of(is_trusted: bool, lease: Duration, is_trusting: bool) -> Pair {
     let side = Arc::new(GoSide::start(own.clone(), streams, twin.clone(), options).await.unwrap());
     let go_trusts = Arc::new(AtomicBool::new(is_trusting));
     let go_list = Arc::<Mutex<Vec<PinInfo>>>::default();
-    let go_like = GoLike { id: go.id(), trusts: go_trusts.clone(), list: go_list.clone() };
+    let go_blocks = Arc::new(Mutex::new((Vec::new(), usize::MAX)));
+    let go_like = GoLike { id: go.id(), trusts: go_trusts.clone(), list: go_list.clone(), blocks: go_blocks.clone() };
     let server = net::gorpc::Server::accept(&go, Arc::new(go_like), CallLimits::default()).unwrap();
     tokio::spawn(server.run());
     inbound.set(side.clone());
@@ -356,7 +402,7 @@ async fn pair_of(is_trusted: bool, lease: Duration, is_trusting: bool) -> Pair {
         }
     });
     go.connect(own.id(), &own.addresses()).await.unwrap();
-    Pair { go, go_events, own: own.id(), twin, side, wish, go_trusts, go_list, distrusted }
+    Pair { ear, go_blocks, go, go_events, own: own.id(), twin, side, wish, go_trusts, go_list, distrusted }
 }
 
 impl Pair {
