@@ -14,7 +14,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("store", &["types"]),
     ("net", &["types", "wire", "dag"]),
     ("consensus", &["types", "wire", "store"]),
-    ("ipfs-embedded", &["types", "dag", "ipfs", "net", "store"]),
+    ("ipfs-embedded", &["types", "wire", "dag", "ipfs", "net", "store"]),
     ("ipfs-kubo", &["types", "wire", "dag", "ipfs", "net", "store"]),
     ("peer", &["types", "wire", "dag", "cluster", "consensus", "ipfs", "net", "store"]),
     ("api", &["types", "wire", "dag", "cluster", "ipfs", "peer"]),

@@ -137,7 +137,11 @@ impl Gateway {
     async fn content(&self, asked: &Asked) -> Result<Response, Trouble> {
         let form = Form::of(&asked.query, &asked.headers)?;
         let is_local = form::is_only_if_cached(&asked.headers);
-        let (node, source) = if is_local { (self.own.clone(), Source::local()) } else { (self.node.clone(), Source::default()) };
+        let (node, source) = if is_local {
+            (self.own.clone(), Source::local())
+        } else {
+            (self.node.clone(), Source { without_http: form::is_from_a_peer(&asked.headers), ..Source::default() })
+        };
         let mut on_the_way = Vec::new();
         let keep = matches!(form, Form::Car(_));
         let resolved = path::resolve(&*node, asked.root, &asked.names, &source, |cid, data| {

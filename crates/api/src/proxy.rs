@@ -153,7 +153,7 @@ impl Proxy {
         let (name, rest) = first.trim_start_matches("/ipns/").split_once('/').unwrap_or((first.trim_start_matches("/ipns/"), ""));
         let names = self.cluster.names().ok_or_else(|| KuboError::new("this peer knows no names"))?;
         let refresh = query.bool("nocache").map_err(Failure::from)?.unwrap_or(false);
-        let how = peer::names::How { is_local: false, refresh };
+        let how = peer::names::How { refresh, ..peer::names::How::default() };
         let fault = |error: peer::names::NameError| KuboError::new(error.to_string());
         let path = match query.bool("recursive").map_err(Failure::from)?.unwrap_or(true) {
             true => {

@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     print("a lane", mib, begin);
 
     let begin = Instant::now();
-    let source = Source { local_only: false, holders: from.id().into_iter().collect() };
+    let source = Source { holders: from.id().into_iter().collect(), ..Source::default() };
     let task = PinTask { owner: Owner::User, cid: root.cid, depth: Depth::Recursive, source };
     let pinned = pin_to.pin(task, Arc::new(watch::Sender::default())).await?;
     print("a pin over bitswap", mib, begin);

@@ -13,8 +13,11 @@
 //! while a pin or a collection walks (`safety`, `collect`, [`ipfs::walk`] say by how much).
 //!
 //! Among strangers ([`Routing`], where it is on): `finding` asks the DHT for who has what nobody connected has, `providing` tells it what is here.
+//! Servers over HTTP that the user named are asked too: `delegated` who has what, `gateways` for the blocks themselves; `standing` remembers how
+//! they did.
 //!
-//! Reading order: [`EmbeddedNode`], `shared`, `safety`, `pinning`, `collect`, `check`, `network`, `receive`, `finding`, `providing`.
+//! Reading order: [`EmbeddedNode`], `shared`, `safety`, `pinning`, `collect`, `check`, `network`, `receive`, `fetching`, `finding`, `gateways`, `delegated`,
+//! `providing`.
 //!
 //! Deliberately absent: clusters, policies, names, the protocol of the DHT (`net::kad`).
 
@@ -23,8 +26,11 @@
 mod bloom;
 mod check;
 mod collect;
+mod delegated;
 mod error;
+mod fetching;
 mod finding;
+mod gateways;
 mod network;
 mod node;
 mod pin_here;
@@ -34,9 +40,11 @@ mod receive;
 mod routing;
 mod safety;
 mod shared;
+mod standing;
 
+pub use delegated::Found;
 pub use error::OpenError;
 pub use net::kad::Mode;
 pub use node::{EmbeddedNode, EmbeddedOptions};
 pub use providing::Strategy;
-pub use routing::{Routing, RoutingOptions};
+pub use routing::{HttpRouting, Routing, RoutingOptions};

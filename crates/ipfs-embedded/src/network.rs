@@ -1,18 +1,18 @@
-//! The node among other nodes: serving its blocks over bitswap, fetching from holders, remembering where they are.
+//! The node among other nodes: serving its blocks over bitswap, remembering where holders are.
 
+use crate::fetching::Fetcher;
 use crate::finding::Finder;
+use crate::gateways::Gateways;
 use crate::shared::{Shared, on_disk};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
-use ipfs::BlockError;
+use ipfs::Source;
 use net::Host;
-use net::bitswap::{Bitswap, BitswapLimits, BlockSource, FetchError, Session};
+use net::bitswap::{Bitswap, BitswapLimits, BlockSource};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use types::{Cid, PeerId};
 
 /// Nodes whose addresses are remembered; beyond, those with the lowest ids are forgotten, which costs a fetch its short cut.
@@ -30,12 +30,20 @@ pub(crate) struct Network {
     known: Mutex<BTreeMap<PeerId, Vec<String>>>,
     /// Finds providers among strangers, where routing is on.
     finder: Option<Arc<Finder>>,
+    /// Give blocks over HTTP, where the user named any.
+    gateways: Option<Arc<Gateways>>,
 }
 
 impl Network {
-    pub(crate) fn start(host: Host, shared: Arc<Shared>, limits: BitswapLimits, finder: Option<Arc<Finder>>) -> Network {
+    pub(crate) fn start(
+        host: Host,
+        shared: Arc<Shared>,
+        limits: BitswapLimits,
+        finder: Option<Arc<Finder>>,
+        gateways: Option<Arc<Gateways>>,
+    ) -> Network {
         let bitswap = Bitswap::start(host.clone(), Arc::new(Served(shared)), limits);
-        Network { host, bitswap, known: Mutex::default(), finder }
+        Network { host, bitswap, known: Mutex::default(), finder, gateways }
     }
 
     /// Remembers and dials; who does not answer is left out.
@@ -54,11 +62,11 @@ impl Network {
         nodes.for_each_concurrent(DIALS_AT_ONCE, |node| self.reach(node)).await;
     }
 
-    /// A session that asks `holders` first; returns when one of them is connected, or none can be.
-    pub(crate) async fn fetcher(self: &Arc<Self>, holders: &[PeerId]) -> Fetcher {
+    /// A session that asks the named holders first; returns when one of them is connected, or none can be.
+    pub(crate) async fn fetcher(self: &Arc<Self>, source: &Source) -> Fetcher {
         let session = self.bitswap.session();
         let own = self.host.id();
-        let holders: Vec<PeerId> = holders.iter().filter(|holder| **holder != own).take(HOLDERS_MOST).copied().collect();
+        let holders: Vec<PeerId> = source.holders.iter().filter(|holder| **holder != own).take(HOLDERS_MOST).copied().collect();
         session.add_providers(&holders);
         let mut dials: FuturesUnordered<_> = holders
             .iter()
@@ -71,7 +79,8 @@ impl Network {
         // The other dials go on in their tasks, each until the host's deadline.
         while !holders.iter().any(|holder| self.host.is_connected(holder)) && dials.next().await.is_some() {}
         session.add_providers(&holders);
-        Fetcher { session, finder: self.finder.clone(), misses: Arc::default() }
+        let gateways = self.gateways.clone().filter(|_| !source.without_http);
+        Fetcher::new(session, self.finder.clone(), gateways)
     }
 
     async fn reach(&self, node: PeerId) {
@@ -88,54 +97,6 @@ impl Network {
         known.insert(node, addresses);
         if known.len() > NODES_KNOWN {
             known.pop_first();
-        }
-    }
-}
-
-/// Searches in vain after which a session searches no more: what it wants is nowhere, and thousands of blocks may be missing.
-const MISSES_MOST: usize = 16;
-
-/// One session of fetching: named holders, then whoever is connected, then those that routing finds.
-#[derive(Clone)]
-pub(crate) struct Fetcher {
-    session: Session,
-    finder: Option<Arc<Finder>>,
-    misses: Arc<AtomicUsize>,
-}
-
-impl Fetcher {
-    /// The block, proven by its hash.
-    pub(crate) fn fetch(&self, cid: Cid) -> impl Future<Output = Result<Bytes, BlockError>> + Send + use<> {
-        let Fetcher { session, finder, misses } = self.clone();
-        async move {
-            let failed = match session.fetch(cid).await {
-                Ok(data) => return Ok(data),
-                Err(error) => error,
-            };
-            let asked = match &failed {
-                FetchError::NotFound { asked } => u32::try_from(*asked).unwrap_or(u32::MAX),
-                FetchError::Timeout => 1,
-                FetchError::Unprovable(_) | FetchError::Stopped => return Err(BlockError::NotFound { cid, asked: 0 }),
-            };
-            let Some(finder) = finder else { return Err(BlockError::NotFound { cid, asked }) };
-            if misses.load(Ordering::Relaxed) >= MISSES_MOST {
-                let routing = format!("and searched for none of it after {MISSES_MOST} other blocks were found nowhere");
-                return Err(BlockError::NoProvider { cid, asked, routing });
-            }
-            match finder.find(&cid).await {
-                Ok(providers) => {
-                    session.add_providers(&providers);
-                    let named = providers.len();
-                    session.fetch(cid).await.map_err(|error| {
-                        let routing = format!("and {named} that the DHT named, which did not give it ({error})");
-                        BlockError::NoProvider { cid, asked, routing }
-                    })
-                }
-                Err(routing) => {
-                    misses.fetch_add(1, Ordering::Relaxed);
-                    Err(BlockError::NoProvider { cid, asked, routing })
-                }
-            }
         }
     }
 }

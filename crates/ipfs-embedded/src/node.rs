@@ -90,8 +90,10 @@ impl EmbeddedNode {
             collecting: Mutex::new(()),
         });
         let network = network.map(|host| {
-            let finder = options.routing.clone().map(|routing| Finder::new(host.clone(), routing));
-            Arc::new(Network::start(host, shared.clone(), options.bitswap, finder))
+            let gateways = options.routing.as_ref().and_then(|routing| routing.gateways.clone());
+            let searching = options.routing.clone().filter(|routing| routing.can_search());
+            let finder = searching.map(|routing| Finder::new(host.clone(), routing));
+            Arc::new(Network::start(host, shared.clone(), options.bitswap, finder, gateways))
         });
         let providing = match &options.routing {
             Some(routing) => {
@@ -139,7 +141,7 @@ impl EmbeddedNode {
                 (false, false) => BlockError::NotFound { cid: *cid, asked: 0 },
             });
         };
-        let data = network.fetcher(&source.holders).await.fetch(*cid).await?;
+        let data = network.fetcher(source).await.fetch(*cid).await?;
         if is_damaged || self.options.keep_fetched {
             self.keep(Block { cid: *cid, data: data.clone() }, is_damaged).await;
         }
@@ -287,7 +289,7 @@ impl Blocks for EmbeddedNode {
             match self.collect_once().await {
                 Ok(freed) => return Ok(freed),
                 Err(CollectError::Unreadable(cid)) => {
-                    let source = Source { local_only: self.network.is_none(), holders: Vec::new() };
+                    let source = Source { local_only: self.network.is_none(), ..Source::default() };
                     self.fetch(&cid, &source, true).await?;
                 }
                 Err(other) => return Err(BlockError::Storage(chain(&other))),

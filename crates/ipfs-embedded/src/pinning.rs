@@ -10,7 +10,8 @@
 //! and no pin.
 
 use crate::error::{Damage, pin_error, pin_put_error};
-use crate::network::{Fetcher, Network};
+use crate::fetching::Fetcher;
+use crate::network::Network;
 use crate::shared::{Shared, on_disk};
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
@@ -188,7 +189,7 @@ impl Pinning {
             && !self.wanted.is_empty()
             && let Some(network) = &self.network
         {
-            self.fetcher = Some(network.fetcher(&self.task.source.holders).await);
+            self.fetcher = Some(network.fetcher(&self.task.source).await);
         }
         let Some(fetcher) = &self.fetcher else { return };
         while self.fetching.len() < self.bounds.window {

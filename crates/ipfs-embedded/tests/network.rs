@@ -39,7 +39,7 @@ fn wide(seed: u64, leaves: u64, size: usize) -> Vec<Block> {
 
 fn task(root: Cid, holders: &[&OnDisk]) -> PinTask {
     let holders = holders.iter().filter_map(|holder| holder.node.id()).collect();
-    PinTask { owner: Owner::User, cid: root, depth: Depth::Recursive, source: Source { local_only: false, holders } }
+    PinTask { owner: Owner::User, cid: root, depth: Depth::Recursive, source: Source { holders, ..Source::default() } }
 }
 
 fn unwatched() -> Progress {

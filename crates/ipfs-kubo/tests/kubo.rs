@@ -265,7 +265,7 @@ async fn another_daemon_is_fetched_from() {
     let tree = Tree::new(7);
     tree.put(&*from).await;
     node.connect(&from.addresses().await).await;
-    let source = Source { local_only: false, holders: from.id().into_iter().collect() };
+    let source = Source { holders: from.id().into_iter().collect(), ..Source::default() };
     let size = node.pin(PinTask { source, ..task(tree.root()) }, unwatched()).await.unwrap();
     assert_eq!(size, tree.size());
     tree.check_whole(&*node).await;

@@ -484,7 +484,7 @@ async fn pin_it(node: &dyn IpfsNode, owner: &Owner, cid: Cid, depth: Depth) -> R
 }
 
 fn from(other: &dyn IpfsNode) -> Source {
-    Source { local_only: false, holders: other.id().into_iter().collect() }
+    Source { holders: other.id().into_iter().collect(), ..Source::default() }
 }
 
 async fn all_pins(node: &dyn IpfsNode, limit: usize) -> Vec<Cid> {

@@ -29,12 +29,14 @@ pub struct Source {
     pub local_only: bool,
     /// Node ids that are likely to have it, best first (peer ids of *node* hosts).
     pub holders: Vec<PeerId>,
+    /// Do not ask HTTP gateways either: who asks is such a server itself, and two that name each other would ask in circles.
+    pub without_http: bool,
 }
 
 impl Source {
     /// Only what is here.
     pub fn local() -> Source {
-        Source { local_only: true, holders: Vec::new() }
+        Source { local_only: true, ..Source::default() }
     }
 }
 

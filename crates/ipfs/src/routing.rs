@@ -6,6 +6,8 @@
 use crate::values::RoutingError;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use std::sync::Arc;
+use std::time::Duration;
 use types::{Cid, PeerId, UnixMillis};
 
 /// A node and where it is said to be.
@@ -35,6 +37,43 @@ pub trait NodeRouting: ContentRouting {
     async fn provide(&self, cids: &[Cid]) -> Result<Provided, RoutingError>;
     /// How it is, one row for each DHT.
     fn status(&self) -> Vec<RoutingStatus>;
+    /// The part of it that asks peers alone and no servers: for who asks this peer over HTTP itself, because two that name each other would
+    /// ask in circles.
+    fn among_peers(&self) -> Arc<dyn ContentRouting>;
+    /// How the servers are that are asked over HTTP.
+    fn over_http(&self) -> HttpSources;
+}
+
+/// The servers that are asked over HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpSources {
+    /// Delegated routers: they say who has content.
+    pub routers: Vec<HttpSource>,
+    /// Gateways: they give blocks.
+    pub gateways: Vec<HttpSource>,
+}
+
+/// A server that is asked over HTTP, and what came of it since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpSource {
+    /// Where.
+    pub url: String,
+    /// A router named it, not the user.
+    pub is_found: bool,
+    /// Requests.
+    pub asked: u64,
+    /// Of these, answered with what was asked for.
+    pub given: u64,
+    /// Of these, answered with "not here".
+    pub missed: u64,
+    /// Of these, failed.
+    pub failed: u64,
+    /// Bytes of the blocks it gave.
+    pub bytes: u64,
+    /// It is put aside for so long.
+    pub again_in: Option<Duration>,
+    /// Why it was put aside the last time.
+    pub why: Option<String>,
 }
 
 /// What became of telling others.

@@ -10,6 +10,12 @@ pub trait ValueRouting: Send + Sync {
     /// What it is, for people: "DHT", "https://delegated-ipfs.dev", "Kubo".
     fn label(&self) -> String;
 
+    /// Whether it is a server over HTTP: one that is only asked, and not on behalf of who asks this peer over HTTP itself: two that name each
+    /// other would ask in circles.
+    fn is_over_http(&self) -> bool {
+        false
+    }
+
     /// The best value it finds under a key (of a name: `/ipns/` and the name's multihash bytes); none when it looked and found nothing.
     /// Cancel by drop.
     async fn get_value(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RoutingError>;

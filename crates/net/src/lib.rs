@@ -14,7 +14,7 @@
 //!                                                └─────────────┘
 //! ```
 //!
-//! [`kad`] finds content and peers among strangers, over streams as everything of our own.
+//! [`http`] asks servers that the user named, beside libp2p. [`kad`] finds content and peers among strangers, over streams as everything of our own.
 //!
 //! Start with [`host`], then [`streams`]; [`frame`] is how every own protocol cuts a stream into messages.
 
@@ -26,6 +26,7 @@ pub mod dns;
 pub mod frame;
 pub mod gorpc;
 pub mod host;
+pub mod http;
 pub mod kad;
 pub mod keys;
 pub mod messages;

@@ -40,7 +40,7 @@ impl ClusterNode {
                 }
             }
         }
-        Source { local_only: false, holders }
+        Source { local_only: false, holders, ..asked.clone() }
     }
 }
 

@@ -17,7 +17,7 @@ pub async fn run(core: &Arc<Core>, id: OpId, operation: NodeOp) -> NodeOutcome {
         NodeOp::Pin { cid, depth, holders } => {
             let mut holders = nodes_of(core, &holders);
             holders.extend(crate::origins::connected(core, &cid).await);
-            let source = Source { local_only: false, holders };
+            let source = Source { holders, ..Source::default() };
             let task = PinTask { owner: core.owner.clone(), cid, depth, source };
             pin(core, id, task).await
         }

@@ -86,7 +86,7 @@ impl Reach {
         }
         let members = core.trust.members();
         let live: Vec<_> = core.read(|machine, _| members.into_iter().filter(|member| machine.is_live(member)).collect());
-        let source = Source { local_only: false, holders: crate::perform::nodes_of(core, &live) };
+        let source = Source { holders: crate::perform::nodes_of(core, &live), without_http: true, ..Source::default() };
         let got = tokio::time::timeout(LIST_LIMIT, core.node.get(list, &source)).await;
         let links = got.ok().and_then(Result::ok).and_then(|data| dag::links(list, &data).ok());
         if links.is_none() {

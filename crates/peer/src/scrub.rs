@@ -299,7 +299,7 @@ impl Scrub {
         if damaged.is_empty() || damaged.len() > RESTORED_MOST {
             return 0;
         }
-        let source = Source { local_only: false, holders: self.nodes() };
+        let source = Source { holders: self.nodes(), ..Source::default() };
         let fetches = futures::stream::iter(damaged.to_vec()).map(|cid| {
             let (source, node) = (source.clone(), self.core.node.clone());
             async move {

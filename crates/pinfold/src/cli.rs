@@ -171,7 +171,7 @@ pub enum Command {
         after_help = "Examples:\n  pinfold name publish /ipfs/<cid> --key site\n  pinfold name resolve k51...\n  pinfold name resolve docs.example.org\n  pinfold cat /ipns/docs.example.org/readme.txt"
     )]
     Name(crate::commands::names::NameCommand),
-    /// Content and nodes among strangers (the DHT): who has what, and what they are told of this peer.
+    /// Content and nodes among strangers (the DHT, routers and gateways over HTTP): who has what, and what they are told of this peer.
     #[command(
         subcommand,
         after_help = "Examples:\n  pinfold routing status\n  pinfold routing findprovs <cid>\n  pinfold routing findpeer 12D3Koo..."

@@ -234,6 +234,12 @@ pub const COMMENTED: &str = r#"# Pinfold: settings of this peer. Flags and PINFO
 #                                          # server: always answers; off
 # provide = "all"                          # what others are told that is here: "all" blocks, those that pins need ("pinned"), the "roots" of pins, or
 #                                          # "none"
+# delegated = []                           # routers that are asked over HTTP who has content (/routing/v1), after the DHT where it is on:
+#                                          # ["https://delegated-ipfs.dev"]; they learn what this peer looks for
+# gateways = []                            # trustless gateways that are asked over HTTP for blocks which nobody connected has: ["https://ipfs.io"],
+#                                          # another Pinfold's or Kubo's ["http://10.0.0.7:8080"]; what they give is proven by its hash. "found":
+#                                          # also those that delegated routers name (over TLS, in the world; "found-anywhere": any)
+# ca = ""                                  # a file (PEM) of authorities that these servers' certificates may be of, besides the usual ones
 
 # [names]                                  # IPNS and DNSLink
 # renew_every = "4h"                       # a published record is made anew so often, and always before it ends

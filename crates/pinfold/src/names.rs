@@ -67,10 +67,10 @@ pub fn keystore(dir: &Path, own: Option<[u8; 32]>) -> Keystore {
 }
 
 /// What the peer makes its names of.
-pub fn options(settings: &Settings, keys: &Keys, dht: Option<Arc<Routing>>) -> peer::NamesOptions {
+pub fn options(settings: &Settings, keys: &Keys, found: Option<Arc<Routing>>) -> peer::NamesOptions {
     let names = &settings.names;
     let routing: Vec<Arc<dyn ValueRouting>> = match &settings.node {
-        NodeKind::Embedded => dht.map(|dht| dht as Arc<dyn ValueRouting>).into_iter().collect(),
+        NodeKind::Embedded => found.map(|routing| routing.values()).unwrap_or_default(),
         NodeKind::Kubo(endpoint) => vec![Arc::new(ipfs_kubo::KuboRouting::new(endpoint.clone()))],
     };
     peer::NamesOptions {

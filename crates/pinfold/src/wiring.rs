@@ -108,7 +108,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     .await
     .map_err(|error| in_words(error, "--swarm"))
     .context("starting the IPFS node's network (--swarm)")?;
-    let routing = crate::routing::start(settings, &node_host)?;
+    let routing = crate::routing::start(settings, &node_host, &throttle)?;
     let node = open_node(settings, quota, &store, &node_host, &trust, routing.clone()).await?;
 
     let machine = cluster::Options {

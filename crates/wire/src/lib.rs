@@ -12,6 +12,7 @@
 //! local net       mdns                                    (how peers find each other there)
 //! people, disk    rest, status, multiaddr, gotime, identity
 //! names           ipns
+//! over HTTP       delegated                               (who has what, as a delegated router says)
 //! daemons         kubo, flatfs                            (what a Kubo answers, and how its blocks lie)
 //! below           protobuf, cids
 //! ```
@@ -38,6 +39,7 @@ pub mod peer;
 pub mod record;
 
 pub mod bitswap;
+pub mod delegated;
 pub mod kad;
 
 pub mod flatfs;

@@ -67,6 +67,7 @@ targets! {
     go_time: text::go_time, text::go_times, COUNT;
     rest_query: text::rest_query, text::rest_queries, COUNT;
     rest_json: text::rest_json, vectors::rest_json, COUNT / 2;
+    delegated: text::delegated, text::answers_of_routers, COUNT;
     kubo_answers: text::kubo_answers, text::answers_of_kubo, COUNT;
     chunker: text::chunker, text::chunkers, COUNT;
     mfs_path: text::mfs_path, text::mfs_paths, COUNT;

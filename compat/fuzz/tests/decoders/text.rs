@@ -207,6 +207,21 @@ pub fn kubo_answers(input: &[u8]) -> bool {
     read.contains(&true)
 }
 
+pub fn delegated(input: &[u8]) -> bool {
+    use wire::delegated;
+    let read = [delegated::record_of_line(input).is_some(), delegated::providers(input).is_ok(), delegated::peers(input).is_ok()];
+    read.contains(&true)
+}
+
+pub fn answers_of_routers() -> Vec<Vec<u8>> {
+    bytes_of(&[
+        r#"{"Schema":"peer","ID":"12D3KooWLexZxErBeBfq8UYTECWJnUK8i1FQB8mxGGjQ8qzU1YbG","Addrs":["/ip4/1.2.3.4/tcp/1"],"Protocols":["transport-bitswap"]}"#,
+        r#"{"Schema":"peer","ID":"QmUXe7pRRhqJ13oqpAUVve9vAfViZzpbPsnhrXojfEePwW","Addrs":["/dns/a.org/tcp/443/tls/http"],"Protocols":["transport-ipfs-gateway-http"]}"#,
+        r#"{"Providers":[{"Schema":"bitswap","Protocol":"transport-bitswap","ID":"12D3KooWLexZxErBeBfq8UYTECWJnUK8i1FQB8mxGGjQ8qzU1YbG"},{"Schema":"new"}]}"#,
+        r#"{"Peers":null}"#,
+    ])
+}
+
 pub fn answers_of_kubo() -> Vec<Vec<u8>> {
     bytes_of(&[
         r#"{"Progress":12}"#,

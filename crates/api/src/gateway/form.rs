@@ -123,6 +123,12 @@ pub(super) fn is_only_if_cached(headers: &HeaderMap) -> bool {
     values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case("only-if-cached"))
 }
 
+/// Whether a Pinfold peer asks, for its own node: it must not be sent on to servers that may ask it in turn.
+pub(super) fn is_from_a_peer(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::VIA).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|part| part.split_whitespace().nth(1) == Some("pinfold"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

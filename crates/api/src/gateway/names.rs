@@ -33,6 +33,11 @@ pub(crate) fn status(error: &NameError) -> StatusCode {
     }
 }
 
+/// Routers over HTTP are not asked for who asks as one.
+fn how(headers: &header::HeaderMap) -> How {
+    How { is_local: form::is_only_if_cached(headers), without_http: form::is_from_a_peer(headers), ..How::default() }
+}
+
 pub(super) fn no_record_of_content() -> Trouble {
     Trouble::new(StatusCode::BAD_REQUEST, "only a name has a record: ask for /ipns/<name> with this form")
 }
@@ -43,7 +48,7 @@ impl Gateway {
         let none = || Trouble::new(StatusCode::NOT_IMPLEMENTED, "this peer knows no names");
         let names = self.names.as_ref().ok_or_else(none)?;
         let query = Query::parse(request.head.uri.query().unwrap_or_default());
-        let how = How { is_local: form::is_only_if_cached(&request.head.headers), refresh: false };
+        let how = how(&request.head.headers);
         let (name, rest) = split(&request.head.uri.path()["/ipns".len()..]);
         let name = decode_percent(name);
         if Form::of(&query, &request.head.headers)? == Form::Record {
@@ -62,7 +67,7 @@ impl Gateway {
 /// The record of a name for who asks for nothing else.
 pub(super) async fn record_of(gateway: &Gateway, name: &str, request: &Request) -> Result<Response, Trouble> {
     let names = gateway.names.as_ref().ok_or_else(|| Trouble::new(StatusCode::NOT_IMPLEMENTED, "this peer knows no names"))?;
-    let how = How { is_local: form::is_only_if_cached(&request.head.headers), refresh: false };
+    let how = how(&request.head.headers);
     record(names, &decode_percent(name), "", how, request).await
 }
 

@@ -1,5 +1,6 @@
 //! `/routing/v1`: delegated routing over HTTP (specs.ipfs.tech/routing/http-routing-v1), reading only. Whoever asks is told which members hold
-//! content, where they are, and then what the DHT says, where it is on.
+//! content, where they are, and then what the DHT says, where it is on. Other delegated routers are not asked on anybody's behalf: two that name
+//! each other would ask in circles.
 //!
 //! Records of names are given out and never taken: the gateway is for everybody, and what members keep is not.
 
@@ -56,7 +57,7 @@ impl Gateway {
         let members: Vec<Provider> = holding.map(|(_, _, member)| member).collect();
         let mut told: HashSet<PeerId> = HashSet::new();
         let strangers = match self.cluster.routing() {
-            Some(routing) => routing.find_providers(cid).take(STRANGERS_MOST).take_until(tokio::time::sleep(SEARCH)).boxed(),
+            Some(routing) => routing.among_peers().find_providers(cid).take(STRANGERS_MOST).take_until(tokio::time::sleep(SEARCH)).boxed(),
             None => stream::empty().boxed(),
         };
         let all = stream::iter(members).chain(strangers).filter(move |found| std::future::ready(told.insert(found.node)));
@@ -74,7 +75,7 @@ impl Gateway {
         let known = self.members().await.into_iter().map(|(_, _, member)| member).find(|member| member.node == *node);
         match (known, self.cluster.routing()) {
             (Some(known), _) => Some(known),
-            (None, Some(routing)) => tokio::time::timeout(SEARCH, routing.find_peer(node)).await.ok()?.ok()?,
+            (None, Some(routing)) => tokio::time::timeout(SEARCH, routing.among_peers().find_peer(node)).await.ok()?.ok()?,
             (None, None) => None,
         }
     }

@@ -110,7 +110,7 @@ async fn off_thread<T: Send + 'static>(
 }
 
 fn how(query: &Query) -> Result<How, Failure> {
-    Ok(How { is_local: query.bool("local")?.unwrap_or(false), refresh: query.bool("refresh")?.unwrap_or(false) })
+    Ok(How { is_local: query.bool("local")?.unwrap_or(false), refresh: query.bool("refresh")?.unwrap_or(false), ..How::default() })
 }
 
 async fn resolved(names: &Arc<Names>, name: &str, query: &Query) -> Answer {

@@ -4,11 +4,11 @@ use super::{Answer, Failure, Rest, json, not_found};
 use crate::message::bare;
 use futures::StreamExt;
 use hyper::{Method, StatusCode};
-use ipfs::routing::{NodeRouting, Provider, RoutingStatus};
+use ipfs::routing::{HttpSource, NodeRouting, Provider, RoutingStatus};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
-use types::{Cid, PeerId};
+use types::{Cid, PeerId, UnixMillis};
 use wire::rest::query::Query;
 
 /// A search ends after so long, with what was found.
@@ -21,8 +21,17 @@ impl Rest {
         let (get, post) = (method == Method::GET, method == Method::POST);
         match path {
             ["routing"] if get => {
-                let rows = self.cluster.routing().map(|routing| routing.status()).unwrap_or_default();
-                Ok(json::value(&json!({ "on": self.cluster.routing().is_some(), "dht": rows.iter().map(row).collect::<Vec<_>>() })))
+                let routing = self.cluster.routing();
+                let rows = routing.as_ref().map(|routing| routing.status()).unwrap_or_default();
+                let http = routing.as_ref().map(|routing| routing.over_http()).unwrap_or_default();
+                let now = peer::clock::wall();
+                let servers = |sources: &[HttpSource]| sources.iter().map(|source| server(source, now)).collect::<Vec<_>>();
+                Ok(json::value(&json!({
+                    "on": routing.is_some(),
+                    "dht": rows.iter().map(row).collect::<Vec<_>>(),
+                    "routers": servers(&http.routers),
+                    "gateways": servers(&http.gateways),
+                })))
             }
             ["routing", "providers", cid] if get => {
                 let most = match query.get("most") {
@@ -67,7 +76,7 @@ impl Rest {
     fn on(&self) -> Result<Arc<dyn NodeRouting>, Failure> {
         self.cluster.routing().ok_or_else(|| Failure {
             status: StatusCode::NOT_IMPLEMENTED,
-            message: "routing is off on this peer: name peers to begin with under [routing] in pinfold.toml, or \"public\"".to_owned(),
+            message: "routing is off on this peer: name peers to begin with under [routing] in pinfold.toml, or \"public\", or `delegated` routers".to_owned(),
         })
     }
 }
@@ -78,6 +87,26 @@ fn cid_of(text: &str) -> Result<Cid, Failure> {
 
 fn provider_value(provider: &Provider) -> Value {
     json!({ "node": provider.node.to_string(), "addresses": provider.addresses })
+}
+
+/// A server over HTTP. Until when it is put aside stands there only while it is.
+fn server(source: &HttpSource, now: UnixMillis) -> Value {
+    let until = source.again_in.filter(|again| !again.is_zero()).map(|again| {
+        let again = u64::try_from(again.as_millis()).unwrap_or(u64::MAX);
+        json::time(UnixMillis(now.0.saturating_add(again)))
+    });
+    json!({
+        "url": source.url,
+        "found": source.is_found,
+        "state": if until.is_some() { "put aside" } else { "ok" },
+        "until": until,
+        "reason": source.why,
+        "asked": source.asked,
+        "given": source.given,
+        "missed": source.missed,
+        "failed": source.failed,
+        "bytes": source.bytes,
+    })
 }
 
 fn row(status: &RoutingStatus) -> Value {

@@ -158,14 +158,14 @@ impl Names {
         if self.routing.is_empty() {
             return Ok(known);
         }
-        let how = super::How { is_local: false, refresh: true };
+        let how = super::How { refresh: true, ..super::How::default() };
         // Nobody else has one, or nobody answers in time: the own one is the last.
         let asked = tokio::time::timeout(LAST_LIMIT, self.record(name, how)).await;
         let elsewhere = asked.ok().and_then(Result::ok).map(|(record, _)| record);
         Ok(known.into_iter().chain(elsewhere).max_by(Record::order))
     }
 
-    /// Tells routing, every router at once.
+    /// Tells routing, every router at once but those that are only asked.
     pub(super) async fn tell_routing(&self, name: &PeerId, record: &[u8]) -> Vec<(String, Result<(), String>)> {
         let key = routing_key(name);
         let tell = |router: &std::sync::Arc<dyn ipfs::values::ValueRouting>| {
@@ -176,7 +176,7 @@ impl Names {
                 (router.label(), told.and_then(|told| told.map_err(|error| error.to_string())))
             }
         };
-        futures::future::join_all(self.routing.iter().map(tell)).await
+        futures::future::join_all(self.routing.iter().filter(|router| !router.is_over_http()).map(tell)).await
     }
 }
 

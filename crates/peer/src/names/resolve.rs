@@ -21,6 +21,8 @@ pub struct How {
     pub is_local: bool,
     /// Ask routing even where a member has a record, or one from routing is still fresh.
     pub refresh: bool,
+    /// Do not ask routers over HTTP: who asks is such a server itself.
+    pub without_http: bool,
 }
 
 /// Whose word it is.
@@ -198,7 +200,7 @@ impl Names {
         }
         let mut failures = Vec::new();
         if !how.is_local && !self.routing.is_empty() {
-            let (found, failed) = self.ask_routing(name).await;
+            let (found, failed) = self.ask_routing(name, how).await;
             failures = failed;
             if let Some(record) = found {
                 self.cache.put(*name, record.clone());
@@ -225,7 +227,7 @@ impl Names {
     }
 
     /// The best record that all routers find within the limit, and what those said that failed.
-    async fn ask_routing(&self, name: &PeerId) -> (Option<Record>, Vec<String>) {
+    async fn ask_routing(&self, name: &PeerId, how: How) -> (Option<Record>, Vec<String>) {
         let key = routing_key(name);
         let ask = |router: &std::sync::Arc<dyn ipfs::values::ValueRouting>| {
             let (router, key) = (router.clone(), key.clone());
@@ -240,7 +242,9 @@ impl Names {
             }
         };
         let (mut best, mut failures) = (None, Vec::new());
-        for answer in futures::future::join_all(self.routing.iter().map(ask)).await {
+        for answer in
+            futures::future::join_all(self.routing.iter().filter(|router| !(how.without_http && router.is_over_http())).map(ask)).await
+        {
             match answer {
                 Ok(None) => {}
                 Ok(Some(value)) => match verified(name, &value) {

@@ -128,7 +128,7 @@ async fn names_lead_through_names_and_links_to_content() {
     assert_eq!(found.ttl, Duration::from_secs(30), "the shortest on the way");
     let step = world.names.step("docs.example.org", How::default()).await.expect("found");
     assert_eq!(step.value, "/ipns/www.example.org/docs");
-    let local = world.names.resolve("docs.example.org", How { is_local: true, refresh: false }).await;
+    let local = world.names.resolve("docs.example.org", How { is_local: true, ..How::default() }).await;
     assert!(matches!(local, Err(NameError::DnsLink(DnsLinkError::None(_)))), "DNS is not asked");
 }
 
@@ -167,7 +167,7 @@ async fn records_of_others_come_from_routing_and_are_checked() {
     let looked = *router.1.lock();
     ours.names.resolve(&name, How::default()).await.expect("found");
     assert_eq!(*router.1.lock(), looked, "still fresh");
-    ours.names.resolve(&name, How { refresh: true, is_local: false }).await.expect("found");
+    ours.names.resolve(&name, How { refresh: true, ..How::default() }).await.expect("found");
     assert_eq!(*router.1.lock(), looked + 1);
     assert!(matches!(theirs.names.record(&made_there.name, How::default()).await, Ok((_, From::Own))));
 
@@ -180,7 +180,7 @@ async fn records_of_others_come_from_routing_and_are_checked() {
     router.0.lock().insert(routing_key(&own), made(&theirs, 1, "2020-01-01T00:00:00Z"));
     let said = ours.names.resolve(&name_text(&own), How::default()).await.expect_err("ended").to_string();
     assert!(said.contains("ended at 2020-01-01T00:00:00Z"), "{said}");
-    let said = ours.names.resolve(&name_text(&own), How { is_local: true, refresh: false }).await.expect_err("none").to_string();
+    let said = ours.names.resolve(&name_text(&own), How { is_local: true, ..How::default() }).await.expect_err("none").to_string();
     assert!(said.contains("only the cluster"), "{said}");
 }
 
@@ -227,7 +227,7 @@ async fn own_records_are_renewed_in_time_with_their_lifetime() {
     let ended = made(&world, 3, "2020-01-03T00:00:00Z");
     let begun = GoTime::parse("2020-01-01T00:00:00Z").expect("a time").to_millis();
     world.registers.set(Written { name: own, is_mine: true, at: begun, record: ended });
-    assert!(matches!(world.names.record(&own, How { is_local: true, refresh: false }).await, Err(NameError::Expired { .. })));
+    assert!(matches!(world.names.record(&own, How { is_local: true, ..How::default() }).await, Err(NameError::Expired { .. })));
     world.names.renew_due().await;
     let (record, _) = world.names.record(&own, How::default()).await.expect("renewed");
     assert_eq!(record.entry.sequence, 3);

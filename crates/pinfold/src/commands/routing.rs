@@ -1,4 +1,4 @@
-//! `pinfold routing`: who has content among strangers, where nodes are, and what they are told of this peer.
+//! `pinfold routing`: who has content among strangers, where nodes are, what they are told of this peer, and how servers over HTTP do.
 
 use crate::cli::Target;
 use crate::client::{Client, escape};
@@ -11,14 +11,14 @@ use serde_json::Value;
 /// `pinfold routing ...`
 #[derive(Debug, Subcommand)]
 pub enum RoutingCommand {
-    /// How this peer takes part in the DHT, and how far telling it of what is here has come.
+    /// How this peer takes part in the DHT, how far telling it of what is here has come, and how routers and gateways over HTTP do.
     #[command(after_help = "Examples:\n  pinfold routing status\n  pinfold routing status --json")]
     Status {
         /// The peer.
         #[command(flatten)]
         target: Target,
     },
-    /// Who has content, as the DHT says. Exit code 1 when nobody is found.
+    /// Who has content, as the DHT and delegated routers say. Exit code 1 when nobody is found.
     #[command(after_help = "Examples:\n  pinfold routing findprovs <cid>\n  pinfold routing findprovs <cid> --most 5 --json")]
     Findprovs {
         /// The peer.
@@ -64,7 +64,7 @@ pub async fn run(command: RoutingCommand) -> anyhow::Result<()> {
                 rows.iter().for_each(show_node);
             }
             if rows.is_empty() {
-                bail!("nobody who was asked knows a provider of {cid}: `pinfold routing status` says how many peers are known");
+                bail!("nobody who was asked knows a provider of {cid}: `pinfold routing status` says who can be asked");
             }
             Ok(())
         }
@@ -101,7 +101,9 @@ async fn status(target: &Target) -> anyhow::Result<()> {
         return Ok(());
     }
     if status["on"] != true {
-        println!("off: name peers to begin with under [routing] in pinfold.toml, or \"public\", and start again");
+        println!(
+            "off: name peers to begin with under [routing] in pinfold.toml, or \"public\", or servers (delegated, gateways), and start again"
+        );
         return Ok(());
     }
     for dht in status["dht"].as_array().into_iter().flatten() {
@@ -126,7 +128,35 @@ async fn status(target: &Target) -> anyhow::Result<()> {
         );
         println!("  last whole round: {}", provide["ended"].as_str().unwrap_or("never"));
     }
+    if status["dht"].as_array().is_none_or(Vec::is_empty) {
+        println!("DHT: off");
+    }
+    for (kind, key) in [("router", "routers"), ("gateway", "gateways")] {
+        for server in status[key].as_array().into_iter().flatten() {
+            show_server(kind, server);
+        }
+    }
     Ok(())
+}
+
+fn show_server(kind: &str, server: &Value) {
+    let found = if server["found"] == true { " (named by a router)" } else { "" };
+    let reason = server["reason"].as_str().unwrap_or_default();
+    let state = match (server["until"].as_str(), reason) {
+        (Some(until), reason) => format!("put aside until {until}: {reason}"),
+        (None, "") => "ok".to_owned(),
+        (None, reason) => format!("ok; last trouble: {reason}"),
+    };
+    println!("{kind} {}{found}: {state}", output::text(&server["url"]));
+    let bytes = server["bytes"].as_u64().filter(|_| kind == "gateway").map(|bytes| format!(", {}", types::ByteCount(bytes)));
+    println!(
+        "  asked {} times: gave {}{}, had it not {}, failed {}",
+        server["asked"],
+        server["given"],
+        bytes.unwrap_or_default(),
+        server["missed"],
+        server["failed"],
+    );
 }
 
 fn show_node(node: &Value) {

@@ -1,0 +1,206 @@
+//! One session of fetching: named holders, then whoever is connected, then those that routing finds; and gateways over HTTP beside them, when
+//! nodes bring nothing.
+//!
+//! ```text
+//!   nodes     bitswap ──── nobody connected has it ──► search (after a while, if gateways are asked) ──► bitswap
+//!                │                     │
+//!   gateways     └ silent for a while ─┴─► ask them            whoever is first with the block ends the fetch
+//! ```
+//! Gateways are asked at once when nobody connected has a block, for waiting would help nobody; but not as long as nodes bring blocks, be it
+//! slowly: what is on its way to us already is not ordered twice.
+
+use crate::finding::Finder;
+use crate::gateways::Gateways;
+use bytes::Bytes;
+use ipfs::BlockError;
+use net::bitswap::{FetchError, Session};
+use parking_lot::Mutex;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+use types::Cid;
+
+/// Searches in vain after which a session searches no more: what it wants is nowhere, and thousands of blocks may be missing. The same for
+/// blocks that no gateway had, one after another.
+const MISSES_MOST: usize = 16;
+/// When nodes have brought no block of the session for so long, gateways are asked.
+const QUIET: Duration = Duration::from_secs(2);
+/// Where gateways are asked, a search begins when they have not given the block for so long.
+const SEARCH_AFTER: Duration = Duration::from_millis(700);
+
+/// A session. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Fetcher {
+    session: Session,
+    finder: Option<Arc<Finder>>,
+    gateways: Option<Arc<Gateways>>,
+    progress: Arc<Progress>,
+}
+
+/// What a session has learnt.
+struct Progress {
+    /// When nodes last brought a block, or the session began.
+    brought: Mutex<Instant>,
+    searches_in_vain: AtomicUsize,
+    gateways_in_vain: AtomicUsize,
+}
+
+/// What one fetch knows of its own way.
+#[derive(Default)]
+struct Way {
+    /// Nobody connected has it.
+    is_nowhere_near: Notify,
+    is_searching: AtomicBool,
+    /// Nodes did not bring it.
+    is_over: Notify,
+}
+
+/// Why nodes did not bring it.
+enum Failed {
+    /// Gateways may have it.
+    Nodes(BlockError),
+    /// It could not be proven, or the node is stopping.
+    Final(BlockError),
+}
+
+impl Fetcher {
+    pub(crate) fn new(session: Session, finder: Option<Arc<Finder>>, gateways: Option<Arc<Gateways>>) -> Fetcher {
+        let brought = Mutex::new(Instant::now());
+        let progress = Progress { brought, searches_in_vain: AtomicUsize::new(0), gateways_in_vain: AtomicUsize::new(0) };
+        Fetcher { session, finder, gateways, progress: Arc::new(progress) }
+    }
+
+    /// The block, proven by its hash.
+    pub(crate) fn fetch(&self, cid: Cid) -> impl Future<Output = Result<Bytes, BlockError>> + Send + use<> {
+        let fetcher = self.clone();
+        async move {
+            match fetcher.gateways.clone().filter(|gateways| gateways.can_give()) {
+                Some(gateways) => Box::pin(fetcher.ask_both(cid, gateways)).await,
+                None => fetcher.ask_nodes(cid, &Way::default(), Duration::ZERO).await.map_err(|failed| match failed {
+                    Failed::Nodes(error) | Failed::Final(error) => error,
+                }),
+            }
+        }
+    }
+
+    async fn ask_both(&self, cid: Cid, gateways: Arc<Gateways>) -> Result<Bytes, BlockError> {
+        let way = Way::default();
+        let mut nodes = pin!(self.ask_nodes(cid, &way, SEARCH_AFTER));
+        let mut http = pin!(self.ask_gateways(cid, &way, gateways));
+        let (mut of_nodes, mut of_gateways) = (None, None);
+        loop {
+            tokio::select! {
+                brought = &mut nodes, if of_nodes.is_none() => match brought {
+                    Ok(data) => return Ok(data),
+                    Err(Failed::Final(error)) => return Err(error),
+                    Err(Failed::Nodes(error)) => {
+                        way.is_over.notify_one();
+                        of_nodes = Some(error);
+                    }
+                },
+                given = &mut http, if of_gateways.is_none() => match given {
+                    Ok(data) => {
+                        // Else each of a million blocks would be searched for, and given before anything is found.
+                        if way.is_searching.load(Ordering::Relaxed) {
+                            self.progress.searches_in_vain.fetch_add(1, Ordering::Relaxed);
+                        }
+                        return Ok(data);
+                    }
+                    Err(why) => of_gateways = Some(why),
+                },
+            }
+            if let (Some(nodes), Some(gateways)) = (&of_nodes, &of_gateways) {
+                return Err(both(cid, nodes, gateways));
+            }
+        }
+    }
+
+    async fn ask_nodes(&self, cid: Cid, way: &Way, search_after: Duration) -> Result<Bytes, Failed> {
+        let failed = match self.session.fetch(cid).await {
+            Ok(data) => {
+                *self.progress.brought.lock() = Instant::now();
+                return Ok(data);
+            }
+            Err(error) => error,
+        };
+        let asked = match &failed {
+            FetchError::NotFound { asked } => u32::try_from(*asked).unwrap_or(u32::MAX),
+            FetchError::Timeout => 1,
+            FetchError::Unprovable(_) | FetchError::Stopped => return Err(Failed::Final(BlockError::NotFound { cid, asked: 0 })),
+        };
+        way.is_nowhere_near.notify_one();
+        let nobody = |routing: String| Err(Failed::Nodes(BlockError::NoProvider { cid, asked, routing }));
+        let Some(finder) = &self.finder else { return Err(Failed::Nodes(BlockError::NotFound { cid, asked })) };
+        if self.progress.searches_in_vain.load(Ordering::Relaxed) >= MISSES_MOST {
+            return nobody(format!("and searched for none of it after {MISSES_MOST} other blocks were found nowhere"));
+        }
+        tokio::time::sleep(search_after).await;
+        way.is_searching.store(true, Ordering::Relaxed);
+        match finder.find(&cid).await {
+            Ok(providers) => {
+                self.session.add_providers(&providers);
+                let named = providers.len();
+                match self.session.fetch(cid).await {
+                    Ok(data) => {
+                        *self.progress.brought.lock() = Instant::now();
+                        Ok(data)
+                    }
+                    Err(error) => nobody(format!("and {named} that a search named, which did not give it ({error})")),
+                }
+            }
+            Err(routing) => {
+                self.progress.searches_in_vain.fetch_add(1, Ordering::Relaxed);
+                nobody(routing)
+            }
+        }
+    }
+
+    /// What gateways give, once nodes bring nothing.
+    async fn ask_gateways(&self, cid: Cid, way: &Way, gateways: Arc<Gateways>) -> Result<Bytes, String> {
+        tokio::select! {
+            () = way.is_nowhere_near.notified() => {}
+            () = self.quiet() => {}
+        }
+        if gateways.is_empty() {
+            // The search may name one.
+            way.is_over.notified().await;
+        }
+        let in_vain = &self.progress.gateways_in_vain;
+        if in_vain.load(Ordering::Relaxed) >= MISSES_MOST {
+            return Err(format!("gateways were asked for none of it after they had none of {MISSES_MOST} other blocks"));
+        }
+        let given = gateways.fetch(cid).await;
+        match given {
+            Ok(_) => in_vain.store(0, Ordering::Relaxed),
+            Err(_) => {
+                in_vain.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        given
+    }
+
+    /// Until nodes have brought no block of this session for a while.
+    async fn quiet(&self) {
+        loop {
+            let silent = self.progress.brought.lock().elapsed();
+            match QUIET.checked_sub(silent).filter(|left| !left.is_zero()) {
+                Some(left) => tokio::time::sleep(left).await,
+                None => return,
+            }
+        }
+    }
+}
+
+fn both(cid: Cid, nodes: &BlockError, gateways: &str) -> BlockError {
+    let (asked, routing) = match nodes {
+        BlockError::NoProvider { asked, routing, .. } if gateways.is_empty() => (*asked, routing.clone()),
+        BlockError::NotFound { asked, .. } if gateways.is_empty() => return BlockError::NotFound { cid, asked: *asked },
+        BlockError::NoProvider { asked, routing, .. } => (*asked, format!("{routing}; {gateways}")),
+        BlockError::NotFound { asked, .. } => (*asked, gateways.to_owned()),
+        _ => (0, gateways.to_owned()),
+    };
+    BlockError::NoProvider { cid, asked, routing }
+}
