@@ -103,7 +103,11 @@ class Go(Peer):
         config["ipfs_connector"]["ipfshttp"]["node_multiaddress"] = f"/ip4/127.0.0.1/tcp/{self.kubo}"
         path.write_text(json.dumps(config))
         (self.folder / "peerstore").write_text("".join(f"{address}\n" for address in peerstore))
+        # Asked before it is ready it crashes now and then: its doors open before what they call.
+        log = FOLDER / f"{self.name}.log"
+        starts = log.read_text(errors="replace").count("Cluster is READY") if log.exists() else 0
         self.process = start(self.name, [self.service, "-c", self.folder, "daemon"])
+        until(f"{self.name} is ready", lambda: log.read_text(errors="replace").count("Cluster is READY") > starts)
         until(f"{self.name} answers", lambda: http("GET", f"http://127.0.0.1:{self.api}/id"))
 
 

@@ -51,6 +51,8 @@ pub enum Event {
     /// The Go peers that are known, heard of now or not; the list replaces the one before. What they say comes by `Link` and `Message`, put into
     /// words by the shell.
     GoPeers(Vec<GoMember>),
+    /// A Pinfold peer that the configuration trusts, and that trusts this one: a member, as if one had invited the other.
+    Ours(PeerId),
     /// So many Go peers are connected, and none of them takes what this peer writes; 0 where one does, or none is there.
     Distrusted(u32),
     /// A link to another peer came or went.
@@ -67,8 +69,8 @@ pub enum Event {
 pub struct GoMember {
     /// Who.
     pub peer: PeerId,
-    /// Whether it may write here. One that may not is given no copies and its word proves none; those it was given by others are not taken
-    /// for lost while it is there.
+    /// Whether it may write here, and takes what is written here. Where not, it is given no copies and its word proves none; those it was given by
+    /// others are not taken for lost while it is there.
     pub is_trusted: bool,
 }
 

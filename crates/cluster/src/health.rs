@@ -26,9 +26,9 @@ const ADDRESSES_MOST: usize = 64;
 pub(crate) enum Kind {
     /// A Pinfold peer of this cluster.
     Ours,
-    /// A Go peer that may write.
+    /// A Go peer: it may write here, and this one there.
     Go,
-    /// A Go peer that may not: it may have been given copies by others.
+    /// A Go peer of which that is not so: it may have been given copies by others.
     Stranger,
 }
 

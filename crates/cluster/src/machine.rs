@@ -202,6 +202,11 @@ impl Parts {
                 self.facts = Facts { node_addresses, gateway, api };
                 self.next_hello = ctx.now.mono;
             }
+            Event::Ours(peer) => {
+                if self.membership.begin_with(peer, ctx.effects) {
+                    self.members_changed(ctx);
+                }
+            }
             Event::GoPeers(go) => self.go_peers(&go, ctx),
             Event::Distrusted(peers) => self.distrusted = peers,
             Event::Link(peer, state) => self.link(peer, &state, ctx),

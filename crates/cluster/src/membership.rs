@@ -93,6 +93,20 @@ impl Membership {
         decisions::next_version(self.records.keys(), version, (kind, key))
     }
 
+    /// Trusts a peer as if it had been trusted from the start; true when that is news.
+    pub fn begin_with(&mut self, peer: PeerId, effects: &mut Vec<Effect>) -> bool {
+        self.start.insert(peer);
+        let trusted = self.judge();
+        if trusted == self.trusted {
+            return false;
+        }
+        self.trusted = trusted;
+        self.take_waiting(effects);
+        self.decisions = Decisions::of(self.records.values());
+        effects.push(Effect::Trusted(self.trusted.iter().copied().collect()));
+        true
+    }
+
     /// Takes a record of anybody; true when trust or a decision changed. What is refused is noted.
     pub fn take(&mut self, record: SignedRecord, options: &Options, effects: &mut Vec<Effect>) -> bool {
         let key = record.key.clone();
@@ -277,6 +291,19 @@ mod tests {
         check("+12 -12 *12", &[0, 1, 2]); // taken back by the same author
         check("+12 -02", &[0, 1]); // one expulsion suffices
         check("+12 +23 -12", &[0, 1, 3]); // whom the expelled one invited stays
+    }
+
+    #[test]
+    fn who_is_found_to_be_trusted_brings_whom_it_trusts_and_the_expelled_stay_out() {
+        let options = Options { verify: |record| record.signature == b"right", ..Options::new(peer(0), "", "") };
+        let mut membership = Membership::new(&options);
+        let mut effects = Vec::new();
+        membership.take(record(1, 2, 1, MemberDocument::Trusted), &options, &mut effects);
+        membership.take(record(0, 3, 1, MemberDocument::Expelled), &options, &mut effects);
+        assert!(membership.begin_with(peer(1), &mut effects));
+        assert_eq!(membership.trusted(), &[0, 1, 2].map(peer).into());
+        assert!(matches!(effects.last(), Some(Effect::Trusted(all)) if all.len() == 3));
+        assert!(!membership.begin_with(peer(1), &mut effects) && !membership.begin_with(peer(3), &mut effects));
     }
 
     #[test]

@@ -42,7 +42,7 @@ use net::gorpc::{CallLimits, RPC_PROTOCOL, Server};
 use net::{Host, Incoming, OpenError, PublishError};
 use parking_lot::Mutex;
 use spokesman::Spokesman;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
@@ -216,11 +216,11 @@ impl Side {
         peers
     }
 
-    /// Everybody who was ever heard of and is no Pinfold peer.
-    fn go_known(&self) -> Vec<PeerId> {
+    /// Everybody who was ever heard of and is no Pinfold peer, and whether it takes what this peer writes.
+    fn go_known(&self) -> BTreeMap<PeerId, Option<bool>> {
         let ours: BTreeSet<PeerId> = self.cluster.peers().into_iter().map(|row| row.peer).collect();
         let mut known = self.heard.lock().known();
-        known.retain(|peer| !ours.contains(peer) && !self.is_pinfold(peer));
+        known.retain(|peer, _| !ours.contains(peer) && !self.is_pinfold(peer));
         known
     }
 
@@ -231,6 +231,16 @@ impl Side {
             info.protocols.iter().any(|name| name == RPC_PROTOCOL) && !info.protocols.iter().any(|name| name == MESSAGES)
         };
         self.host.connected().into_iter().filter(speaks_go).collect()
+    }
+
+    /// Connected Pinfold peers that speak Go's calls too and are no members.
+    fn pinfold_strangers(&self) -> Vec<PeerId> {
+        let ours: BTreeSet<PeerId> = self.cluster.peers().into_iter().map(|row| row.peer).collect();
+        let speaks_both = |peer: &PeerId| {
+            let info = self.host.peer_info(peer).unwrap_or_default();
+            [RPC_PROTOCOL, MESSAGES].iter().all(|name| info.protocols.iter().any(|spoken| spoken == name))
+        };
+        self.host.connected().into_iter().filter(|peer| !ours.contains(peer) && speaks_both(peer)).collect()
     }
 
     fn is_pinfold(&self, peer: &PeerId) -> bool {

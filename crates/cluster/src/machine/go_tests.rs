@@ -288,3 +288,27 @@ fn go_peers_hear_nothing_of_what_pinfold_peers_tell_each_other() {
     pin.placement.sort_unstable();
     assert_eq!(pin.placement, sorted(&[0, 1, 2, 3]), "still there");
 }
+
+#[test]
+fn a_go_peer_that_became_a_pinfold_peer_is_a_member_with_its_place_in_the_pins() {
+    let mut table = among_go();
+    table.wish(pin_on(cid(1), &[peer(1), peer(2)], copies(2, 2)));
+    table.handle(Event::Ours(peer(1)));
+    let go = |number| GoMember { peer: peer(number), is_trusted: true };
+    table.handle(Event::GoPeers(vec![go(2), go(3)]));
+    table.effects.clear();
+    table.handle(Event::Link(peer(1), LinkState::Up));
+    table.handle(Event::Message(peer(1), hello(ROOM, 0, false)));
+    table.pass(Millis(10));
+    assert!(told(&table, 1).iter().any(|message| matches!(message, PeerMessage::Hello { .. })), "as to any member");
+    let mut shown: Vec<PeerId> = table.machine.peers(table.now).iter().map(|row| row.peer).collect();
+    shown.sort_unstable();
+    assert_eq!(shown, sorted(&[0, 1]));
+    for _ in 0..500 {
+        table.handle(Event::Message(peer(1), hello(ROOM, 0, false)));
+        say(&mut table, &[2, 3]);
+        table.pass(Millis::seconds(2));
+    }
+    table.accept_writes();
+    assert_eq!(placement(&table, 1), sorted(&[1, 2]));
+}

@@ -38,9 +38,11 @@ pub(super) async fn run(side: Arc<Side>) {
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut due: BTreeMap<PeerId, Due> = BTreeMap::new();
     let mut told = 0;
+    let mut ours: BTreeMap<PeerId, Instant> = BTreeMap::new();
     loop {
         look.tick().await;
         let now = Instant::now();
+        find_ours(&side, &mut ours, now).await;
         let peers = to_meet(&side);
         due.retain(|peer, _| peers.contains_key(peer));
         let meetings = peers.into_iter().map(|(peer, addresses)| {
@@ -62,6 +64,31 @@ fn to_meet(side: &Side) -> BTreeMap<PeerId, Vec<String>> {
     let connected = side.go_connected().into_iter().filter(|peer| (side.options.trusted)(peer)).map(|peer| (peer, Vec::new()));
     let heard = side.go_peers().into_iter().filter(|go| go.is_trusted).map(|go| (go.peer, go.node_addresses));
     connected.chain(heard).collect()
+}
+
+/// Pinfold peers that the configuration trusts and nobody invited (Go peers that were migrated one by one, say): where that is mutual they
+/// are members.
+async fn find_ours(side: &Side, asked: &mut BTreeMap<PeerId, Instant>, now: Instant) {
+    let Some(spokesman) = &side.spokesman else { return };
+    let found = side.pinfold_strangers();
+    asked.retain(|peer, _| found.contains(peer));
+    for peer in found.into_iter().filter(|peer| (side.options.trusted)(peer)) {
+        if asked.get(&peer).is_some_and(|due| *due > now) {
+            continue;
+        }
+        let is_first = asked.insert(peer, now + ASK_AGAIN_FAILED).is_none();
+        match members::ask_trust(side, peer).await {
+            Some(true) => {
+                tracing::info!(%peer, "a Pinfold peer that is trusted by configuration, and trusts this one, is a member");
+                spokesman.is_ours(peer);
+            }
+            Some(false) if is_first => {
+                let own = side.host.id();
+                tracing::warn!(%peer, "a Pinfold peer that is trusted here does not trust this one: put {own} into its `trusted_peers`");
+            }
+            _ => {}
+        }
+    }
 }
 
 async fn meet(side: &Side, peer: PeerId, mut addresses: Vec<String>, mut due: Due, now: Instant) -> (PeerId, Due) {

@@ -30,6 +30,8 @@ pub struct GoPeer {
     pub node_addresses: Vec<String>,
     /// What it says is free on its node; none while it says nothing, then Go places nothing on it either.
     pub free_space: Option<ByteCount>,
+    /// When it said so last, by the own clock.
+    pub measured: UnixMillis,
     /// The limit of its node, asked of it.
     pub space_limit: Option<ByteCount>,
     /// The value of its `tag:group`, over which Go spreads copies.
@@ -76,6 +78,7 @@ impl<T> Fresh<T> {
 struct Facts {
     ping: Option<Fresh<PingValue>>,
     free: Option<Fresh<u64>>,
+    measured: UnixMillis,
     group: Option<Fresh<String>>,
     queue: Option<Fresh<u64>>,
     /// Asked of it; nothing before.
@@ -118,7 +121,10 @@ impl Heard {
         (facts.heard, facts.heard_wall) = (now.mono, now.wall);
         match metric.name.as_str() {
             PING => facts.ping = Some(Fresh { value: bounded(PingValue::of_json(&metric.value)), until }),
-            FREE_SPACE => facts.free = metric.value.parse().ok().map(|value| Fresh { value, until }),
+            FREE_SPACE => {
+                facts.free = metric.value.parse().ok().map(|value| Fresh { value, until });
+                facts.measured = now.wall;
+            }
             PIN_QUEUE => facts.queue = metric.value.parse().ok().map(|value| Fresh { value, until }),
             "tag:group" => facts.group = Some(Fresh { value: cut(metric.value), until }),
             _ => {}
@@ -156,9 +162,9 @@ impl Heard {
         }
     }
 
-    /// Everybody who ever said a ping, by id.
-    pub(super) fn known(&self) -> Vec<PeerId> {
-        self.peers.iter().filter(|(_, facts)| facts.ping.is_some()).map(|(peer, _)| *peer).collect()
+    /// Everybody who ever said a ping, and whether it takes what this peer writes.
+    pub(super) fn known(&self) -> BTreeMap<PeerId, Option<bool>> {
+        self.peers.iter().filter(|(_, facts)| facts.ping.is_some()).map(|(peer, facts)| (*peer, facts.trusts_us)).collect()
     }
 
     /// The last that was heard of a peer's name and node.
@@ -181,6 +187,7 @@ impl Heard {
                     facts.told.node_addresses.clone()
                 },
                 free_space: Fresh::get(&facts.free, now).map(|free| ByteCount(*free)),
+                measured: facts.measured,
                 space_limit: facts.room.map(|room| ByteCount(room.storage_max)).filter(|limit| *limit > ByteCount::ZERO),
                 group: Fresh::get(&facts.group, now).cloned(),
                 pins_queued: Fresh::get(&facts.queue, now).copied().unwrap_or_default(),
@@ -258,6 +265,7 @@ mod tests {
             ipfs_id: Some(peer(9)),
             node_addresses: vec!["/ip4/1.2.3.4/tcp/4001".into()],
             free_space: Some(ByteCount(5000)),
+            measured: at(0).wall,
             space_limit: None,
             group: Some("rack1".into()),
             pins_queued: 7,

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use types::{Because, ByteCount, Cid, CopyState, HoldingReport, PeerId, PeerMessage, Pin, PinState, Refusal};
+use types::{Because, ByteCount, Cid, CopyState, HoldingReport, Millis, PeerId, PeerMessage, Pin, PinState, Refusal, UnixMillis};
 use wire::status::{Filter, of_bit};
 
 /// How often it is said who is there: below the time in which a silent member becomes suspect.
@@ -34,6 +34,10 @@ const CALLS_AT_ONCE: usize = 8;
 const REPORT_MOST: usize = 1_000;
 /// Pins read at once.
 const PAGE: usize = 1_000;
+/// A Go peer that was not there for so long is no member any more, unless it is named in the configuration.
+const FORGOTTEN: Millis = Millis::minutes(7 * 24 * 60);
+/// When each was there last is written so often.
+const KEPT_AGAIN: Millis = Millis::minutes(60);
 /// Go peers have no count of their starts: what one holds is asked anew when its link comes back.
 const INCARNATION: u64 = 1;
 
@@ -45,6 +49,10 @@ pub trait Mind: Send + Sync {
     fn pin(&self, cid: &Cid) -> Option<(Pin, u64)>;
     /// A page of all pins, by key.
     fn pins_after(&self, after: Option<&Cid>, limit: usize) -> Vec<(Pin, u64)>;
+    /// The Go peers that were there before this start, and when last.
+    fn remembered(&self) -> Vec<(PeerId, UnixMillis)>;
+    /// Keeps these for the next start.
+    fn remember(&self, peers: &[(PeerId, UnixMillis)]);
 }
 
 /// Takes the machine's messages to Go peers.
@@ -79,6 +87,11 @@ impl Spokesman {
         None
     }
 
+    /// A Pinfold peer is a member, though nobody invited it.
+    pub(super) fn is_ours(&self, peer: PeerId) {
+        self.mind.feed(Event::Ours(peer));
+    }
+
     /// Whether it is a Go peer that the machine knows.
     pub(super) fn speaks_for(&self, peer: &PeerId) -> bool {
         self.spoken_for.read().contains(peer)
@@ -91,7 +104,7 @@ pub(super) async fn run(side: Arc<Side>) {
     let Some(mut questions) = spokesman.questions.lock().take() else { return };
     let places = Arc::new(Semaphore::new(ANSWERING_MOST));
     let mut answering = JoinSet::new();
-    let mut said = Said::default();
+    let mut said = Said { remembered: spokesman.mind.remembered().into_iter().collect(), ..Said::default() };
     let mut tick = tokio::time::interval(SAY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -115,6 +128,12 @@ pub(super) async fn run(side: Arc<Side>) {
 struct Said {
     members: Vec<GoMember>,
     there: BTreeSet<PeerId>,
+    /// What was said of each of them. The same is not said again: with it room that was promised since then counts as shown in it.
+    hellos: BTreeMap<PeerId, (UnixMillis, PeerMessage)>,
+    /// Who was there, and when last: after a start in a split net those are out of sight, and not none.
+    remembered: BTreeMap<PeerId, UnixMillis>,
+    /// What of it is on disk, and since when.
+    kept: (BTreeSet<PeerId>, UnixMillis),
 }
 
 impl Said {
@@ -122,8 +141,12 @@ impl Said {
         let (live, known) = (side.go_peers(), side.go_known());
         let ours: BTreeSet<PeerId> = side.cluster.peers().into_iter().map(|row| row.peer).collect();
         let listed = spokesman.listed.iter().filter(|peer| !ours.contains(peer) && !side.is_pinfold(peer));
-        let all: BTreeSet<PeerId> = known.iter().chain(listed).copied().collect();
-        let members: Vec<GoMember> = all.into_iter().map(|peer| GoMember { peer, is_trusted: (side.options.trusted)(&peer) }).collect();
+        let now = side.now().wall;
+        self.remembered.retain(|peer, heard| now.0.saturating_sub(heard.0) < FORGOTTEN.0 && !ours.contains(peer) && !side.is_pinfold(peer));
+        let all: BTreeSet<PeerId> = known.keys().chain(listed).chain(self.remembered.keys()).copied().collect();
+        // What one that does not take what is written here was given, it would never hear of.
+        let is_mutual = |peer: &PeerId| (side.options.trusted)(peer) && known.get(peer) != Some(&Some(false));
+        let members: Vec<GoMember> = all.into_iter().map(|peer| GoMember { peer, is_trusted: is_mutual(&peer) }).collect();
         if members != self.members {
             *spokesman.spoken_for.write() = members.iter().map(|member| member.peer).collect();
             self.members.clone_from(&members);
@@ -135,16 +158,39 @@ impl Said {
         }
         for go in &live {
             spokesman.mind.feed(Event::Link(go.peer, LinkState::Up));
-            if go.is_trusted {
-                spokesman.mind.feed(Event::Message(go.peer, hello(go, side)));
+            if is_mutual(&go.peer) {
+                self.remembered.insert(go.peer, now);
+                self.say_hello(go, spokesman, now);
             }
         }
+        self.hellos.retain(|peer, _| there.contains(peer));
         self.there = there;
+        self.keep(spokesman, now);
+    }
+
+    fn say_hello(&mut self, go: &GoPeer, spokesman: &Spokesman, now: UnixMillis) {
+        // Its own clock is not known; nothing of what it says is dated by it.
+        let (said, again) = ((go.measured, hello(go, UnixMillis(0))), self.hellos.get(&go.peer));
+        if again != Some(&said) {
+            self.hellos.insert(go.peer, said);
+            spokesman.mind.feed(Event::Message(go.peer, hello(go, now)));
+        }
+    }
+
+    fn keep(&mut self, spokesman: &Spokesman, now: UnixMillis) {
+        let (kept, at) = &self.kept;
+        let is_same = kept.len() == self.remembered.len() && kept.iter().all(|peer| self.remembered.contains_key(peer));
+        if is_same && now.0.saturating_sub(at.0) < KEPT_AGAIN.0 {
+            return;
+        }
+        let peers: Vec<(PeerId, UnixMillis)> = self.remembered.iter().map(|(peer, heard)| (*peer, *heard)).collect();
+        spokesman.mind.remember(&peers);
+        self.kept = (self.remembered.keys().copied().collect(), now);
     }
 }
 
 /// What a Go peer's metrics say, as a Pinfold peer says it. One that says nothing of its room has none: Go places nothing there either.
-fn hello(go: &GoPeer, side: &Side) -> PeerMessage {
+fn hello(go: &GoPeer, clock: UnixMillis) -> PeerMessage {
     let free = go.free_space.unwrap_or_default();
     let limit = go.space_limit.unwrap_or_default().max(free).max(ByteCount(1));
     PeerMessage::Hello {
@@ -157,8 +203,7 @@ fn hello(go: &GoPeer, side: &Side) -> PeerMessage {
         space_reserved: ByteCount::ZERO,
         is_draining: false,
         incarnation: INCARNATION,
-        // Its own clock is not known; nothing of what it says is dated by it.
-        clock: side.now().wall,
+        clock,
         load: None,
     }
 }

@@ -317,6 +317,7 @@ impl Inbound for Wish {
 #[derive(Default)]
 struct Ear {
     heard: Mutex<Vec<Event>>,
+    kept: Mutex<Vec<PeerId>>,
     twin: OnceLock<Arc<Twin>>,
 }
 
@@ -332,6 +333,14 @@ impl Mind for Ear {
     fn pins_after(&self, after: Option<&Cid>, limit: usize) -> Vec<(Pin, u64)> {
         let pins = self.twin.get().map(|twin| twin.pins(after, limit)).unwrap_or_default();
         pins.into_iter().map(|pin| (pin, 7)).collect()
+    }
+
+    fn remembered(&self) -> Vec<(PeerId, UnixMillis)> {
+        vec![(peer(60), crate::clock::wall()), (peer(61), UnixMillis(1))]
+    }
+
+    fn remember(&self, peers: &[(PeerId, UnixMillis)]) {
+        *self.kept.lock() = peers.iter().map(|(peer, _)| *peer).collect();
     }
 }
 

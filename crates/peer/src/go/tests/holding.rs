@@ -36,8 +36,12 @@ async fn the_machine_hears_of_go_peers_in_its_own_words() {
     let go = pair.go.id();
     {
         let heard = pair.ear.heard.lock();
-        let first = heard.iter().find(|event| matches!(event, Event::GoPeers(go) if !go.is_empty())).expect("told who there is");
-        assert!(matches!(first, Event::GoPeers(all) if *all == [GoMember { peer: go, is_trusted: true }]), "{first:?}");
+        let told = heard.iter().rev().find_map(|event| if let Event::GoPeers(go) = event { Some(go.clone()) } else { None });
+        let mut told = told.expect("told who there is");
+        told.sort_by_key(|member| member.peer != go);
+        // One that was there before this start is out of sight; one that was not for a week is none.
+        assert_eq!(told, [(go, true), (peer(60), false)].map(|(peer, is_trusted)| GoMember { peer, is_trusted }));
+        assert!(pair.ear.kept.lock().contains(&go) && !pair.ear.kept.lock().contains(&peer(61)));
         assert!(heard.iter().any(|event| matches!(event, Event::Link(peer, LinkState::Up) if *peer == go)));
         let hello = heard.iter().rev().find_map(|event| match event {
             Event::Message(peer, PeerMessage::Hello { name, space_limit, node_addresses, .. }) if *peer == go => {
@@ -59,7 +63,12 @@ async fn the_machine_hears_of_go_peers_in_its_own_words() {
         .await;
     }
     assert_eq!(pair.side.who(&go), Some(("go1".to_owned(), Some(peer(92)))));
-    pair.go.disconnect(pair.own).await;
+    pair.side.side.heard.lock().trusts(&go, false);
+    wait_for("one that does not take what is written here is a stranger", async || {
+        let is_stranger = |event: &Event| matches!(event, Event::GoPeers(all) if all.contains(&GoMember { peer: go, is_trusted: false }));
+        pair.ear.heard.lock().iter().any(is_stranger)
+    })
+    .await;
 }
 
 #[tokio::test]
