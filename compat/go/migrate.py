@@ -1,8 +1,10 @@
 """A real Go peer becomes a Pinfold peer: its pins are read out of its own database by its own program; standard library only."""
-import hashlib, json, os, pathlib, shutil, subprocess, tempfile, time
+import hashlib, json, os, pathlib, shutil, subprocess, tempfile, time, urllib.request
 
 from state import BIN, SERVICE, by_cid, expect, pinset, run
 
+# It holds its own content: nobody has to be asked for it.
+LAST = "bafkqabttmvrw63te"
 FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="pinfold-migrate-"))
 
 
@@ -52,7 +54,56 @@ def main():
     finally:
         process.terminate()
         process.wait(60)
-    shutil.rmtree(FOLDER)
+
+
+def raft():
+    """The pins of a Raft peer: out of the snapshot that it writes as it stops, and none of a peer that was killed."""
+    go, new = FOLDER / "raft", FOLDER / "raft-new"
+    run(SERVICE, "-c", go, "init", "--consensus", "raft", "--randomports")
+    file = FOLDER / "raft-pins.ndjson"
+    file.write_text("".join(json.dumps(one) + "\n" for one in pinset(200)))
+    run(SERVICE, "-c", go, "state", "import", "-f", file)
+    out = FOLDER / "raft-out.ndjson"
+    run(SERVICE, "-c", go, "state", "export", "-f", out)
+    door = json.loads((go / "service.json").read_text())["api"]["restapi"]["http_listen_multiaddress"].rsplit("/", 1)[1]
+
+    def answers(method, path, wanted):
+        """Waits for an answer that has what is wanted. Without a Kubo it never says that it is ready, and asked too early it crashes."""
+        time.sleep(5)
+        end = time.time() + 60
+        while time.time() < end:
+            try:
+                request = urllib.request.Request(f"http://127.0.0.1:{door}{path}", method=method)
+                if wanted in urllib.request.urlopen(request, timeout=30).read().decode():
+                    return
+            except OSError:
+                pass
+            time.sleep(0.5)
+        raise SystemExit(f"FAILED: the Raft peer does not answer {method} {path}")
+
+    def daemon(ask, end):
+        with open(FOLDER / "raft.log", "wb") as log:
+            process = subprocess.Popen([SERVICE, "-c", go, "daemon"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            answers(*ask, LAST)
+        finally:
+            end(process)
+            process.wait(60)
+
+    daemon(("POST", f"/pins/{LAST}?name=last"), subprocess.Popen.kill)
+    refused = migrate(go, new)
+    expect("a Raft peer that was killed is not migrated", refused.returncode != 0 and "not stopped cleanly" in refused.stderr)
+    daemon(("GET", "/allocations?filter=all"), subprocess.Popen.terminate)
+    done = migrate(go, new)
+    if done.returncode != 0:
+        raise SystemExit(f"FAILED: one that was stopped is: {done.stderr}")
+    kept = {line for path in new.glob("*.ndjson") for line in path.read_text().splitlines()}
+    theirs = by_cid(out.read_text())
+    mine = by_cid("\n".join(kept))
+    expect("its pins are Go's, and the last one is there", json.loads(done.stdout)["pins"] == len(theirs) + 1 and mine.keys() - theirs.keys() == {LAST})
+    expect("line for line", all(mine[cid] == theirs[cid] for cid in theirs))
 
 
 main()
+raft()
+shutil.rmtree(FOLDER)

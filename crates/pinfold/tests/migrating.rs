@@ -98,6 +98,12 @@ fn a_raft_peer_brings_the_pins_of_its_newest_snapshot() {
         std::fs::create_dir_all(&at).expect("made");
         std::fs::write(at.join("state.bin"), body).expect("written");
     }
+    // Its lock file is there still: it was killed, and the snapshot may be old.
+    let refused = migrate(&go, &new, &[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("not stopped cleanly") && said.contains("Raft log"), "{said}");
+    assert!(!new.join("identity.json").exists(), "half a migration is no peer");
+    std::fs::remove_file(go.join("cluster.lock")).expect("removed");
     let done = migrate(&go, &new, &[]);
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -109,6 +115,20 @@ fn a_raft_peer_brings_the_pins_of_its_newest_snapshot() {
         lines.len() == 2 && lines.iter().any(|line| line.contains("snap0")) && lines.iter().any(|line| line.contains("snap1")),
         "{lines:?}"
     );
+}
+
+#[test]
+fn a_raft_peer_whose_pins_stand_in_its_log_alone_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (go, new) = (folder.path().join("go"), folder.path().join("new"));
+    go_folder(&go, &json!({ "raft": { "data_folder": "log" } }));
+    std::fs::remove_file(go.join("cluster.lock")).expect("removed");
+    std::fs::create_dir_all(go.join("log")).expect("made");
+    std::fs::write(go.join("log/raft.db"), "a log").expect("written");
+    let refused = migrate(&go, &new, &[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("--state") && said.contains("--no-state"), "{said}");
+    assert!(migrate(&go, &new, &["--no-state"]).status.success(), "without pins, if that is wished");
 }
 
 #[test]

@@ -152,10 +152,21 @@ fn take_pins(args: &MigrateArgs, go: &Path, dir: &Path, taken: &settings::Taken)
         return keep_lines(path, &to).map(Some);
     }
     match &taken.consensus {
-        Consensus::Raft(folder) => match newest_snapshot(&go.join(folder))? {
-            Some(snapshot) => keep_snapshot(&snapshot, &to).map(Some),
-            None => Ok(Some(0)),
-        },
+        Consensus::Raft(folder) => {
+            let raft = go.join(folder);
+            let snapshot = newest_snapshot(&raft)?;
+            // Go writes a snapshot as it stops, and takes its lock file away last.
+            if go.join("cluster.lock").exists() || (snapshot.is_none() && raft.join("raft.db").exists()) {
+                bail!(
+                    "the Go peer of {} was not stopped cleanly: what it wrote last stands in its Raft log alone. Start it once more and stop it \
+                     (ipfs-cluster-service -c {} daemon, then Ctrl-C), or give a state export of a running peer by --state; --no-state leaves \
+                     the pins behind",
+                    go.display(),
+                    go.display()
+                );
+            }
+            snapshot.map_or(Ok(Some(0)), |snapshot| keep_snapshot(&snapshot, &to).map(Some))
+        }
         Consensus::Crdt => match export(args, go, dir, &to)? {
             Some(pins) => Ok(Some(pins)),
             None if !taken.others.is_empty() => Ok(None),
