@@ -92,6 +92,19 @@ def comes_back(ours, go, only, addresses):
     until("and holds what it held", lambda: all(ours.status(cid).get(go.name) == "pinned" for cid in only))
 
 
+def drains(ours, second, go1):
+    """The only copies of a drained Pinfold peer come to others, Go peers among them; each is kept until it is known to be there."""
+    files = [sample(f"drained-{number}", 20_000) for number in range(10)]
+    only = {added(go1, path, "--name", path.name, "--rmin", "1", "--rmax", "1", "--allocations", second.id): path for path in files}
+    until("the second Pinfold peer alone holds ten pins", lambda: all(ours.status(cid).get("second") == "pinned" for cid in only))
+    subprocess.run([BIN, "drain", "second", "--wait", "--api", ours.url], check=True, capture_output=True, text=True, timeout=120)
+    expect("a drain gives each of them another holder", all(len(places(ours, cid)) == 1 and second.id not in places(ours, cid) for cid in only))
+    until("which holds it", lambda: all("pinned" in go1.status(cid).values() for cid in only))
+    expect("some of these are Go peers", {ours.id} != set().union(*(places(ours, cid) for cid in only)))
+    expect("nothing is lost", all(http("GET", f"{ours.gateway}/ipfs/{cid}") == path.read_bytes() for cid, path in only.items()))
+    subprocess.run([BIN, "uncordon", "second", "--api", ours.url], check=True, capture_output=True, text=True, timeout=60)
+
+
 def ours_dies(ours, second, go1):
     """The copies of a dead Pinfold peer come to Go peers when those are who is left."""
     only = [added(go1, sample(f"ours-{number}", 20_000), "--name", f"ours {number}", "--rmin", "2", "--rmax", "2", "--allocations",
@@ -129,6 +142,7 @@ def main():
     second = Pinfold([go.address for go in gos], "second")
     second.start(invite=invite, **SETTINGS)
     until("a second Pinfold peer is seen by Go", lambda: any(row["id"] == second.id and not row["error"] for row in gos[0].ask("peers", "ls")))
+    drains(ours, second, gos[0])
     ours_dies(ours, second, gos[0])
     dead = [second.process]
     expect("nothing else ended by itself", all(process.poll() is None for process in RUNNING if process not in dead and process is not first_of(gos[1])))
