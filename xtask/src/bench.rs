@@ -18,6 +18,7 @@ use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
 
 /// What may be said on the command line.
+#[derive(Clone)]
 pub struct Options {
     /// Measure although the machine is busy.
     pub anyway: bool,

@@ -1,13 +1,14 @@
 //! Walks the pinned part of a DAG: every block once, down to the wanted depth.
 //!
 //! The walk says which block is next and is handed its bytes; where they come from is the caller's affair, and several may be
-//! on their way at once. Memory: 24 bytes for each block seen, and the links found and not yet visited (depth first, so about
+//! on their way at once. Memory: 15 to 30 bytes for each block seen, and the links found and not yet visited (depth first, so about
 //! the width of one block for each level).
+
+mod seen;
 
 use dag::block::inline_data;
 use dag::{DecodeError, codec};
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use seen::{Met, Seen};
 use types::{Cid, Depth};
 
 /// Levels left that never run out.
@@ -17,8 +18,8 @@ const ENDLESS: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Walk {
     pending: Vec<(Cid, u32)>,
-    /// How many levels below each block have been looked at already: one that is met again higher up is walked again.
-    visited: HashMap<WalkKey, u32>,
+    /// What was met already; a block that is met again higher up is walked again.
+    seen: Seen,
     counts_leaves: bool,
 }
 
@@ -49,7 +50,7 @@ impl Walk {
 
     /// A walk without a root: see [`Walk::add_root`].
     pub fn unbegun() -> Walk {
-        Walk { pending: Vec::new(), visited: HashMap::new(), counts_leaves: true }
+        Walk { pending: Vec::new(), seen: Seen::new(), counts_leaves: true }
     }
 
     /// Does not remember raw leaves, which are most of the blocks: they may be visited, and said to be met first, more than once.
@@ -71,19 +72,15 @@ impl Walk {
             if !self.counts_leaves && cid.codec() == codec::RAW {
                 return Some(Visit { cid, is_first: true, levels_left });
             }
-            match self.visited.entry(WalkKey::of(&cid)) {
-                Entry::Vacant(free) => {
-                    free.insert(levels_left);
-                    return Some(Visit { cid, is_first: true, levels_left });
-                }
-                Entry::Occupied(mut seen) if *seen.get() < levels_left => {
-                    seen.insert(levels_left);
+            match self.seen.meet(&cid, levels_left) {
+                Met::First => return Some(Visit { cid, is_first: true, levels_left }),
+                Met::Higher => {
                     let visit = Visit { cid, is_first: false, levels_left };
                     if visit.needs_data() {
                         return Some(visit);
                     }
                 }
-                Entry::Occupied(_) => {}
+                Met::Again => {}
             }
         }
         None
@@ -119,25 +116,6 @@ fn levels(depth: Depth) -> u32 {
     match depth {
         Depth::Recursive => ENDLESS,
         Depth::Levels(levels) => levels.min(ENDLESS - 1),
-    }
-}
-
-/// 16 bytes that tell blocks (and how their bytes are read) apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct WalkKey([u8; 16]);
-
-impl WalkKey {
-    fn of(cid: &Cid) -> WalkKey {
-        let digest = cid.hash().digest();
-        let mut key = [0; 16];
-        let length = digest.len().min(key.len());
-        key[..length].copy_from_slice(&digest[..length]);
-        // One digest under two hash functions or codecs is two things.
-        let kind = cid.hash().code().rotate_left(32) ^ cid.codec() ^ ((digest.len() as u64) << 48);
-        for (byte, mixed) in key.iter_mut().zip(kind.to_le_bytes()) {
-            *byte ^= mixed;
-        }
-        WalkKey(key)
     }
 }
 

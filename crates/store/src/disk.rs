@@ -38,6 +38,8 @@ const KEY_LONGEST: usize = u16::MAX as usize;
 const CLOSE: Duration = Duration::from_secs(3);
 /// A full disk takes what serves to let go while it has this much left: fjall must be able to write its tables, or it stops for good.
 const RESERVE_FOR_UPKEEP: ByteCount = ByteCount(4 << 20);
+/// A journal of which nothing is needed is left behind when the store is closed and it has so much: reading it takes a tenth of a second.
+const JOURNAL_LEFT: u64 = 4 << 20;
 /// The files are measured again after so many written bytes at the latest.
 const MEASURED_EACH: u64 = 4 << 20;
 /// What one written byte may take on disk before the next measurement: in the journal, and for a while in a table beside it.
@@ -273,18 +275,22 @@ impl Engine {
         write.commit().map_err(failed("writing to the store"))
     }
 
-    /// Writes what is only in the journal and in memory to tables.
-    fn write_tables(&self) {
+    /// Writes what is only in the journal and in memory to tables, as far as there is time; whether that is all.
+    fn write_tables(&self) -> bool {
         for area in self.areas.iter() {
             if let Err(error) = area.rotate_memtable() {
                 tracing::debug!(%error, "writing tables while closing");
-                return;
+                return false;
             }
         }
         let end = Instant::now() + CLOSE;
-        while self.areas.iter().any(|area| area.sealed_memtable_count() > 0) && Instant::now() < end {
+        while self.areas.iter().any(|area| area.sealed_memtable_count() > 0) {
+            if Instant::now() >= end {
+                return false;
+            }
             std::thread::sleep(Duration::from_millis(2));
         }
+        true
     }
 }
 
@@ -317,14 +323,28 @@ impl Store for DiskStore {
 
 impl Drop for DiskStore {
     fn drop(&mut self) {
-        let Some(engine) = self.engine.get_mut() else { return };
+        let Some(engine) = self.engine.get_mut().take() else { return };
         if let Err(error) = engine.database.persist(PersistMode::SyncData).map_err(failed("syncing the store")) {
             tracing::warn!(%error, dir = %self.dir.display(), "the store could not be synced while closing");
             return;
         }
-        // The next open then finds nothing to replay. Everything is safe in the journal without it, so it may fail or be cut short.
-        if free_space(&self.dir).is_ok_and(|free| free >= self.options.reserve) {
-            engine.write_tables();
+        // Everything is safe in the journal without what follows, so it may fail or be cut short.
+        if free_space(&self.dir).is_ok_and(|free| free >= self.options.reserve) && engine.write_tables() {
+            self.leave_journal(engine);
+        }
+    }
+}
+
+impl DiskStore {
+    /// All is in tables: the next opening need not even read what the journal once had.
+    fn leave_journal(&self, engine: Arc<Engine>) {
+        // Whoever still reads keeps the database open.
+        let Ok(engine) = Arc::try_unwrap(engine) else { return };
+        drop(engine);
+        if engine::measure(&self.dir).is_ok_and(|measured| measured.journal >= JOURNAL_LEFT)
+            && let Err(error) = cut_journal(&self.dir)
+        {
+            tracing::warn!(%error, dir = %self.dir.display(), "cutting the journal of the store while closing");
         }
     }
 }

@@ -24,6 +24,8 @@ mod compact;
 mod error;
 mod files;
 mod index;
+mod living;
+mod lookup;
 mod put;
 mod read;
 mod record;
@@ -130,6 +132,8 @@ struct Shared {
     dir: PathBuf,
     index: Arc<dyn Store>,
     options: PackOptions,
+    /// Held by the compaction that runs.
+    compacting: Mutex<()>,
     /// Held while index and tallies change together.
     indexing: Mutex<Indexing>,
     /// Puts hold it for reading from their look-up to their append, so that no block moves from pending to the index unseen.
@@ -154,6 +158,8 @@ struct Indexing {
     blocks: u64,
     /// Blocks indexed since the index was last measured.
     unmeasured: u64,
+    /// What left the index since a compaction began.
+    deleted: Option<living::Deleted>,
 }
 
 /// Blocks that are in a segment and not yet in the index.
@@ -338,8 +344,8 @@ impl Shared {
         if multihash.is_empty() {
             return Ok(None);
         }
-        let Some(value) = self.index.get(Area::BlockIndex, multihash)? else { return Ok(None) };
-        Location::decode(&value).map(Some).ok_or_else(|| PackError::corrupt(multihash, "its entry in the index has a wrong form"))
+        let value = self.index.get(Area::BlockIndex, multihash)?;
+        value.map(|value| lookup::place(multihash, &value)).transpose()
     }
 }
 

@@ -19,6 +19,9 @@ const PLACE: &str = "STORE_MANY_DIR";
 /// Blocks in one put, which is then synced.
 const GROUP: u64 = 1000;
 const BLOCK: usize = 128;
+/// Blocks listed and deleted at once: those of a collection (`ipfs_embedded::collect`).
+const PAGE: usize = 4096;
+const SWEPT: usize = 512;
 /// Blocks of which each is looked at in tests, and a sample of as many in measurements.
 const READS: u64 = 100_000;
 
@@ -129,15 +132,22 @@ fn a_part_in_its_own_process() {
 fn halve(packs: &PackStore, count: u64) {
     let before = packs.stats().expect("counts");
     let begun = Instant::now();
-    for first in (0..count).step_by(GROUP as usize) {
-        let odd: Vec<[u8; 34]> = (first..count.min(first + GROUP)).filter(|number| number % 2 == 1).map(name).collect();
-        let deleted = packs.delete(&odd.iter().map(|name| &name[..]).collect::<Vec<_>>()).expect("deletes");
-        assert_eq!(deleted, odd.len() as u64);
+    // As a collection does it: pages of the listing, of which the garbage is deleted in groups.
+    let (mut after, mut garbage) = (None, 0);
+    loop {
+        let page = packs.blocks(after.as_deref(), PAGE).expect("lists");
+        let Some((last, _)) = page.last() else { break };
+        let odd: Vec<&[u8]> = page.iter().map(|(name, _)| &name[..]).filter(|name| is_garbage(name)).collect();
+        for group in odd.chunks(SWEPT) {
+            assert_eq!(packs.delete(group).expect("deletes"), group.len() as u64);
+        }
+        garbage += odd.len() as u64;
+        after = Some(last.clone());
     }
-    tell("delete of half", count / 2, begun);
+    tell("delete of half", garbage, begun);
     let begun = Instant::now();
     while packs.compact(ByteCount(1 << 30)).expect("compacts") > ByteCount::ZERO {}
-    tell("compaction of half", count / 2, begun);
+    tell("compaction of half", count - garbage, begun);
     let after = packs.stats().expect("counts");
     let packed = |stats: &store::PackStats| stats.bytes_disk.get() - stats.bytes_index.get();
     println!(
@@ -147,11 +157,16 @@ fn halve(packs: &PackStore, count: u64) {
         before.bytes_index.get(),
         after.bytes_index.get()
     );
-    assert_eq!(before.blocks - after.blocks, count / 2);
+    assert_eq!(before.blocks - after.blocks, garbage);
+    assert_eq!(garbage, (0..before.blocks).filter(|number| is_garbage(&name(*number))).count() as u64);
     assert!(packed(&after) < packed(&before) * 3 / 4, "compaction wins the space of what was deleted");
     assert_eq!(after.bytes_live, ByteCount(after.blocks * BLOCK as u64));
     for number in sample(count) {
-        if number % 2 == 0 { is_there(packs, number) } else { assert_eq!(packs.get(&name(number)).expect("reads"), None, "{number}") }
+        if is_garbage(&name(number)) {
+            assert_eq!(packs.get(&name(number)).expect("reads"), None, "{number}");
+        } else {
+            is_there(packs, number);
+        }
     }
 }
 
@@ -174,6 +189,11 @@ fn is_there(packs: &PackStore, number: u64) {
 /// Numbers below `count` in no order: all, or [`READS`] of them.
 fn sample(count: u64) -> impl Iterator<Item = u64> {
     (0..count.min(READS)).map(move |index| if count <= READS { index } else { mixed(index) % count })
+}
+
+/// Half of all names.
+fn is_garbage(name: &[u8]) -> bool {
+    name.last().is_some_and(|last| last % 2 == 1)
 }
 
 fn name(number: u64) -> [u8; 34] {

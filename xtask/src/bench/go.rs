@@ -14,6 +14,8 @@ pub struct Kubo {
     repository: PathBuf,
     api: u16,
     daemon: Running,
+    /// Where its swarm is reached, with its id.
+    pub address: String,
 }
 
 impl Kubo {
@@ -37,10 +39,12 @@ impl Kubo {
         config["Ipns"]["DelegatedPublishers"] = json!([]);
         config["Datastore"]["StorageMax"] = json!("50GB");
         std::fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
+        let id = config["Identity"]["PeerID"].as_str().context("kubo's id")?;
+        let address = format!("/ip4/127.0.0.1/tcp/{swarm}/p2p/{id}");
         let mut command = Command::new(&binary);
         command.arg("daemon").env("IPFS_PATH", &repository).env("IPFS_TELEMETRY", "off");
         let daemon = Running::start("kubo", &mut command, &folder.join(format!("kubo{index}.log")))?;
-        let kubo = Kubo { binary, repository, api, daemon };
+        let kubo = Kubo { binary, repository, api, daemon, address };
         // Asked by its port: `ipfs id` would take the lock of a repository whose daemon is still on its way.
         until("kubo answers", Duration::from_secs(60), || TcpStream::connect(("127.0.0.1", api)).ok().map(drop))?;
         Ok(kubo)
@@ -63,6 +67,16 @@ impl Kubo {
         let output = client(self.command().args(["dag", "import", "--enc=json"]).arg(car))?;
         let line: Value = serde_json::from_str(output.trim().lines().next().unwrap_or_default()).context("the root of an import")?;
         Ok(line["Root"]["Cid"]["/"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Connects with a node.
+    pub fn connect(&self, address: &str) -> anyhow::Result<()> {
+        client(self.command().args(["swarm", "connect", address])).map(drop)
+    }
+
+    /// Fetches what is missing below a root and pins it.
+    pub fn pin(&self, root: &str) -> anyhow::Result<()> {
+        client(self.command().args(["pin", "add", "--progress=false", root])).map(drop)
     }
 
     /// CPU seconds so far.

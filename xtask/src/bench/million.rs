@@ -7,7 +7,7 @@ mod http;
 mod peer;
 
 use self::http::{Fetched, get};
-pub use self::peer::Peer;
+pub use self::peer::{Peer, swarm_of};
 use super::machine::{commit, load, round};
 use super::process::{client, cpu_of_ended_children};
 use super::{Options, slice};

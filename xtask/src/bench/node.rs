@@ -1,18 +1,33 @@
-//! `bench node`: the block store of the embedded node with ten million small blocks: written, read, opened (also after a kill), halved.
+//! `bench node`: the embedded node.
+//!
+//! - *store*: ten million small blocks in the block store ([`store`]);
+//! - *pin*: a pin of a DAG of a million blocks that are here already ([`pin`]);
+//! - *swap*: a file over bitswap on loopback, between Pinfold and Kubo in all four ways ([`swap`]; Kubo by `PINFOLD_PEERS`);
+//! - *far*: a file over bitswap at 100 ms round trip, without and with 1% loss, beside plain TCP over the same link ([`far`]; needs root).
 //!
 //! Adds and CAR imports beside Kubo are `bench slice` and `bench car`.
+
+mod far;
+mod pin;
+mod store;
+mod swap;
 
 use super::Options;
 use super::machine::{commit, limits, load};
 use super::slice::fresh;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-/// Measures as often as asked.
+const PARTS: [&str; 4] = ["store", "pin", "swap", "far"];
+
+/// Measures as often as asked, all parts or the one that is asked for.
 pub fn run(root: &Path, options: &Options, load_before: f64) -> anyhow::Result<()> {
+    if let Some(only) = options.only.as_deref()
+        && !PARTS.contains(&only)
+    {
+        bail!("--only {only}: there are {}", PARTS.join(", "));
+    }
     let folder = std::env::temp_dir().join(format!("pinfold-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder).context("making a folder for the benchmark")?;
     let outcome = measure(root, options, load_before, &folder);
@@ -23,11 +38,19 @@ pub fn run(root: &Path, options: &Options, load_before: f64) -> anyhow::Result<(
 fn measure(root: &Path, options: &Options, load_before: f64, folder: &Path) -> anyhow::Result<()> {
     let limits = limits(folder)?;
     println!("limits: {limits}");
+    let is_wanted = |part: &str| options.only.as_deref().is_none_or(|only| only == part);
     let mut figures = Vec::new();
     for round in 0..options.repeat {
-        let place = fresh(folder, &format!("store-{round}"))?;
-        figures.extend(store(root, &place, options.blocks, round)?);
-        std::fs::remove_dir_all(&place)?;
+        for part in PARTS.into_iter().filter(|part| is_wanted(part)) {
+            let place = fresh(folder, &format!("{part}-{round}"))?;
+            figures.extend(match part {
+                "store" => store::run(root, &place, options.blocks, round)?,
+                "pin" => pin::run(root, &place, options.blocks, round)?,
+                "swap" => swap::run(root, &place, options, round)?,
+                _ => far::run(root, &place, options, round)?,
+            });
+            std::fs::remove_dir_all(&place)?;
+        }
     }
     let report = json!({
         "bench": "node", "commit": commit(root), "load_before": load_before, "load_after": load()?, "limits": limits, "figures": figures,
@@ -38,33 +61,9 @@ fn measure(root: &Path, options: &Options, load_before: f64, folder: &Path) -> a
     Ok(())
 }
 
-/// The test of the store with many blocks, optimized; each line of figures is printed as it comes.
-fn store(root: &Path, place: &Path, blocks: u64, round: usize) -> anyhow::Result<Vec<Value>> {
-    let mut child = Command::new("cargo")
-        .args(["test", "--release", "-p", "store", "--test", "many", "figures_of_many_blocks", "--", "--ignored", "--nocapture"])
-        .env("STORE_MANY_COUNT", blocks.to_string())
-        .env("STORE_MANY_DIR", place)
-        .current_dir(root)
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("starting cargo")?;
-    let lines = BufReader::new(child.stdout.take().context("the output of cargo")?).lines();
-    let mut figures = Vec::new();
-    for line in lines {
-        let line = line.context("reading the figures")?;
-        // The harness may have begun the line with the name of the test.
-        let Some((_, figure)) = line.split_once("figure ") else { continue };
-        let mut figure: Value = serde_json::from_str(figure).with_context(|| format!("a line of figures: {line}"))?;
-        figure["subject"] = json!("store");
-        figure["round"] = json!(round);
-        println!("{figure}");
-        figures.push(figure);
-    }
-    if !child.wait().context("waiting for cargo")?.success() {
-        bail!("the test of the store with {blocks} blocks failed");
-    }
-    if figures.is_empty() {
-        bail!("the test of the store with {blocks} blocks gave no figures");
-    }
-    Ok(figures)
+/// Prints a figure as it comes.
+fn said(mut figure: Value, round: usize) -> Value {
+    figure["round"] = json!(round);
+    println!("{figure}");
+    figure
 }

@@ -189,6 +189,33 @@ fn under_a_small_limit_the_journal_stays_short_and_nothing_is_lost() {
 }
 
 /// Tables are compressed: only what does not shrink fills a disk.
+#[test]
+fn closing_leaves_a_long_journal_behind_and_nothing_else() {
+    let home = tempfile::tempdir().expect("a directory for the test");
+    let store = open(home.path());
+    for number in 0..96u64 {
+        let mut batch = Batch::new();
+        batch.put(Area::Ledger, number.to_be_bytes(), incompressible(number + 1, 64 << 10));
+        batch.delete(Area::Ledger, number.saturating_sub(90).to_be_bytes());
+        store.commit(batch, if number % 2 == 0 { Durability::Synced } else { Durability::Buffered }).expect("commits");
+    }
+    assert!(engine::measure(home.path()).expect("measures").journal > JOURNAL_LEFT);
+    let reader = store.snapshot();
+    drop(store);
+    drop(reader);
+    // Somebody read: the journal stays as it was.
+    assert!(engine::measure(home.path()).expect("measures").journal > JOURNAL_LEFT);
+    for _ in 0..2 {
+        let store = open(home.path());
+        assert_eq!(store.snapshot().count(Area::Ledger).expect("counts"), 90);
+        for number in 6..96u64 {
+            assert_eq!(store.get(Area::Ledger, &number.to_be_bytes()).expect("reads"), Some(incompressible(number + 1, 64 << 10).into()));
+        }
+        drop(store);
+        assert!(engine::measure(home.path()).expect("measures").journal < JOURNAL_LEFT);
+    }
+}
+
 fn incompressible(seed: u64, size: usize) -> Vec<u8> {
     let mut data = vec![0; size];
     ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut data);

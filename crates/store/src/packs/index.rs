@@ -6,6 +6,7 @@
 //! Meta        packs/retired/<id:4>    -> salt:8           its file is to be removed
 //! ```
 
+use super::lookup::locate_sorted;
 use super::record::{Salt, record_size};
 use super::{PackError, Shared};
 use crate::{Area, Batch, Durability, Snapshot};
@@ -153,7 +154,8 @@ impl Shared {
         indexing.bytes += bytes;
         indexing.blocks += ready.len() as u64;
         let is_checkpoint = indexing.bytes >= CHECKPOINT_BYTES || indexing.blocks >= CHECKPOINT_BLOCKS;
-        self.index.commit(batch, if is_checkpoint { Durability::Synced } else { Durability::Buffered })?;
+        // A block is pending once.
+        self.index.commit(batch.distinct(), if is_checkpoint { Durability::Synced } else { Durability::Buffered })?;
         if is_checkpoint {
             (indexing.bytes, indexing.blocks) = (0, 0);
         }
@@ -197,23 +199,28 @@ impl Shared {
     }
 
     fn delete_some(&self, multihashes: &[&[u8]]) -> Result<u64, PackError> {
-        let _indexing = self.indexing.lock();
-        let (mut batch, mut tallies, mut deleted) = (Batch::new(), Tallies::default(), 0);
-        let mut seen = std::collections::HashSet::with_capacity(multihashes.len());
-        for multihash in multihashes {
-            if !seen.insert(*multihash) || self.forget_pending(multihash, &mut deleted) {
-                continue;
-            }
-            let Some(location) = self.locate_indexed(multihash)? else { continue };
+        let mut multihashes = multihashes.to_vec();
+        multihashes.sort_unstable();
+        multihashes.dedup();
+        let mut indexing = self.indexing.lock();
+        let mut deleted = 0;
+        multihashes.retain(|multihash| !self.forget_pending(multihash, &mut deleted));
+        let places = locate_sorted(self.index.as_ref(), &multihashes)?;
+        let (mut batch, mut tallies) = (Batch::new(), Tallies::default());
+        for (multihash, location) in multihashes.iter().zip(places) {
+            let Some(location) = location else { continue };
             if let Some(tally) = tallies.of(self, location.segment) {
                 tally.remove(multihash, location);
             }
             batch.delete(Area::BlockIndex, multihash);
+            if let Some(noted) = &mut indexing.deleted {
+                noted.note(multihash);
+            }
             deleted += 1;
         }
         if !batch.is_empty() {
             tallies.write_into(&mut batch);
-            self.index.commit(batch, Durability::Buffered)?;
+            self.index.commit(batch.distinct(), Durability::Buffered)?;
             tallies.apply(self);
         }
         Ok(deleted)
@@ -221,7 +228,7 @@ impl Shared {
 
     /// Forgets a block if it still lies there; whether it did.
     pub(super) fn delete_at(&self, multihash: &[u8], location: Location) -> Result<bool, PackError> {
-        let _indexing = self.indexing.lock();
+        let mut indexing = self.indexing.lock();
         {
             let mut pending = self.pending.write();
             match pending.blocks.get(multihash) {
@@ -236,6 +243,9 @@ impl Shared {
         }
         if self.locate_indexed(multihash)? != Some(location) {
             return Ok(false);
+        }
+        if let Some(noted) = &mut indexing.deleted {
+            noted.note(multihash);
         }
         let (mut batch, mut tallies) = (Batch::new(), Tallies::default());
         if let Some(tally) = tallies.of(self, location.segment) {

@@ -1,6 +1,7 @@
 //! Reading blocks and listing them.
 
 use super::index::Location;
+use super::lookup::place;
 use super::record::{RECORD_HEADER, RecordHeader, record_size};
 use super::segment::read_at;
 use super::{PackError, Shared};
@@ -65,8 +66,7 @@ impl Shared {
         };
         let mut found = Vec::with_capacity(indexed.len() + pending.len());
         for (multihash, value) in indexed {
-            let location = Location::decode(&value);
-            let location = location.ok_or_else(|| PackError::corrupt(&multihash, "its entry in the index has a wrong form"))?;
+            let location = place(&multihash, &value)?;
             found.push((multihash, location));
         }
         found.extend(pending);

@@ -1,6 +1,7 @@
 //! Opening: what the segments hold beyond the index is read into it, removals that were begun are finished.
 
 use super::index::{KnownSegments, Location, Tally, known_segments, put_tally, retired_key, segment_key};
+use super::lookup::locate_sorted;
 use super::put::{Writer, create_segment_in, first_tally};
 use super::record::{BadSegment, SEGMENT_HEADER, Salt, decode_segment_header};
 use super::segment::{Scan, read_at};
@@ -10,13 +11,16 @@ use crate::lock::sync_dir;
 use crate::{Area, Batch, Durability, Store, StoreError};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// Recovered blocks that go to the index in one batch.
-const INDEXED_AT_ONCE: usize = 4096;
+/// Recovered blocks that go to the index in one batch: as many as wait for it at most before a process is killed, so that what they are compared
+/// with is read once.
+const RECOVERED_AT_ONCE: usize = 32 * 1024;
+/// Entries of the index read in one go.
+const PAGE: usize = 4096;
 
 /// What opening had to repair; all zero after a clean end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,7 +144,7 @@ impl Opening<'_> {
                 let location = Location { segment, offset: record.offset as u32, length: record.data.len() as u32 };
                 found.push((Bytes::copy_from_slice(record.multihash), location));
             }
-            if is_end || found.len() == INDEXED_AT_ONCE {
+            if is_end || found.len() == RECOVERED_AT_ONCE {
                 self.index_found(segment, std::mem::take(&mut found), scan.intact_to())?;
             }
             if is_end {
@@ -151,28 +155,27 @@ impl Opening<'_> {
         self.cut_off(segment, &file, scan.intact_to())
     }
 
-    fn index_found(&mut self, segment: u32, found: Vec<(Bytes, Location)>, indexed_to: u64) -> Result<(), PackError> {
+    fn index_found(&mut self, segment: u32, mut found: Vec<(Bytes, Location)>, indexed_to: u64) -> Result<(), PackError> {
         let mut batch = Batch::new();
-        let mut places: HashMap<Bytes, Location> = HashMap::new();
         let mut changed = BTreeSet::from([segment]);
-        for (multihash, location) in found {
-            let before = match places.get(&multihash) {
-                Some(before) => Some(*before),
-                None => self.index.get(Area::BlockIndex, &multihash)?.and_then(|value| Location::decode(&value)),
-            };
-            if before == Some(location) {
+        // In the order of the index: each part of it is read once. Of two records of one block the later one counts.
+        found.sort_unstable_by(|(one, place), (other, later)| one.cmp(other).then(later.cmp(place)));
+        found.dedup_by(|(earlier, _), (later, _)| earlier == later);
+        let multihashes: Vec<&Bytes> = found.iter().map(|(multihash, _)| multihash).collect();
+        let known = locate_sorted(self.index.as_ref(), &multihashes)?;
+        for ((multihash, location), before) in found.iter().zip(known) {
+            if before == Some(*location) {
                 continue;
             }
             match before {
                 Some(before) => {
                     changed.insert(before.segment);
-                    self.tally(before.segment, |tally| tally.remove(&multihash, before));
+                    self.tally(before.segment, |tally| tally.remove(multihash, before));
                 }
                 None => self.recovered.blocks += 1,
             }
-            self.tally(segment, |tally| tally.add(&multihash, location));
+            self.tally(segment, |tally| tally.add(multihash, *location));
             batch.put_bytes(Area::BlockIndex, multihash.clone(), Bytes::copy_from_slice(&location.encode()));
-            places.insert(multihash, location);
         }
         self.tally(segment, |tally| tally.indexed_to = indexed_to);
         for segment in changed {
@@ -180,7 +183,7 @@ impl Opening<'_> {
                 put_tally(&mut batch, segment, entry.salt, &entry.tally);
             }
         }
-        Ok(self.index.commit(batch, Durability::Buffered)?)
+        Ok(self.index.commit(batch.distinct(), Durability::Buffered)?)
     }
 
     fn tally(&mut self, segment: u32, change: impl FnOnce(&mut Tally)) {
@@ -211,7 +214,7 @@ impl Opening<'_> {
         self.recovered.segments_lost += lost.len() as u64;
         let mut after = None::<Bytes>;
         loop {
-            let page = self.index.snapshot().scan(Area::BlockIndex, after.as_deref(), b"", INDEXED_AT_ONCE)?;
+            let page = self.index.snapshot().scan(Area::BlockIndex, after.as_deref(), b"", PAGE)?;
             let Some((last, _)) = page.last() else { break };
             after = Some(last.clone());
             let mut batch = Batch::new();
@@ -238,6 +241,7 @@ impl Opening<'_> {
             dir: self.dir.to_owned(),
             index: self.index,
             options,
+            compacting: Mutex::new(()),
             indexing: Mutex::new(Indexing::default()),
             gate: RwLock::new(()),
             dirty: Mutex::new(Dirty { active: writer.file.clone(), sealed: Vec::new() }),

@@ -79,6 +79,11 @@ impl Peer {
         self.api().trim_start_matches("http://").to_owned()
     }
 
+    /// Where its node is reached, with the node's id.
+    pub fn swarm(&self) -> Option<String> {
+        swarm_of(&self.ready)
+    }
+
     /// A JSON answer of its REST door.
     pub fn ask(&self, path: &str) -> anyhow::Result<Value> {
         let host = self.host();
@@ -127,6 +132,12 @@ impl Peer {
         };
         Ok(vec!["--cluster".to_owned(), bare("cluster"), "--swarm".to_owned(), bare("swarm")])
     }
+}
+
+/// The first address of a peer's node, from the line that it prints when it is ready.
+pub fn swarm_of(ready: &Value) -> Option<String> {
+    let (address, node) = (ready["swarm"].as_array()?.first()?.as_str()?, ready["node"].as_str()?);
+    Some(if address.contains("/p2p/") { address.to_owned() } else { format!("{address}/p2p/{node}") })
 }
 
 impl Watch {
