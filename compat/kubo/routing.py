@@ -1,49 +1,7 @@
 """One DHT on loopback of two Kubo daemons and two Pinfold peers that begin with one of ours: content, peers and names found both ways."""
-import json, os, subprocess, urllib.request
-from judge import BIN, FOLDER, IPFS, expect, judge, start, until
-
-
-class Kubo:
-    """A daemon on loopback whose DHT of the local net takes loopback addresses."""
-
-    def __init__(self, name, bootstrap):
-        self.env = {**os.environ, "IPFS_PATH": str(FOLDER / name), "IPFS_TELEMETRY": "off"}
-        self("init", "--profile=test")
-        addresses = {"API": "/ip4/127.0.0.1/tcp/0", "Gateway": [], "Swarm": ["/ip4/127.0.0.1/tcp/0"]}
-        settings = {f"Addresses.{key}": value for key, value in addresses.items()}
-        settings |= {"Bootstrap": bootstrap, "Routing.Type": "auto", "Routing.LoopbackAddressesOnLanDHT": True, "Discovery.MDNS.Enabled": False}
-        for key, value in settings.items():
-            self("config", "--json", key, json.dumps(value))
-        start(name, [IPFS, "daemon"], self.env)
-        until(f"{name} is up", lambda: (FOLDER / name / "api").exists() and self("id"))
-        self.id = json.loads(self("id"))["ID"]
-
-    def __call__(self, *arguments, **options):
-        options = {"check": True, "capture_output": True, "timeout": 90, "env": self.env, **options}
-        return subprocess.run([str(part) for part in (IPFS, *arguments)], **options).stdout.decode().strip()
-
-
-class Peer:
-    def __init__(self, name, routing):
-        self.dir = FOLDER / name
-        self.dir.mkdir()
-        (self.dir / "pinfold.toml").write_text(f"[routing]\n{routing}\n")
-        flags = ["--api", "127.0.0.1:0", "--gateway", "127.0.0.1:0", "--proxy", "127.0.0.1:0"]
-        flags += ["--cluster", "/ip4/127.0.0.1/tcp/0", "--swarm", "/ip4/127.0.0.1/tcp/0", "--json"]
-        process = start(name, [BIN, "up", "--dir", self.dir, "--name", name, *flags], stdout=subprocess.PIPE)
-        self.ready = json.loads(process.stdout.readline())
-        self.node = self.ready["node"]
-
-    def json(self, *arguments):
-        argv = [str(part) for part in (BIN, *arguments, "--json")]
-        done = subprocess.run(argv, check=True, capture_output=True, timeout=90, env={**os.environ, "PINFOLD_API": self.ready["api"]})
-        return json.loads(done.stdout.decode().splitlines()[-1])
-
-    def get(self, path):
-        return urllib.request.urlopen(self.ready["gateway"] + path, timeout=60).read()
-
-    def peers_known(self):
-        return self.json("routing", "status")["dht"][0]["peers"]
+import json, os, subprocess
+from daemons import Kubo, Peer
+from judge import FOLDER, IPFS, expect, judge, until
 
 
 def main():

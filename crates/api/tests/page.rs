@@ -21,7 +21,7 @@ async fn the_page_reads_without_scripts() {
     let served = serve_rest().await;
     let named = PinOptions { name: "<holiday> & more".into(), ..PinOptions::default() };
     served.twin.write(cid(1), named, Depth::Recursive);
-    served.twin.waiting.lock().unwrap().insert(cid(1), Because::NoProvider { missing: 4, first: None });
+    served.twin.waiting.lock().unwrap().insert(cid(1), Because::NoProvider { missing: 4, first: None, asked: String::new() });
     served.twin.health.lock().unwrap()[2] = PeerHealth::Down;
     let answer = ask(served.address, "GET", "/").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "text/html; charset=utf-8"));

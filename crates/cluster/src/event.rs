@@ -432,6 +432,8 @@ pub enum NodeFailure {
         missing: u64,
         /// One of them.
         first: Option<Cid>,
+        /// Who was asked for it beside connected nodes, and what was said; short.
+        asked: String,
     },
     /// No room.
     NoRoom {

@@ -361,7 +361,7 @@ impl Tracker {
             }
             NodeOutcome::Unpinned => self.unpinned(cid, ctx),
             NodeOutcome::Cancelled if stop == Stop::Stalled => {
-                self.failed(cid, doing, &NodeFailure::Missing { missing: progress.2.max(1), first: None }, ctx);
+                self.failed(cid, doing, &NodeFailure::Missing { missing: progress.2.max(1), first: None, asked: String::new() }, ctx);
             }
             NodeOutcome::Failed(failure) if stop != Stop::Unwanted => {
                 if let NodeFailure::NoRoom { needed, .. } = failure {

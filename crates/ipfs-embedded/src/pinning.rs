@@ -18,7 +18,7 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use ipfs::held::{NewPin, PinWrite};
 use ipfs::walk::{Visit, Walk};
-use ipfs::{Block, PinError, PinProgress, PinTask, Pinned, Progress};
+use ipfs::{Block, BlockError, PinError, PinProgress, PinTask, Pinned, Progress};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub(crate) struct PinBounds {
     pub(crate) stall: Duration,
 }
 
-type Fetched = (Visit, Option<Bytes>);
+type Fetched = (Visit, Result<Bytes, BlockError>);
 
 pub(crate) struct Pinning {
     shared: Arc<Shared>,
@@ -62,6 +62,8 @@ pub(crate) struct Pinning {
     /// Blocks that nobody had: how many, and the first of them.
     lost: u64,
     lost_named: Vec<Cid>,
+    /// Who was asked for the first of them.
+    lost_asked: String,
     /// Stored blocks to be replaced when they come.
     damaged: Vec<Cid>,
     size: Pinned,
@@ -93,6 +95,7 @@ impl Pinning {
             asked: HashSet::new(),
             lost: 0,
             lost_named: Vec::new(),
+            lost_asked: String::new(),
             damaged: Vec::new(),
             size: Pinned { blocks: 0, bytes: ByteCount::ZERO },
         }
@@ -109,7 +112,7 @@ impl Pinning {
         let lease = self.shared.safety.begin();
         self.complete().await?;
         if self.lost > 0 {
-            return Err(PinError::Missing { cid: self.task.cid, missing: self.lost_named });
+            return Err(PinError::Missing { cid: self.task.cid, missing: self.lost_named, asked: self.lost_asked });
         }
         let size = self.size;
         self.write().await?;
@@ -196,7 +199,7 @@ impl Pinning {
             let Some(visit) = self.wanted.pop_front() else { return };
             let fetched = fetcher.fetch(visit.cid);
             self.asked.insert(visit);
-            self.fetching.push(async move { (visit, fetched.await.ok()) }.boxed());
+            self.fetching.push(async move { (visit, fetched.await) }.boxed());
         }
     }
 
@@ -212,7 +215,7 @@ impl Pinning {
             }
         }
         loop {
-            if let Some((_, Some(data))) = taken.last() {
+            if let Some((_, Ok(data))) = taken.last() {
                 bytes += data.len();
             }
             if bytes >= APPENDED_AT_ONCE {
@@ -233,8 +236,13 @@ impl Pinning {
         for (visit, data) in taken {
             self.asked.remove(&visit);
             match data {
-                Some(data) => blocks.push((visit, data)),
-                None => self.lose(&visit),
+                Ok(data) => blocks.push((visit, data)),
+                Err(error) => {
+                    if let (true, BlockError::NoProvider { routing, .. }) = (self.lost == 0, error) {
+                        self.lost_asked = routing;
+                    }
+                    self.lose(&visit);
+                }
             }
         }
         let Some(mut walk) = self.walk.take() else { return Ok(()) };
@@ -266,6 +274,9 @@ impl Pinning {
     /// Nothing came for a long time: what is asked for or waits counts as missing, and nothing more is looked for.
     fn give_up(&mut self) {
         self.fetching.clear();
+        if self.lost == 0 {
+            self.lost_asked = format!("nothing came for {} s", self.bounds.stall.as_secs());
+        }
         self.walk = None;
         let waiting: Vec<Visit> = self.asked.drain().chain(self.wanted.drain(..)).collect();
         waiting.iter().for_each(|visit| self.lose(visit));

@@ -160,7 +160,7 @@ impl Inner {
             missing => missing,
         };
         match missing {
-            Some(missing) => PinError::Missing { cid: task.cid, missing: vec![missing] },
+            Some(missing) => PinError::Missing { cid: task.cid, missing: vec![missing], asked: String::new() },
             None => pin_error(error),
         }
     }

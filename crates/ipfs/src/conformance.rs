@@ -300,7 +300,7 @@ pub async fn a_pin_of_missing_content_names_it(node: &dyn IpfsNode) {
     node.put(&Owner::User, vec![here, root.clone()]).await.unwrap();
     let task = PinTask { owner: Owner::User, cid: root.cid, depth: Depth::Recursive, source: Source::local() };
     match node.pin(task, Arc::new(watch::Sender::default())).await {
-        Err(PinError::Missing { cid, missing }) => assert_eq!((cid, missing), (root.cid, vec![gone.cid])),
+        Err(PinError::Missing { cid, missing, .. }) => assert_eq!((cid, missing), (root.cid, vec![gone.cid])),
         other => panic!("expected Missing, got {other:?}"),
     }
     assert_eq!(node.pin_of(&root.cid).await.unwrap(), None);

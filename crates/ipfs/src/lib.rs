@@ -344,16 +344,22 @@ pub enum BlockError {
     Storage(String),
 }
 
+fn after_colon(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
+
 /// Why something could not be pinned.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
     /// Blocks are missing and nobody who was asked has them; `missing` names at most 100 of them.
-    #[error("{} blocks of {cid} were not found, the first is {}", missing.len(), missing.first().map_or_else(String::new, ToString::to_string))]
+    #[error("{} blocks of {cid} were not found, the first is {}{}", missing.len(), missing.first().map_or_else(String::new, ToString::to_string), after_colon(asked))]
     Missing {
         /// The root.
         cid: Cid,
         /// Some of the missing blocks.
         missing: Vec<Cid>,
+        /// Who was asked for the first one beside connected nodes, and what was said; empty where nobody was.
+        asked: String,
     },
     /// No room.
     #[error("no room for {cid}: needs {needed}, free {free}")]

@@ -127,7 +127,7 @@ impl MemoryNode {
             return Ok(size);
         }
         missing.truncate(100);
-        Err(PinError::Missing { cid: task.cid, missing })
+        Err(PinError::Missing { cid: task.cid, missing, asked: String::new() })
     }
 
     /// The block from here, or fetched and kept.

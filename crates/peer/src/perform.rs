@@ -84,9 +84,23 @@ async fn held(core: &Core, after: Option<Cid>, limit: usize) -> Result<Vec<Cid>,
     Ok(found)
 }
 
+/// It travels to every peer for each pin that fails.
+fn shortened(mut text: String) -> String {
+    const BYTES_MOST: usize = 240;
+    if text.len() > BYTES_MOST {
+        let end = (0..=BYTES_MOST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 fn failure(error: PinError) -> NodeFailure {
     match error {
-        PinError::Missing { missing, .. } => NodeFailure::Missing { missing: missing.len() as u64, first: missing.first().copied() },
+        PinError::Missing { missing, asked, .. } => {
+            let first = missing.first().copied();
+            NodeFailure::Missing { missing: missing.len() as u64, first, asked: shortened(asked) }
+        }
         PinError::NoRoom { needed, free, .. } => NodeFailure::NoRoom { needed, free },
         PinError::Malformed { reason, .. } => NodeFailure::Malformed(reason),
         PinError::Storage(error) => NodeFailure::Node(error),

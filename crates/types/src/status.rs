@@ -95,6 +95,8 @@ pub enum Because {
         missing: u64,
         /// One of them.
         first: Option<Cid>,
+        /// Who was asked for it beside connected nodes, and what was said; empty where nobody was.
+        asked: String,
     },
     /// The node that holds the blocks does not answer.
     NodeDown {
@@ -154,9 +156,13 @@ impl fmt::Display for Because {
         match self {
             Because::Queue { before } => write!(f, "queued, {before} before it"),
             Because::NoRoom { needed, free } => write!(f, "no room: needs {needed}, free {free}"),
-            Because::NoProvider { missing, first: None } => write!(f, "no reachable peer has the missing blocks ({missing} known)"),
-            Because::NoProvider { missing, first: Some(first) } => {
-                write!(f, "no reachable peer has the missing blocks ({missing} known, one is {first})")
+            Because::NoProvider { missing, first, asked } => {
+                write!(f, "no reachable peer has the missing blocks ({missing} known")?;
+                match first {
+                    Some(first) => write!(f, ", one is {first})")?,
+                    None => f.write_str(")")?,
+                }
+                if asked.is_empty() { Ok(()) } else { write!(f, ": {asked}") }
             }
             Because::NodeDown { error } => write!(f, "the node does not answer: {error}"),
             Because::Throttled => f.write_str("held back by the limit for repairs"),

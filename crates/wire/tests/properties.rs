@@ -70,7 +70,11 @@ fn a_reason() -> impl Strategy<Value = Because> {
     prop_oneof![
         any::<u64>().prop_map(|before| Because::Queue { before }),
         any::<[u64; 2]>().prop_map(|[a, b]| Because::NoRoom { needed: ByteCount(a), free: ByteCount(b) }),
-        (any::<u64>(), proptest::option::of(a_cid())).prop_map(|(missing, first)| Because::NoProvider { missing, first }),
+        (any::<u64>(), proptest::option::of(a_cid()), "[a-z ]{0,20}").prop_map(|(missing, first, asked)| Because::NoProvider {
+            missing,
+            first,
+            asked
+        }),
         ".{0,30}".prop_map(|error| Because::NodeDown { error }),
         Just(Because::Throttled),
         any::<[u32; 2]>().prop_map(|[confirmed, needed]| Because::HandOver { confirmed, needed }),

@@ -62,7 +62,7 @@ pub fn some_messages() -> Vec<PeerMessage> {
     let reasons = [
         None,
         Some(Because::NoRoom { needed: ByteCount(9), free: ByteCount(3) }),
-        Some(Because::NoProvider { missing: 4, first: Some(cids[0]) }),
+        Some(Because::NoProvider { missing: 4, first: Some(cids[0]), asked: "who".to_owned() }),
         Some(Because::Grace { peer: some_peers()[1], until: UnixMillis(8) }),
         Some(Because::Failed { error: "why".to_owned() }),
     ];

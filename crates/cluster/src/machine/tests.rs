@@ -335,8 +335,8 @@ fn what_fails_waits_with_a_reason_and_is_tried_again() {
     table.node_works = false;
     table.wish(pin_on(cid(1), &[peer(0)], between(1, 1)));
     let (op, _) = table.open.remove(0);
-    table.handle(Event::Node(op, NodeOutcome::Failed(NodeFailure::Missing { missing: 3, first: None })));
-    assert_eq!(own_state(&table, 1), (PinState::PinError, Some(Because::NoProvider { missing: 3, first: None })));
+    table.handle(Event::Node(op, NodeOutcome::Failed(NodeFailure::Missing { missing: 3, first: None, asked: "who".to_owned() })));
+    assert_eq!(own_state(&table, 1), (PinState::PinError, Some(Because::NoProvider { missing: 3, first: None, asked: "who".to_owned() })));
     table.pass(Millis(700));
     assert!(table.open.is_empty(), "too early");
     table.pass(Millis(600));

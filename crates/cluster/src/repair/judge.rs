@@ -44,7 +44,7 @@ pub(crate) fn judge(pin: &Pin, size: Option<ByteCount>, prefer: Option<PeerId>, 
     let Some((least, most)) = look.wished(pin) else { return Verdict::Fine };
     if pin.kind == PinKind::Shard && !has_source(pin, look) {
         // Shards exist nowhere but here: nobody could fetch it, and with the placement the knowledge of who has it would go.
-        return Verdict::Hopeless(Because::NoProvider { missing: 0, first: None });
+        return Verdict::Hopeless(Because::NoProvider { missing: 0, first: None, asked: String::new() });
     }
     let holders = sort_holders(pin, look);
     let is_short = (holders.good.len() as u32) < least;

@@ -34,7 +34,7 @@ fn jittered(cid: &Cid, tries: u32, pause: Millis, now: Now) -> Millis {
 /// The reason that people see.
 pub fn because(failure: &NodeFailure) -> Because {
     match failure {
-        NodeFailure::Missing { missing, first } => Because::NoProvider { missing: *missing, first: *first },
+        NodeFailure::Missing { missing, first, asked } => Because::NoProvider { missing: *missing, first: *first, asked: asked.clone() },
         NodeFailure::NoRoom { needed, free } => Because::NoRoom { needed: *needed, free: *free },
         NodeFailure::Malformed(reason) => Because::Failed { error: format!("the content cannot be walked: {reason}") },
         NodeFailure::Node(error) => Because::NodeDown { error: error.clone() },

@@ -170,13 +170,13 @@ fn a_peer_that_comes_back_is_asked_soon_for_what_was_missing() {
     table.wish(pin_on(cid(1), &[peer(0), peer(1)], here()));
     for _ in 0..10 {
         let (op, _) = table.open.remove(0);
-        table.handle(Event::Node(op, NodeOutcome::Failed(crate::NodeFailure::Missing { missing: 1, first: None })));
+        table.handle(Event::Node(op, NodeOutcome::Failed(crate::NodeFailure::Missing { missing: 1, first: None, asked: String::new() })));
         while table.open.is_empty() {
             table.pass(Millis::seconds(1));
         }
     }
     let (op, _) = table.open.remove(0);
-    table.handle(Event::Node(op, NodeOutcome::Failed(crate::NodeFailure::Missing { missing: 1, first: None })));
+    table.handle(Event::Node(op, NodeOutcome::Failed(crate::NodeFailure::Missing { missing: 1, first: None, asked: String::new() })));
     table.pass(Millis::seconds(20));
     assert!(table.open.is_empty(), "the next try is minutes away");
     table.handle(Event::Message(peer(1), PeerMessage::Release { lease: 1, is_kept: false }));

@@ -128,7 +128,7 @@ impl World {
                 self.peers[place].node.abandon(cid);
                 NodeOutcome::Cancelled
             }
-            _ => NodeOutcome::Failed(NodeFailure::Missing { missing: 1, first: Some(*cid) }),
+            _ => NodeOutcome::Failed(NodeFailure::Missing { missing: 1, first: Some(*cid), asked: String::new() }),
         }
     }
 
@@ -140,7 +140,7 @@ impl World {
         // Who had it may have gone meanwhile.
         if !self.peers[place].node.has_blocks(cid) && !self.is_available(place, cid, &[]) {
             self.peers[place].node.abandon(cid);
-            return NodeOutcome::Failed(NodeFailure::Missing { missing: 1, first: Some(*cid) });
+            return NodeOutcome::Failed(NodeFailure::Missing { missing: 1, first: Some(*cid), asked: String::new() });
         }
         self.peers[place].node.finish(cid, size);
         self.numbers.pinned += 1;

@@ -22,12 +22,13 @@ pub(super) fn put(out: &mut Writer, because: &Because) {
     match because {
         Because::Queue { before } => numbers(out, QUEUE, &[*before]),
         Because::NoRoom { needed, free } => numbers(out, NO_ROOM, &[needed.0, free.0]),
-        Because::NoProvider { missing, first: None } => numbers(out, NO_PROVIDER, &[*missing]),
-        Because::NoProvider { missing, first: Some(first) } => {
-            out.array(3);
+        Because::NoProvider { missing, first: None, asked } if asked.is_empty() => numbers(out, NO_PROVIDER, &[*missing]),
+        Because::NoProvider { missing, first, asked } => {
+            out.array(4);
             out.uint(NO_PROVIDER);
             out.uint(*missing);
-            out.raw(&first.to_bytes());
+            out.raw(&first.map(|first| first.to_bytes()).unwrap_or_default());
+            put_text(out, asked);
         }
         Because::NodeDown { error } => text(out, NODE_DOWN, error),
         Because::Throttled => numbers(out, THROTTLED, &[]),
@@ -68,18 +69,26 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Decoded<Because> {
         NO_ROOM | HAND_OVER | MASS_REMOVAL | GRACE | NOT_ENOUGH_PEERS | PARTITION => 2,
         _ => 0,
     };
-    let has_first = code == NO_PROVIDER && fields > 1;
-    rest_of_tuple(reader, fields, least + usize::from(has_first), |reader| read_values(code, has_first, reader))
+    // Nothing more is known where one block is not named and nobody was asked.
+    let is_told = code == NO_PROVIDER && fields > 2;
+    rest_of_tuple(reader, fields, least + 2 * usize::from(is_told), |reader| read_values(code, is_told, reader))
 }
 
-fn read_values(code: u64, has_first: bool, reader: &mut Reader<'_>) -> Decoded<Because> {
+fn read_values(code: u64, is_told: bool, reader: &mut Reader<'_>) -> Decoded<Because> {
     Ok(match code {
         QUEUE => Because::Queue { before: reader.uint()? },
         NO_ROOM => Because::NoRoom { needed: ByteCount(reader.uint()?), free: ByteCount(reader.uint()?) },
         NO_PROVIDER => {
             let missing = reader.uint()?;
-            let first = if has_first { Some(Cid::try_from(reader.bytes()?).map_err(|_| MsgpackError::Invalid("cid"))?) } else { None };
-            Because::NoProvider { missing, first }
+            let (mut first, mut asked) = (None, String::new());
+            if is_told {
+                let bytes = reader.bytes()?;
+                if !bytes.is_empty() {
+                    first = Some(Cid::try_from(bytes).map_err(|_| MsgpackError::Invalid("cid"))?);
+                }
+                asked = read_text(reader)?;
+            }
+            Because::NoProvider { missing, first, asked }
         }
         NODE_DOWN => Because::NodeDown { error: read_text(reader)? },
         THROTTLED => Because::Throttled,
