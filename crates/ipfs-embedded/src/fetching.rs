@@ -26,8 +26,10 @@ use types::Cid;
 /// Searches in vain after which a session searches no more: what it wants is nowhere, and thousands of blocks may be missing. The same for
 /// blocks that no gateway had, one after another.
 const MISSES_MOST: usize = 16;
-/// When nodes have brought no block of the session for so long, gateways are asked.
+/// When nodes have brought no block for so long, gateways are asked.
 const QUIET: Duration = Duration::from_secs(2);
+/// The same when they have brought none of this session, but others: the line may be full, or this is what they do not have.
+const QUIET_AMONG_OTHERS: Duration = Duration::from_secs(10);
 /// Where gateways are asked, a search begins when they have not given the block for so long.
 const SEARCH_AFTER: Duration = Duration::from_millis(700);
 
@@ -38,6 +40,17 @@ pub(crate) struct Fetcher {
     finder: Option<Arc<Finder>>,
     gateways: Option<Arc<Gateways>>,
     progress: Arc<Progress>,
+    activity: Activity,
+}
+
+/// When nodes last brought any block, of whichever session.
+#[derive(Clone)]
+pub(crate) struct Activity(Arc<Mutex<Instant>>);
+
+impl Activity {
+    pub(crate) fn new() -> Activity {
+        Activity(Arc::new(Mutex::new(Instant::now())))
+    }
 }
 
 /// What a session has learnt.
@@ -67,10 +80,10 @@ enum Failed {
 }
 
 impl Fetcher {
-    pub(crate) fn new(session: Session, finder: Option<Arc<Finder>>, gateways: Option<Arc<Gateways>>) -> Fetcher {
+    pub(crate) fn new(session: Session, activity: Activity, finder: Option<Arc<Finder>>, gateways: Option<Arc<Gateways>>) -> Fetcher {
         let brought = Mutex::new(Instant::now());
         let progress = Progress { brought, searches_in_vain: AtomicUsize::new(0), gateways_in_vain: AtomicUsize::new(0) };
-        Fetcher { session, finder, gateways, progress: Arc::new(progress) }
+        Fetcher { session, finder, gateways, progress: Arc::new(progress), activity }
     }
 
     /// The block, proven by its hash.
@@ -121,7 +134,7 @@ impl Fetcher {
     async fn ask_nodes(&self, cid: Cid, way: &Way, search_after: Duration) -> Result<Bytes, Failed> {
         let failed = match self.session.fetch(cid).await {
             Ok(data) => {
-                *self.progress.brought.lock() = Instant::now();
+                self.brought();
                 return Ok(data);
             }
             Err(error) => error,
@@ -145,7 +158,7 @@ impl Fetcher {
                 let named = providers.len();
                 match self.session.fetch(cid).await {
                     Ok(data) => {
-                        *self.progress.brought.lock() = Instant::now();
+                        self.brought();
                         Ok(data)
                     }
                     Err(error) => nobody(format!("and {named} that a search named, which did not give it ({error})")),
@@ -182,16 +195,29 @@ impl Fetcher {
         given
     }
 
-    /// Until nodes have brought no block of this session for a while.
+    fn brought(&self) {
+        let now = Instant::now();
+        *self.progress.brought.lock() = now;
+        *self.activity.0.lock() = now;
+    }
+
+    /// Until nodes have brought no block for a while.
     async fn quiet(&self) {
         loop {
-            let silent = self.progress.brought.lock().elapsed();
-            match QUIET.checked_sub(silent).filter(|left| !left.is_zero()) {
-                Some(left) => tokio::time::sleep(left).await,
-                None => return,
+            let of_session = self.progress.brought.lock().elapsed();
+            let of_any = self.activity.0.lock().elapsed();
+            match until_quiet(of_session, of_any) {
+                Duration::ZERO => return,
+                left => tokio::time::sleep(left).await,
             }
         }
     }
+}
+
+/// How long to wait still, when the last block of this session and the last of any came so long ago.
+fn until_quiet(of_session: Duration, of_any: Duration) -> Duration {
+    let alone = QUIET.saturating_sub(of_session.min(of_any));
+    alone.min(QUIET_AMONG_OTHERS.saturating_sub(of_session))
 }
 
 fn both(cid: Cid, nodes: &BlockError, gateways: &str) -> BlockError {
@@ -203,4 +229,34 @@ fn both(cid: Cid, nodes: &BlockError, gateways: &str) -> BlockError {
         _ => (0, gateways.to_owned()),
     };
     BlockError::NoProvider { cid, asked, routing }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nodes_bring_puts_gateways_off_for_a_while() {
+        let check = |of_session: u64, of_any: u64, left: u64| {
+            assert_eq!(until_quiet(Duration::from_millis(of_session), Duration::from_millis(of_any)), Duration::from_millis(left));
+        };
+        check(0, 0, 2000);
+        check(500, 500, 1500);
+        check(2000, 2000, 0);
+        check(3000, 500, 1500);
+        check(9000, 100, 1000);
+        check(10_000, 0, 0);
+        check(60_000, 0, 0);
+    }
+
+    #[test]
+    fn everybody_who_was_asked_is_named() {
+        let cid = Cid::default();
+        let nobody = BlockError::NoProvider { cid, asked: 3, routing: "the DHT for 1.0 s".to_owned() };
+        let said = |nodes: &BlockError, gateways: &str| both(cid, nodes, gateways).to_string();
+        assert!(said(&nobody, "gateway x: 504").contains("asked 3 nodes, the DHT for 1.0 s; gateway x: 504"));
+        assert!(said(&nobody, "").ends_with("the DHT for 1.0 s"));
+        assert!(said(&BlockError::NotFound { cid, asked: 2 }, "gateway x: 504").contains("asked 2 nodes, gateway x: 504"));
+        assert!(said(&BlockError::NotFound { cid, asked: 2 }, "").contains("was not found: 2 nodes asked"));
+    }
 }

@@ -1,6 +1,6 @@
 //! The node among other nodes: serving its blocks over bitswap, remembering where holders are.
 
-use crate::fetching::Fetcher;
+use crate::fetching::{Activity, Fetcher};
 use crate::finding::Finder;
 use crate::gateways::Gateways;
 use crate::shared::{Shared, on_disk};
@@ -32,6 +32,7 @@ pub(crate) struct Network {
     finder: Option<Arc<Finder>>,
     /// Give blocks over HTTP, where the user named any.
     gateways: Option<Arc<Gateways>>,
+    activity: Activity,
 }
 
 impl Network {
@@ -43,7 +44,7 @@ impl Network {
         gateways: Option<Arc<Gateways>>,
     ) -> Network {
         let bitswap = Bitswap::start(host.clone(), Arc::new(Served(shared)), limits);
-        Network { host, bitswap, known: Mutex::default(), finder, gateways }
+        Network { host, bitswap, known: Mutex::default(), finder, gateways, activity: Activity::new() }
     }
 
     /// Remembers and dials; who does not answer is left out.
@@ -80,7 +81,7 @@ impl Network {
         while !holders.iter().any(|holder| self.host.is_connected(holder)) && dials.next().await.is_some() {}
         session.add_providers(&holders);
         let gateways = self.gateways.clone().filter(|_| !source.without_http);
-        Fetcher::new(session, self.finder.clone(), gateways)
+        Fetcher::new(session, self.activity.clone(), self.finder.clone(), gateways)
     }
 
     async fn reach(&self, node: PeerId) {

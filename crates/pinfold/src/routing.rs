@@ -133,8 +133,15 @@ impl RoutingSettings {
 
 /// The routing of the embedded node, where it is on. A daemon does its own. To be called before the host dials.
 pub fn start(settings: &Settings, host: &Host, throttle: &Throttle) -> anyhow::Result<Option<Arc<Routing>>> {
-    let NodeKind::Embedded = settings.node else { return Ok(None) };
     let routing = &settings.routing;
+    let NodeKind::Embedded = settings.node else {
+        if !routing.delegated.is_empty() || !routing.gateways.is_empty() {
+            tracing::warn!(
+                "delegated and gateways under [routing] are for the embedded node: the daemon of --node asks whom its own settings name"
+            );
+        }
+        return Ok(None);
+    };
     let http = routing.http(throttle).context("reading [routing] in pinfold.toml")?;
     if routing.mode.is_none() && http.is_none() {
         return Ok(None);

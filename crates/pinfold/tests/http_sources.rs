@@ -35,6 +35,58 @@ fn server(peer: &Peer, kind: &str, index: usize) -> Value {
     peer.json(&["routing", "status", "--json"])[kind][index].clone()
 }
 
+/// Stands before a gateway with TLS; and the authority that vouches for it.
+fn seal(gateway: &str) -> (String, String) {
+    use futures_rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use futures_rustls::rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring};
+    let key = || rcgen::KeyPair::generate().expect("a key");
+    let (authority_key, own_key) = (key(), key());
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = authority.self_signed(&authority_key).expect("signed");
+    let own = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+    let own = own.signed_by(&own_key, &authority, &authority_key).expect("signed");
+    let secret = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(own_key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(ring::default_provider().into()).with_safe_default_protocol_versions();
+    let config = config.expect("versions").with_no_client_auth().with_single_cert(vec![own.der().clone()], secret).expect("a pair");
+    let config = std::sync::Arc::new(config);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let gateway = gateway.trim_start_matches("http://").to_owned();
+    let talk = move |stream: TcpStream| -> std::io::Result<()> {
+        let mut sealed = StreamOwned::new(ServerConnection::new(config.clone()).expect("a connection"), stream);
+        let mut plain = TcpStream::connect(&gateway)?;
+        loop {
+            plain.write_all(&head(&mut sealed)?)?;
+            let answer = head(&mut plain)?;
+            let told = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+            let length = told.lines().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok()).unwrap_or(0);
+            let mut body = vec![0; length];
+            plain.read_exact(&mut body)?;
+            sealed.write_all(&answer)?;
+            sealed.write_all(&body)?;
+            sealed.flush()?;
+        }
+    };
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let talk = talk.clone();
+            std::thread::spawn(move || talk(stream).ok());
+        }
+    });
+    (format!("https://localhost:{port}"), authority.pem())
+}
+
+/// All up to the empty line.
+fn head(stream: &mut impl Read) -> std::io::Result<Vec<u8>> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(head)
+}
+
 /// Answers every request alike.
 fn serve(answer: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -110,6 +162,25 @@ fn content_and_names_are_found_through_a_router_and_fetched_from_the_node_it_nam
     assert_eq!(own["told"].as_array().map(Vec::len), Some(0), "{own}");
     let refused = reader.run(&["routing", "provide", &root]);
     assert!(!refused.status.success(), "{refused:?}");
+}
+
+#[test]
+fn a_gateway_behind_tls_gives_to_who_trusts_its_authority() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let giver = cluster(folder.path(), "giver", "", &[]);
+    let path = folder.path().join("data");
+    std::fs::write(&path, vec![7; 700_000]).expect("written");
+    let root = add(&giver, &path);
+    let (url, authority) = seal(giver.gateway());
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, authority).expect("written");
+    let trusting = cluster(folder.path(), "trusting", &format!("gateways = [{url:?}]\nca = {ca:?}"), &[]);
+    let (status, body) = http(trusting.gateway(), "GET", &format!("/ipfs/{root}"), &[], b"");
+    assert!(status == 200 && body == vec![7; 700_000], "{status} {}", server(&trusting, "gateways", 0));
+    let other = cluster(folder.path(), "other", &format!("gateways = [{url:?}]"), &[]);
+    let (status, body) = http(other.gateway(), "GET", &format!("/ipfs/{root}"), &[], b"");
+    let said = String::from_utf8_lossy(&body).into_owned();
+    assert!(status == 504 && said.contains("TLS with localhost"), "{status} {said}");
 }
 
 #[test]

@@ -133,6 +133,13 @@ pub(super) fn is_from_a_peer(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_peer_that_asks_is_known_by_its_via() {
+        let is_peer = |lines: &[&str]| is_from_a_peer(&lines.iter().map(|line| (header::VIA, line.parse().expect("a value"))).collect());
+        assert!(is_peer(&["1.1 pinfold"]) && is_peer(&["1.1 proxy, 1.1 pinfold"]) && is_peer(&["1.1 proxy", "1.1 pinfold (x)"]));
+        assert!(!is_peer(&[]) && !is_peer(&["1.1 pinfolder"]) && !is_peer(&["pinfold"]));
+    }
+
     fn check(query: &str, accept: &str, expected: Result<Form, u16>) {
         let mut headers = HeaderMap::new();
         if !accept.is_empty() {

@@ -94,6 +94,17 @@ async fn an_answer_comes_whole_and_its_connection_is_used_again() {
 }
 
 #[tokio::test]
+async fn limits_of_bandwidth_hold() {
+    let (address, _) = server(|_| ok(&"x".repeat(300_000))).await;
+    let throttle = Throttle::default();
+    throttle.set(crate::BandwidthLimits { lan_down: std::num::NonZeroU64::new(200_000), ..Default::default() });
+    let client = HttpClient::new(HttpOptions { throttle, limits: limits(), ..HttpOptions::default() }).unwrap();
+    let begun = Instant::now();
+    assert_eq!(get(&client, &url(address, "/"), 300_000, true).await.map(|(_, body)| body.len()), Ok(300_000));
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn requests_at_one_server_wait_in_line_beyond_the_bound() {
     let (address, connections) = server(|_| ok("x")).await;
     let client = client(HttpLimits { connections: 3, ..HttpLimits::default() });
