@@ -56,7 +56,7 @@ impl Shared {
     }
 
     /// Segments worth rewriting, least alive first, with about `budget` bytes to be copied (one at least).
-    fn victims(&self, budget: u64) -> Vec<(u32, Entry)> {
+    pub(super) fn victims(&self, budget: u64) -> Vec<(u32, Entry)> {
         let active = self.writer.lock().segment;
         let first_queued = self.pending.read().queue.front().map_or(u32::MAX, |(_, location, _)| location.segment);
         let table = self.table.read();
@@ -76,7 +76,7 @@ impl Shared {
     }
 
     /// Notes what is deleted until the end of the returned watch.
-    fn watch_deletes(&self) -> Watched<'_> {
+    pub(super) fn watch_deletes(&self) -> Watched<'_> {
         self.indexing.lock().deleted = Some(Deleted::default());
         Watched(self)
     }
@@ -92,7 +92,7 @@ impl Shared {
     }
 
     /// Copies what lives in `segment` and tells the index; returns the bytes copied.
-    fn rewrite(&self, segment: u32, entry: Entry, living: &mut Living) -> Result<u64, PackError> {
+    pub(super) fn rewrite(&self, segment: u32, entry: Entry, living: &mut Living) -> Result<u64, PackError> {
         if entry.tally.blocks == 0 {
             return Ok(0);
         }
@@ -184,7 +184,7 @@ impl Shared {
 
     /// Removes a segment in which nothing lives any more. One in which something still does has a damaged record: it stays as it is
     /// until that block is deleted.
-    fn remove_if_empty(&self, segment: u32) -> Result<bool, PackError> {
+    pub(super) fn remove_if_empty(&self, segment: u32) -> Result<bool, PackError> {
         let _indexing = self.indexing.lock();
         let salt = {
             let mut table = self.table.write();
@@ -212,7 +212,7 @@ impl Shared {
 }
 
 /// While it lives, deletes are noted.
-struct Watched<'a>(&'a Shared);
+pub(super) struct Watched<'a>(&'a Shared);
 
 impl Drop for Watched<'_> {
     fn drop(&mut self) {

@@ -11,7 +11,7 @@ const PAGE: usize = 64 * 1024;
 /// One look-up takes as long as so many entries of a pass.
 const LOOK_UP: u64 = 32;
 /// Deletes that are noted; when there are more, what was copied is looked up again.
-const DELETED_MOST: usize = 64 * 1024;
+pub(super) const DELETED_MOST: usize = 64 * 1024;
 
 /// Which records of some segments live.
 pub(super) enum Living {

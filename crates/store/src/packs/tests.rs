@@ -1,5 +1,6 @@
 //! The packs against a simple model, and what happens when files are damaged.
 
+mod compaction;
 mod damage;
 mod hostile;
 mod model;
