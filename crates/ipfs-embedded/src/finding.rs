@@ -19,6 +19,8 @@ const MISSED: Duration = Duration::from_secs(30);
 const MISSED_MOST: usize = 4096;
 /// Searches at once; others wait in line.
 const SEARCHES_AT_ONCE: usize = 16;
+/// Searches that run or stand in line; beyond, what is looked for is not searched: gateways may give blocks faster than searches end.
+const SEARCHES_MOST: usize = 256;
 /// Providers dialled at once in one search, and connected ones after which it ends.
 const DIALS_AT_ONCE: usize = 8;
 const CONNECTED_MOST: usize = 8;
@@ -51,18 +53,23 @@ impl Finder {
         if let Some((at, why)) = self.missed.lock().get(&key).filter(|(at, _)| at.elapsed() < MISSED) {
             return Err(format!("{why}, {} s ago", at.elapsed().as_secs()));
         }
-        let mut found = self.search_of(cid, key);
+        let Some(mut found) = self.search_of(cid, key) else {
+            return Err(format!("and not searched for, because {SEARCHES_MOST} other searches stand in line"));
+        };
         // The sender is dropped only after the last word.
         let found = found.wait_for(|found| found.is_over || !found.connected.is_empty()).await;
         let found = found.map(|found| found.clone()).unwrap_or_default();
         if found.connected.is_empty() { Err(found.why) } else { Ok(found.connected) }
     }
 
-    /// The search for a block that runs, or a fresh one.
-    fn search_of(self: &Arc<Self>, cid: &Cid, key: Vec<u8>) -> watch::Receiver<Found> {
+    /// The search for a block that runs, or a fresh one; none when too many stand in line.
+    fn search_of(self: &Arc<Self>, cid: &Cid, key: Vec<u8>) -> Option<watch::Receiver<Found>> {
         let mut running = self.running.lock();
         if let Some(search) = running.get(&key) {
-            return search.clone();
+            return Some(search.clone());
+        }
+        if running.len() >= SEARCHES_MOST {
+            return None;
         }
         let (sender, receiver) = watch::channel(Found::default());
         running.insert(key.clone(), receiver.clone());
@@ -75,7 +82,7 @@ impl Finder {
             finder.running.lock().remove(&key);
             sender.send_modify(|found| found.is_over = true);
         });
-        receiver
+        Some(receiver)
     }
 
     async fn search(&self, cid: &Cid, found: &watch::Sender<Found>) {

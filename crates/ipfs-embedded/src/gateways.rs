@@ -242,7 +242,8 @@ impl Gateways {
             format!("gateway {url}: {}, again in {seconds:.0} s", aside.why)
         });
         let why: Arc<str> = said.chain(later).collect::<Vec<_>>().join("; ").into();
-        if aside.is_empty() {
+        // Where nobody was asked, a search may name one any moment.
+        if aside.is_empty() && !no.is_empty() {
             let mut missed = self.missed.lock();
             if missed.len() >= MISSED_MOST {
                 missed.retain(|_, (at, _)| at.elapsed() < MISSED);

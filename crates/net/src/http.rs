@@ -42,8 +42,10 @@ pub struct HttpLimits {
     pub head: Duration,
     /// Between two parts of a body.
     pub stall: Duration,
-    /// All of it. While own limits of bandwidth stand, ten times so long.
+    /// All of it, and the time that what may come takes at the rate below: a slow line is no fault of the server.
     pub whole: Duration,
+    /// Bytes in a second that are waited for.
+    pub rate_least: usize,
     /// Connections at one server at once; more requests wait in line.
     pub connections: usize,
     /// An unused connection is kept for so long; shorter than what servers usually keep it.
@@ -61,6 +63,7 @@ impl Default for HttpLimits {
             head: Duration::from_secs(30),
             stall: Duration::from_secs(15),
             whole: Duration::from_secs(90),
+            rate_least: 8 << 10,
             connections: 16,
             idle: Duration::from_secs(20),
             redirects: 3,
@@ -170,6 +173,17 @@ pub struct Answer {
     pub body: Body,
 }
 
+/// While own limits of bandwidth stand, everything may take so many times as long.
+const OWN_LIMITS: u32 = 10;
+
+/// How long one request may take.
+#[derive(Clone, Copy)]
+struct Patience {
+    head: Duration,
+    stall: Duration,
+    whole: Duration,
+}
+
 /// Asks servers. Clones share connections.
 #[derive(Clone)]
 pub struct HttpClient {
@@ -200,24 +214,27 @@ impl HttpClient {
 
     /// The answer when its head has come; any status but a followed redirect. Dropped at any time, nothing goes on.
     pub async fn get(&self, ask: Ask<'_>) -> Result<Answer, HttpError> {
-        let limits = &self.inner.limits;
-        let whole = if self.inner.connector.throttle.is_limiting() { limits.whole * 10 } else { limits.whole };
-        let deadline = Instant::now() + whole;
-        let asked = tokio::time::timeout_at(deadline, self.follow(ask, deadline, whole)).await;
-        asked.unwrap_or(Err(HttpError::Late { what: "answer", limit: whole }))
+        let HttpLimits { head, stall, whole, rate_least, .. } = self.inner.limits;
+        let whole = whole + Duration::from_secs((ask.most / rate_least.max(1)) as u64);
+        // While own limits stand, it may be they that all wait for.
+        let times = if self.inner.connector.throttle.is_limiting() { OWN_LIMITS } else { 1 };
+        let patience = Patience { head: head * times, stall: stall * times, whole: whole * times };
+        let deadline = Instant::now() + patience.whole;
+        let asked = tokio::time::timeout_at(deadline, self.follow(ask, deadline, patience)).await;
+        asked.unwrap_or(Err(HttpError::Late { what: "answer", limit: patience.whole }))
     }
 
-    async fn follow(&self, ask: Ask<'_>, deadline: Instant, whole: Duration) -> Result<Answer, HttpError> {
+    async fn follow(&self, ask: Ask<'_>, deadline: Instant, patience: Patience) -> Result<Answer, HttpError> {
         let (mut url, mut may_be_private) = (ask.url.clone(), ask.may_be_private);
         for _ in 0..=self.inner.limits.redirects {
-            let (head, lent, incoming) = self.once(&url, ask.accept, may_be_private).await?;
+            let (head, lent, incoming) = self.once(&url, ask.accept, may_be_private, patience.head).await?;
             if !matches!(head.status.as_u16(), 301 | 302 | 303 | 307 | 308) {
                 return Ok(Answer {
                     status: head.status.as_u16(),
                     kind: media_type(&head.headers),
                     retry_after: retry_after(&head.headers, SystemTime::now()),
                     length: hyper::body::Body::size_hint(&incoming).exact(),
-                    body: Body::new(incoming, lent, ask.most, self.inner.limits.stall, deadline, whole),
+                    body: Body::new(incoming, lent, ask.most, patience.stall, deadline, patience.whole),
                 });
             }
             let location = head.headers.get(header::LOCATION).and_then(|location| location.to_str().ok()).unwrap_or_default();
@@ -233,6 +250,7 @@ impl HttpClient {
         url: &Url,
         accept: &str,
         may_be_private: bool,
+        limit: Duration,
     ) -> Result<(hyper::http::response::Parts, Lent, hyper::body::Incoming), HttpError> {
         let turn = self.inner.pool.turn(url, may_be_private).await;
         loop {
@@ -241,7 +259,6 @@ impl HttpClient {
                 None => (self.inner.connector.connect(url, may_be_private).await?, false),
             };
             let sent = connection.sender.send_request(self.request(url, accept)?);
-            let limit = self.inner.limits.head;
             match tokio::time::timeout(limit, sent).await {
                 Ok(Ok(response)) => {
                     let (head, incoming) = response.into_parts();
