@@ -13,7 +13,7 @@
 //! the simulator drives it too. `driver` does: one task that gathers events, lets the machine step, commits, then performs; [`handle`] is what others hold.
 //! All effects of a block (elements, tombstones, winners, heads, marks, its bytes) are in one batch, so a crash leaves a block
 //! merged or unknown. The other modules are the machine's parts: [`block`] checks what strangers wrote, `merge` applies it,
-//! `alive` is the set, `wants` the frontier, `journal` what is acknowledged and not yet told,
+//! `alive` is the set, `row` what of it stands at a key, `wants` the frontier, `journal` what is acknowledged and not yet told,
 //! `tell` the blocks made of it.
 //!
 //! What differs from Go, on purpose: heads move when a block is merged, not when a walk reaches the bottom; the last of equal keys
@@ -35,6 +35,7 @@ mod draft;
 mod driver;
 mod journal;
 mod merge;
+mod row;
 mod tell;
 mod values;
 mod wants;
@@ -44,6 +45,7 @@ pub use handle::{Crdt, CrdtNumbers, CrdtOptions};
 pub use id::BlockId;
 pub use machine::Machine;
 pub use network::CrdtNetwork;
+pub use row::shown;
 
 use store::StoreError;
 
@@ -56,6 +58,16 @@ pub enum CrdtError {
     /// What it answered cannot be read.
     #[error("the stored state is damaged: {0}")]
     Damaged(String),
+    /// Another version of Pinfold wrote it.
+    #[error(
+        "the shared state has layout {found}, this version reads {known}: export it with the version that wrote it (`pinfold state export`), then import it into a new directory"
+    )]
+    Layout {
+        /// The layout found.
+        found: u8,
+        /// The layout of this version.
+        known: u8,
+    },
 }
 
 impl CrdtError {

@@ -55,7 +55,7 @@ fn merge<'b>(store: &MemoryStore, machine: &mut Machine, order: impl Iterator<It
 }
 
 fn contents(store: &MemoryStore) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    let entries = store.snapshot().scan(Area::Pins, None, b"", usize::MAX).expect("scans");
+    let entries = consensus::crdt::shown(store.snapshot()).scan(Area::Pins, None, b"", usize::MAX).expect("scans");
     entries.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
 }
 

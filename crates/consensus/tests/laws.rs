@@ -71,7 +71,7 @@ impl Peer {
     }
 
     fn contents(&self) -> Contents {
-        let entries = self.store.snapshot().scan(Area::Pins, None, b"", usize::MAX).expect("scans");
+        let entries = consensus::crdt::shown(self.store.snapshot()).scan(Area::Pins, None, b"", usize::MAX).expect("scans");
         entries.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
     }
 

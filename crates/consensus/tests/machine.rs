@@ -4,7 +4,7 @@ use bytes::Bytes;
 use consensus::conformance::key;
 use consensus::crdt::{BlockId, Effect, Event, Machine, MachineOptions};
 use consensus::{SubmitError, Version, ViewState, Write};
-use store::{Area, MemoryStore, Store};
+use store::{Area, Batch, Durability, MemoryStore, Store};
 use types::{Cid, Millis, PeerId};
 use wire::delta::{AuthorSignature, Delta, Element, block_cid, decode_node, encode_node, pin_key};
 
@@ -25,15 +25,7 @@ impl Peer {
     }
 
     fn signing(store: MemoryStore, signer: Option<consensus::crdt::Signer>) -> Peer {
-        let options = MachineOptions {
-            spacing: Millis(10),
-            spacing_with_others: Millis(200),
-            rebroadcast: Millis(60_000),
-            alone: false,
-            seed: 1,
-            signer,
-        };
-        let machine = Machine::open(options, Millis(0), store.snapshot()).expect("opens");
+        let machine = Machine::open(options(signer), Millis(0), store.snapshot()).expect("opens");
         Peer { store, machine, now: 0, wake: None }
     }
 
@@ -50,8 +42,12 @@ impl Peer {
     }
 
     fn value(&self, number: u32) -> Option<Bytes> {
-        self.store.get(Area::Pins, &key(number)).expect("reads")
+        consensus::crdt::shown(self.store.snapshot()).get(Area::Pins, &key(number)).expect("reads")
     }
+}
+
+fn options(signer: Option<consensus::crdt::Signer>) -> MachineOptions {
+    MachineOptions { spacing: Millis(10), spacing_with_others: Millis(200), rebroadcast: Millis(60_000), alone: false, seed: 1, signer }
 }
 
 fn someone(number: u8) -> PeerId {
@@ -407,7 +403,7 @@ fn a_block_stays_within_its_size_and_the_rest_follows() {
 #[test]
 fn own_blocks_carry_the_signature_of_their_author() {
     let author = someone(4);
-    let signer: consensus::crdt::Signer = std::sync::Arc::new(move |links: &[Cid], delta: &Delta| {
+    let signer: consensus::crdt::Signer = std::sync::Arc::new(move |links: &[Cid], delta: &[u8]| {
         let signed = wire::delta::signing_bytes("home", &author, links, delta);
         AuthorSignature { author, signature: wire::cids::sha2_256(&signed).to_vec() }
     });
@@ -418,7 +414,7 @@ fn own_blocks_carry_the_signature_of_their_author() {
     let mut node = decode_node(&bytes).expect("a block");
     let signature = node.delta.author.take().expect("signed");
     assert_eq!(node.links.len(), 1);
-    let expected = wire::cids::sha2_256(&wire::delta::signing_bytes("home", &author, &node.links, &node.delta));
+    let expected = wire::cids::sha2_256(&wire::delta::signing_bytes("home", &author, &node.links, &node.delta.encode_unsigned()));
     assert_eq!((signature.author, &signature.signature[..]), (author, &expected[..]));
 }
 
@@ -497,4 +493,15 @@ fn a_submit_that_is_a_batch_is_a_block_at_once_and_skips_the_journal() {
         assert!(is_accepted(&effects) && told(&effects).is_empty());
         assert_eq!(peer.value(7), seen.map(Bytes::from));
     }
+}
+
+#[test]
+fn a_state_of_another_layout_is_refused_and_says_what_to_do() {
+    let mut peer = Peer::new();
+    peer.step(put(1, "a"));
+    let mut batch = Batch::new();
+    batch.delete(Area::Meta, "crdt/rows");
+    peer.store.commit(batch, Durability::Buffered).expect("commits");
+    let error = Machine::open(options(None), Millis(0), peer.store.snapshot()).err().expect("refused").to_string();
+    assert!(error.contains("layout 1, this version reads 2") && error.contains("pinfold state export"), "{error}");
 }

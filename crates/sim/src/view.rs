@@ -4,6 +4,7 @@ use bytes::Bytes;
 use cluster::SharedView;
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 use store::{Area, Snapshot};
 use types::{ByteCount, Cid, Pin};
 use wire::{decode_pin, pin_version};
@@ -27,7 +28,8 @@ fn size_of(stored: &[u8]) -> ByteCount {
 
 impl View {
     /// Everything that a store holds.
-    pub fn load(snapshot: &dyn Snapshot) -> View {
+    pub fn load(snapshot: Arc<dyn Snapshot>) -> View {
+        let snapshot = consensus::crdt::shown(snapshot);
         let rows = |area| snapshot.scan(area, None, b"", usize::MAX).unwrap_or_default();
         let cid = |key: &Bytes| Cid::try_from(&key[..]).ok();
         let pins = rows(Area::Pins).into_iter().filter_map(|(key, stored)| Some((cid(&key)?, read_pin(&stored)?))).collect();

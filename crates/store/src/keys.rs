@@ -154,7 +154,7 @@ impl Batch {
 
     /// Whether it makes this peer keep more (a wish, a pin); all else serves to let go or keeps the books, and is taken while there is any room.
     pub fn keeps_more(&self) -> bool {
-        self.ops.iter().any(|op| op.value.is_some() && matches!(op.area, Area::Pins | Area::Elements | Area::HeldPins))
+        self.ops.iter().any(|op| op.value.is_some() && matches!(op.area, Area::Pins | Area::HeldPins))
     }
 
     /// Whether every change is a deletion (which a full disk should still take).

@@ -1,13 +1,13 @@
 //! The elements of one key that are alive: added by some merged block and removed by none.
 //!
-//! Kept in one small row for each key (`Area::Elements`), so that merging costs one read and one write for a key. The first entry
-//! is the winner; values are not repeated here, they stand in the blocks. A key that is written again and again without removal
-//! gathers elements for ever (so Go's rule wants it): behind [`INLINE_MAX`] the lowest ones move to rows of their own.
+//! Kept beside the value that the key shows (`row`). The first entry is the winner; values are not repeated with the others, they stand in the
+//! blocks. A key that is written again and again without removal gathers elements for ever (so Go's rule wants it): behind [`INLINE_MAX`] the
+//! lowest ones move to rows of their own.
 
-use super::CrdtError;
 use super::draft::Draft;
 use super::id::BlockId;
 use super::values::Values;
+use super::{CrdtError, row};
 use bytes::Bytes;
 use store::Area;
 use wire::protobuf::put_varint;
@@ -32,13 +32,23 @@ pub(crate) struct Alive<'k> {
     entries: Vec<Entry>,
     /// How many have rows of their own; all of these have at most the priority of every entry above.
     spilled: u64,
+    /// What the key shows: the winner's value, or a wish that is not yet told.
+    shown: Option<Bytes>,
+    /// Where the row stands now.
+    stands_in: Option<Area>,
 }
 
 impl<'k> Alive<'k> {
     pub(crate) fn load(draft: &Draft, key: &'k [u8]) -> Result<Alive<'k>, CrdtError> {
-        let Some(row) = draft.get(Area::Elements, key)? else { return Ok(Alive { key, entries: Vec::new(), spilled: 0 }) };
-        let (spilled, entries) = decode(&row).ok_or_else(|| CrdtError::damaged("elements", key))?;
-        Ok(Alive { key, entries, spilled })
+        let damaged = || CrdtError::damaged("elements", key);
+        if let Some(row) = draft.get(Area::Pins, key)? {
+            let (spilled, entries, value) = row::decode(&row).ok_or_else(damaged)?;
+            return Ok(Alive { key, entries, spilled, shown: Some(value), stands_in: Some(Area::Pins) });
+        }
+        let hidden = draft.get(Area::Elements, key)?;
+        let stands_in = hidden.is_some().then_some(Area::Elements);
+        let (spilled, entries) = hidden.map_or(Some((0, Vec::new())), |row| row::decode_hidden(&row)).ok_or_else(damaged)?;
+        Ok(Alive { key, entries, spilled, shown: None, stands_in })
     }
 
     pub(crate) fn save(mut self, draft: &mut Draft) {
@@ -49,11 +59,26 @@ impl<'k> Alive<'k> {
                 self.spilled += 1;
             }
         }
-        if self.entries.is_empty() {
-            draft.delete(Area::Elements, self.key);
-        } else {
-            draft.put(Area::Elements, self.key, encode(self.spilled, &self.entries));
+        let (area, row) = match &self.shown {
+            Some(value) => (Area::Pins, Some(row::encode(self.spilled, &self.entries, value))),
+            None => (Area::Elements, (!self.entries.is_empty()).then(|| row::encode_hidden(self.spilled, &self.entries))),
+        };
+        if let Some(old) = self.stands_in.filter(|old| row.is_none() || *old != area) {
+            draft.delete(old, self.key);
         }
+        if let Some(row) = row {
+            draft.put(area, self.key, row);
+        }
+    }
+
+    /// What the key shows.
+    pub(crate) fn shown(&self) -> Option<&Bytes> {
+        self.shown.as_ref()
+    }
+
+    /// Lets it show something else; what it showed before.
+    pub(crate) fn show(&mut self, value: Option<Bytes>) -> Option<Bytes> {
+        std::mem::replace(&mut self.shown, value)
     }
 
     pub(crate) fn winner(&self) -> Option<Entry> {
@@ -150,28 +175,6 @@ impl<'k> Alive<'k> {
     }
 }
 
-fn encode(spilled: u64, entries: &[Entry]) -> Vec<u8> {
-    let mut row = Vec::with_capacity(2 + entries.len() * 36);
-    put_varint(&mut row, spilled);
-    for entry in entries {
-        put_varint(&mut row, entry.priority);
-        row.extend_from_slice(&entry.block.0);
-    }
-    row
-}
-
-fn decode(mut row: &[u8]) -> Option<(u64, Vec<Entry>)> {
-    let spilled = take_varint(&mut row)?;
-    let mut entries = Vec::with_capacity(row.len() / 33);
-    while !row.is_empty() {
-        let priority = take_varint(&mut row)?;
-        let (digest, rest) = row.split_first_chunk()?;
-        entries.push(Entry { priority, block: BlockId(*digest) });
-        row = rest;
-    }
-    Some((spilled, entries))
-}
-
 fn decode_spilled(row: &[u8], mut value: &[u8]) -> Option<Entry> {
     let priority = take_varint(&mut value)?;
     Some(Entry { priority, block: BlockId(*row.last_chunk()?) })
@@ -217,11 +220,28 @@ mod tests {
     }
 
     #[test]
-    fn rows_read_back() {
-        let entries = vec![entry(3), entry(1), Entry { priority: u64::MAX, ..entry(2) }];
-        assert_eq!(decode(&encode(300, &entries)), Some((300, entries)));
-        assert_eq!(decode(&[0, 1, 2]), None);
-        assert_eq!(decode(&[]), None);
+    fn a_row_stands_where_the_key_shows_something_or_nothing() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let mut draft = Draft::new(store.snapshot());
+        let key = key(1);
+        let stands = |draft: &Draft| [Area::Pins, Area::Elements].map(|area| draft.get(area, &key).expect("reads").is_some());
+        change(&mut draft, &[], Some(entry(1)));
+        assert_eq!(stands(&draft), [false, true]);
+        for (value, expected) in [(Some("x"), [true, false]), (Some("y"), [true, false]), (None, [false, true]), (Some("z"), [true, false])]
+        {
+            let mut alive = Alive::load(&draft, &key).expect("reads");
+            alive.show(value.map(Bytes::from));
+            alive.save(&mut draft);
+            assert_eq!(stands(&draft), expected, "{value:?}");
+            let alive = Alive::load(&draft, &key).expect("reads");
+            assert_eq!((alive.winner(), alive.shown().cloned()), (Some(entry(1)), value.map(Bytes::from)));
+        }
+        change(&mut draft, &[entry(1).block], None);
+        assert_eq!(stands(&draft), [true, false], "a wish that is not yet told needs no element");
+        let mut alive = Alive::load(&draft, &key).expect("reads");
+        alive.show(None);
+        alive.save(&mut draft);
+        assert_eq!(stands(&draft), [false, false]);
     }
 
     #[test]

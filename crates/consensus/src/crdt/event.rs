@@ -6,10 +6,10 @@ use bytes::Bytes;
 use std::sync::Arc;
 use store::{Batch, Durability};
 use types::{Cid, Millis, PeerId};
-use wire::delta::{AuthorSignature, Delta};
+use wire::delta::AuthorSignature;
 
-/// Signs blocks of this peer: gets the links and the delta without its author, gives the author field.
-pub type Signer = Arc<dyn Fn(&[Cid], &Delta) -> AuthorSignature + Send + Sync>;
+/// Signs blocks of this peer: gets the links and the encoded delta without its author, gives the author field.
+pub type Signer = Arc<dyn Fn(&[Cid], &[u8]) -> AuthorSignature + Send + Sync>;
 
 /// How a machine behaves.
 #[derive(Clone)]

@@ -176,7 +176,7 @@ impl Consensus for Crdt {
     }
 
     fn view(&self) -> Arc<dyn Snapshot> {
-        self.store.snapshot()
+        super::shown(self.store.snapshot())
     }
 
     fn state(&self) -> ViewState {
@@ -212,6 +212,7 @@ impl From<CrdtError> for OpenError {
         match error {
             CrdtError::Store(error) => OpenError::Store(error),
             CrdtError::Damaged(what) => OpenError::Damaged(what),
+            layout @ CrdtError::Layout { .. } => OpenError::Damaged(layout.to_string()),
         }
     }
 }
@@ -221,6 +222,7 @@ impl From<CrdtError> for SubmitError {
         match error {
             CrdtError::Store(error) => SubmitError::Store(error),
             CrdtError::Damaged(what) => SubmitError::Damaged(what),
+            layout @ CrdtError::Layout { .. } => SubmitError::Damaged(layout.to_string()),
         }
     }
 }

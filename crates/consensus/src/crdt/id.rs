@@ -47,11 +47,18 @@ pub(crate) fn raw_key(text: &str) -> Option<Vec<u8>> {
     (key.len() <= crate::contract::KEY_BYTES_MAX).then_some(key)
 }
 
-/// The key text of a raw key.
-pub(crate) fn key_text(key: &[u8]) -> String {
-    let mut text = String::with_capacity(2 + key.len() * 8 / 5);
+/// Writes the key text of a raw key over what `text` held.
+pub(crate) fn write_key_text(text: &mut String, key: &[u8]) {
+    text.clear();
     text.push('/');
-    BASE32_NOPAD.encode_append(key, &mut text);
+    BASE32_NOPAD.encode_append(key, text);
+}
+
+/// The key text of a raw key.
+#[cfg(test)]
+pub(crate) fn key_text(key: &[u8]) -> String {
+    let mut text = String::new();
+    write_key_text(&mut text, key);
     text
 }
 

@@ -24,6 +24,10 @@ use types::{Cid, Millis, PeerId};
 /// The greatest height merged, in `Area::Meta`.
 const HEIGHT: &[u8] = b"crdt/height";
 
+/// How rows of `Area::Pins` are laid out, in `Area::Meta`; a state without it and with a height is of the layout before.
+const ROWS: &[u8] = b"crdt/rows";
+const ROWS_NOW: u8 = 2;
+
 /// Heads in a block or broadcast of ours.
 const HEADS_TOLD_MAX: usize = 1024;
 const _: () = assert!(HEADS_TOLD_MAX <= LINKS_MAX);
@@ -132,6 +136,11 @@ impl Machine {
             Some(row) => number(&row).ok_or_else(|| CrdtError::damaged("height", HEIGHT))?,
             None => 0,
         };
+        let rows = draft.get(Area::Meta, ROWS)?;
+        if height > 0 && rows.as_deref() != Some(&[ROWS_NOW]) {
+            let found = rows.and_then(|row| row.first().copied()).unwrap_or(1);
+            return Err(CrdtError::Layout { found, known: ROWS_NOW });
+        }
         let mut machine = Machine {
             heads,
             height,
@@ -354,6 +363,9 @@ impl Machine {
         if !is_linked {
             self.heads.insert(id, priority);
             round.draft.put(Area::Heads, id.0, alive::varint(priority));
+        }
+        if self.height == 0 {
+            round.draft.put(Area::Meta, ROWS, vec![ROWS_NOW]);
         }
         if priority > self.height {
             self.height = priority;

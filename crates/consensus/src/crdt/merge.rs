@@ -106,28 +106,35 @@ impl Set<'_> {
         let before = alive.winner();
         alive.change(removed, added, self.draft, self.values)?;
         let after = alive.winner();
-        alive.save(self.draft);
         if before == after || self.journal.get(&key).is_some() {
+            alive.save(self.draft);
             return Ok(());
         }
         let value = match after {
             Some(winner) => Some(self.values.get(self.draft, &winner.block, &key)?),
             None => None,
         };
-        show(self.draft, self.changes, key, value)
+        let shown = alive.show(value.clone());
+        alive.save(self.draft);
+        note(self.changes, key, shown, value);
+        Ok(())
     }
 }
 
 /// Makes a value visible and notes the change.
 pub(crate) fn show(draft: &mut Draft, changes: &mut Vec<Change>, key: Vec<u8>, after: Option<Bytes>) -> Result<(), CrdtError> {
-    let before = draft.get(Area::Pins, &key)?;
-    if before == after {
+    let mut alive = Alive::load(draft, &key)?;
+    if alive.shown() == after.as_ref() {
         return Ok(());
     }
-    match &after {
-        Some(value) => draft.put(Area::Pins, &key, value.clone()),
-        None => draft.delete(Area::Pins, &key),
-    }
-    changes.push(Change { key, before, after });
+    let before = alive.show(after.clone());
+    alive.save(draft);
+    note(changes, key, before, after);
     Ok(())
+}
+
+fn note(changes: &mut Vec<Change>, key: Vec<u8>, before: Option<Bytes>, after: Option<Bytes>) {
+    if before != after {
+        changes.push(Change { key, before, after });
+    }
 }

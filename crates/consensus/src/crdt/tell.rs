@@ -5,12 +5,12 @@ use super::alive::Alive;
 use super::block::{Block, Elements, Tombstones};
 use super::draft::Draft;
 use super::event::Signer;
-use super::id::{BlockId, key_text};
+use super::id::{BlockId, write_key_text};
 use super::journal::Journal;
 use crate::Write;
 use bytes::Bytes;
 use types::Cid;
-use wire::delta::{Delta, Element};
+use wire::delta::DeltaWriter;
 
 /// A block made from the journal stays below this: what Go's batching uses.
 const DELTA_BYTES_MAX: usize = 1 << 20;
@@ -94,14 +94,22 @@ impl Told {
     /// Encodes it on top of `links`.
     pub(crate) fn into_block(self, links: Vec<BlockId>, priority: u64, signer: Option<&Signer>) -> (Cid, Bytes, Block) {
         let cids: Vec<Cid> = links.iter().map(BlockId::cid).collect();
-        let entry = |key: &Vec<u8>, id: String, value: &[u8]| Element { key: key_text(key), id, value: value.to_vec() };
-        let mut delta = Delta { priority, ..Delta::default() };
-        delta.elements = self.elements.iter().map(|(key, value)| entry(key, String::new(), value)).collect();
-        for (key, blocks) in &self.tombstones {
-            delta.tombstones.extend(blocks.iter().map(|block| entry(key, block.element_id(), &[])));
+        let mut writer = DeltaWriter::with_capacity(self.size + self.size / 8 + 256);
+        let mut text = String::new();
+        for (key, value) in &self.elements {
+            write_key_text(&mut text, key);
+            writer.put(&text, value);
         }
-        delta.author = signer.map(|sign| sign(&cids, &delta));
-        let (cid, bytes) = wire::delta::encode_node(&cids, &delta);
+        for (key, blocks) in &self.tombstones {
+            write_key_text(&mut text, key);
+            blocks.iter().for_each(|block| writer.remove(&text, &block.element_id()));
+        }
+        let mut delta = writer.finish(priority);
+        if let Some(sign) = signer {
+            let author = sign(&cids, &delta);
+            wire::delta::put_author(&mut delta, &author);
+        }
+        let (cid, bytes) = wire::delta::encode_node_of(&cids, &delta);
         let block = Block { links, priority, elements: self.elements, tombstones: self.tombstones, skipped: 0 };
         (cid, bytes.into(), block)
     }

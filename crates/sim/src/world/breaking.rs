@@ -35,7 +35,7 @@ impl World {
         if let Some(bug) = self.settings.planted_in_crdt {
             crdt.plant(bug);
         }
-        let view = View::load(&*peer.store.snapshot());
+        let view = View::load(peer.store.snapshot());
         let state = view_state(crdt.state());
         let clocks = peer.clocks(now);
         peer.running = Some(Running {
@@ -151,7 +151,7 @@ impl World {
 
     /// What was acknowledged on a disk and told nobody goes with the disk: no promise of a peer covers that.
     fn excuse_what_was_only_there(&mut self, lost: &MemoryStore) {
-        let wish = |store: &MemoryStore| -> BTreeSet<Cid> { View::load(&*store.snapshot()).pins().map(|(pin, _)| pin.cid).collect() };
+        let wish = |store: &MemoryStore| -> BTreeSet<Cid> { View::load(store.snapshot()).pins().map(|(pin, _)| pin.cid).collect() };
         let mut only_there = wish(&lost.crash());
         for peer in self.peers.iter().filter(|peer| !peer.is_over) {
             only_there.retain(|cid| peer.store.get(Area::Pins, &cid.to_bytes()).ok().flatten().is_none());

@@ -75,7 +75,7 @@ impl World {
     }
 
     fn wish_of(&self, place: Place) -> Vec<(Bytes, Bytes)> {
-        self.peers[place].store.snapshot().scan(Area::Pins, None, b"", usize::MAX).unwrap_or_default()
+        consensus::crdt::shown(self.peers[place].store.snapshot()).scan(Area::Pins, None, b"", usize::MAX).unwrap_or_default()
     }
 
     fn look_converged(&mut self, first: Place, up: &[Place]) {
