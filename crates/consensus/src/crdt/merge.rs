@@ -54,15 +54,12 @@ impl Set<'_> {
         let elements = Arc::new(block.elements);
         self.values.keep(id, elements.clone());
         let mut removed = self.removals(block.tombstones)?;
-        for key in elements.keys() {
-            if !removed_before.contains(&key[..]) {
-                removed.entry(key.clone()).or_default();
-            }
+        for key in elements.keys().filter(|key| !removed_before.contains(&key[..])) {
+            let removed = removed.remove(key).unwrap_or_default();
+            self.change(key.clone(), &removed, Some(Entry { priority: block.priority, block: id }))?;
         }
         for (key, removed) in removed {
-            let is_added = elements.contains_key(&key) && !removed_before.contains(&key[..]);
-            let added = is_added.then_some(Entry { priority: block.priority, block: id });
-            self.change(key, &removed, added)?;
+            self.change(key, &removed, None)?;
         }
         Ok(())
     }
