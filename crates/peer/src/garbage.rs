@@ -1,4 +1,4 @@
-//! When the own node collects what nobody needs.
+//! When the own node collects what nobody needs, and when the state store clears up.
 
 use crate::core::Core;
 use std::sync::Arc;
@@ -11,6 +11,18 @@ const GARBAGE_LOOK: Duration = Duration::from_secs(20);
 const GARBAGE_TIGHT: Duration = Duration::from_secs(600);
 /// A collection is made once more after so long: by then every add of before has ended.
 const GARBAGE_AGAIN: Duration = Duration::from_secs(660);
+
+/// How often the state store may look whether it has come to rest.
+const REST_LOOK: Duration = Duration::from_secs(5);
+
+/// Lets the state store write down what it holds in memory once little is written.
+pub(crate) async fn rest(core: Arc<Core>) {
+    loop {
+        tokio::time::sleep(REST_LOOK).await;
+        let store = core.store.clone();
+        tokio::task::spawn_blocking(move || store.rest()).await.ok();
+    }
+}
 
 /// Frees what no owner needs any more: soon after something was let go, and when the space is nearly used up.
 pub(crate) async fn collect(core: Arc<Core>) {

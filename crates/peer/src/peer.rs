@@ -148,6 +148,7 @@ impl Peer {
             tokio::spawn(crate::addresses::run(links.clone(), parts.inbound, parts.host_events)),
             tokio::spawn(take_messages(links.clone(), received)),
             tokio::spawn(crate::garbage::collect(core.clone())),
+            tokio::spawn(crate::garbage::rest(core.clone())),
             tokio::spawn(peer.scrub.clone().run()),
             tokio::spawn(peer.fill.clone().run()),
             tokio::spawn(peer.limits.clone().run()),

@@ -16,6 +16,7 @@ mod engine;
 mod format;
 mod group;
 mod packing;
+mod rest;
 
 use crate::lock::{DirLock, lock_dir};
 use crate::{Area, Batch, Durability, Op, Quota, Snapshot, Store, StoreError};
@@ -23,7 +24,8 @@ use bytes::Bytes;
 use engine::{Engine, cut_journal};
 use fjall::{PersistMode, Readable};
 use group::Group;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use rest::{Due, Rest};
 use std::collections::HashSet;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -44,6 +46,8 @@ const JOURNAL_LEFT: u64 = 4 << 20;
 const MEASURED_EACH: u64 = 4 << 20;
 /// What one written byte may take on disk before the next measurement: in the journal, and for a while in a table beside it.
 const WEIGHT: u64 = 2;
+/// Says nothing: what [`Store::rest`] writes to have something to write.
+const RESTED: &[u8] = b"store/rested";
 /// fjall is opened again only when nobody uses it; whoever wants that waits so long for readers to end, then tries at the next write.
 const TURN: Duration = Duration::from_millis(50);
 
@@ -96,6 +100,9 @@ pub struct DiskStore {
     journal: AtomicU64,
     /// fjall takes no more writes until it is opened again.
     is_stopped: AtomicBool,
+    /// Bytes written since it was opened.
+    written: AtomicU64,
+    rest: Mutex<Rest>,
     _lock: DirLock,
 }
 
@@ -122,6 +129,8 @@ impl DiskStore {
             unmeasured: AtomicU64::default(),
             journal: AtomicU64::default(),
             is_stopped: AtomicBool::default(),
+            written: AtomicU64::default(),
+            rest: Mutex::default(),
             _lock: lock,
         };
         if let Some(quota) = &store.options.quota {
@@ -156,6 +165,7 @@ impl DiskStore {
 
     /// Counts written bytes; now and then the files are measured and a long journal is cut.
     fn count(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
         let each = self.options.quota.as_ref().map_or(MEASURED_EACH, |quota| (quota.limit().get() / 1024).clamp(64 << 10, MEASURED_EACH));
         if let Some(quota) = &self.options.quota {
             quota.add_state(bytes * WEIGHT);
@@ -275,13 +285,22 @@ impl Engine {
         write.commit().map_err(failed("writing to the store"))
     }
 
+    /// Begins to write what is only in the journal and in memory to tables.
+    fn rotate(&self) -> Result<(), StoreError> {
+        self.areas.iter().try_for_each(|area| area.rotate_memtable().map(|_| ()).map_err(failed("writing tables of the store")))
+    }
+
+    /// Writes one small memtable, with which fjall lets go of those that are in tables.
+    fn let_go(&self) -> Result<(), StoreError> {
+        let meta = &self.areas[Area::Meta as usize];
+        meta.insert(RESTED, []).and_then(|()| meta.rotate_memtable()).map(|_| ()).map_err(failed("writing tables of the store"))
+    }
+
     /// Writes what is only in the journal and in memory to tables, as far as there is time; whether that is all.
     fn write_tables(&self) -> bool {
-        for area in self.areas.iter() {
-            if let Err(error) = area.rotate_memtable() {
-                tracing::debug!(%error, "writing tables while closing");
-                return false;
-            }
+        if let Err(error) = self.rotate() {
+            tracing::debug!(%error, "writing tables while closing");
+            return false;
         }
         let end = Instant::now() + CLOSE;
         while self.areas.iter().any(|area| area.sealed_memtable_count() > 0) {
@@ -314,6 +333,18 @@ impl Store for DiskStore {
     fn get(&self, area: Area, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let value = self.with_engine(|engine| engine.areas[area as usize].get(key).map_err(failed("reading from the store")))?;
         value.map(|value| unpacked(area, &value)).transpose()
+    }
+
+    fn rest(&self) {
+        let due = self.rest.lock().look(self.written.load(Ordering::Relaxed));
+        // Where the disk is nearly full the journal is enough, and tables would not fit.
+        if due == Due::Nothing || !free_space(&self.dir).is_ok_and(|free| free >= self.options.reserve) {
+            return;
+        }
+        let rested = self.with_engine(|engine| if due == Due::Tables { engine.rotate() } else { engine.let_go() });
+        if let Err(error) = rested {
+            tracing::debug!(%error, dir = %self.dir.display(), "bringing the store to rest");
+        }
     }
 
     fn disk_bytes(&self) -> Result<ByteCount, StoreError> {

@@ -224,6 +224,10 @@ pub trait Store: Send + Sync + 'static {
         self.snapshot().get(area, key)
     }
 
+    /// To be called now and then (some times a minute): once little is written, what was kept in memory for writes goes to where it is read
+    /// from. Returns at once.
+    fn rest(&self) {}
+
     /// What the store takes on disk; zero for one in memory.
     fn disk_bytes(&self) -> Result<ByteCount, StoreError>;
 }
