@@ -22,8 +22,9 @@ pub(crate) struct Space {
     upkeep: ByteCount,
     leases: BTreeMap<(PeerId, u64), Lease>,
     pins: BTreeMap<Cid, ByteCount>,
-    sizes: BTreeMap<Cid, ByteCount>,
-    sizes_order: VecDeque<Cid>,
+    /// By a hash of the CID: a fifth of the memory, and one size in 2^64 that is another pin's only mistakes what to reserve.
+    sizes: BTreeMap<u64, ByteCount>,
+    sizes_order: VecDeque<u64>,
 }
 
 /// What an add reserved.
@@ -95,10 +96,10 @@ impl Space {
     /// Reserves for fetching a pin; a pin of unknown size needs one free byte. What is needed and what is free otherwise.
     pub fn reserve_pin(&mut self, cid: &Cid) -> Result<(), (ByteCount, ByteCount)> {
         let free = self.free();
-        match self.sizes.get(cid) {
-            Some(size) if *size > free => Err((*size, free)),
+        match self.size(cid) {
+            Some(size) if size > free => Err((size, free)),
             Some(size) => {
-                self.pins.insert(*cid, *size);
+                self.pins.insert(*cid, size);
                 Ok(())
             }
             None if free == ByteCount::ZERO => Err((ByteCount(1), free)),
@@ -113,8 +114,9 @@ impl Space {
 
     /// Remembers the size of a pin.
     pub fn learn_size(&mut self, cid: &Cid, bytes: ByteCount) {
-        if self.sizes.insert(*cid, bytes).is_none() {
-            self.sizes_order.push_back(*cid);
+        let name = size_name(cid);
+        if self.sizes.insert(name, bytes).is_none() {
+            self.sizes_order.push_back(name);
         }
         while self.sizes_order.len() > SIZES_MOST {
             if let Some(oldest) = self.sizes_order.pop_front() {
@@ -125,7 +127,7 @@ impl Space {
 
     /// The size of a pin, where it is known.
     pub fn size(&self, cid: &Cid) -> Option<ByteCount> {
-        self.sizes.get(cid).copied()
+        self.sizes.get(&size_name(cid)).copied()
     }
 
     /// Drops leases that nobody renewed.
@@ -137,6 +139,10 @@ impl Space {
     pub fn next_wake(&self) -> Option<Millis> {
         self.leases.values().map(|lease| lease.end).min()
     }
+}
+
+fn size_name(cid: &Cid) -> u64 {
+    crate::order::mix_number(cid, 0)
 }
 
 #[cfg(test)]

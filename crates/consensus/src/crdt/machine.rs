@@ -531,7 +531,8 @@ impl Machine {
         self.wants.oldest(LAG_BLOCKS).map(|oldest| Millis(oldest.0 + LAG_SPAN.0))
     }
 
-    fn end(&self, round: Round) -> Step {
+    fn end(&mut self, round: Round) -> Step {
+        self.values.settle();
         let Round { draft, changes, mut effects, durability, .. } = round;
         if !changes.is_empty() {
             effects.insert(0, Effect::Changed(changes));

@@ -9,8 +9,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use store::Area;
 
-/// Parsed blocks kept; with blocks of at most 2 MiB this bounds the memory to some 30 MB, in practice to much less.
+/// Parsed blocks kept during a step; with blocks of at most 2 MiB this bounds the memory to some 30 MB, in practice to much less.
 const BLOCKS_MAX: usize = 8;
+/// Kept from one step to the next are those with at most so many elements. A burst of others is over when it is over, and its small values would
+/// pin down the memory all around them.
+const ELEMENTS_KEPT: usize = 64;
 
 /// Where values of elements come from.
 #[derive(Default)]
@@ -34,6 +37,11 @@ impl Values {
     pub(crate) fn keep(&mut self, block: BlockId, elements: Arc<Elements>) {
         self.recent.push_front((block, elements));
         self.recent.truncate(BLOCKS_MAX);
+    }
+
+    /// A step ended.
+    pub(crate) fn settle(&mut self) {
+        self.recent.retain(|(_, elements)| elements.len() <= ELEMENTS_KEPT);
     }
 
     fn read(&mut self, draft: &Draft, block: &BlockId) -> Result<usize, CrdtError> {
