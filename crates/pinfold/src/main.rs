@@ -26,7 +26,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// A fifth of a peer's time goes into allocating small things on many threads, where the C library's allocator waits for itself and keeps
-/// what it once had.
+/// what it once had. Without huge pages (`no_thp`): with them a small peer takes 26 MB instead of 6.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

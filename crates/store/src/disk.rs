@@ -337,8 +337,10 @@ impl Store for DiskStore {
 
     fn rest(&self) {
         let due = self.rest.lock().look(self.written.load(Ordering::Relaxed));
-        // Where the disk is nearly full the journal is enough, and tables would not fit.
-        if due == Due::Nothing || !free_space(&self.dir).is_ok_and(|free| free >= self.options.reserve) {
+        // Where there is little room the journal is enough: tables come beside it until it is cut.
+        let tables = ByteCount(4 * self.options.memtable.get());
+        let has_room = self.options.quota.as_ref().is_none_or(|quota| quota.free_for_state(false) >= tables);
+        if due == Due::Nothing || !has_room || !free_space(&self.dir).is_ok_and(|free| free >= self.options.reserve) {
             return;
         }
         let rested = self.with_engine(|engine| if due == Due::Tables { engine.rotate() } else { engine.let_go() });

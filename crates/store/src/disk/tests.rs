@@ -188,6 +188,64 @@ fn under_a_small_limit_the_journal_stays_short_and_nothing_is_lost() {
     check(&DiskStore::open(home.path(), options).expect("opens"));
 }
 
+#[test]
+fn at_rest_what_was_written_is_in_tables_and_memory_is_let_go() {
+    let home = TempDir::new().expect("a directory for the test");
+    let store = open(home.path());
+    let write = |number: u32| {
+        let mut batch = Batch::new();
+        batch.put(Area::Ledger, number.to_be_bytes(), incompressible(u64::from(number), 50_000));
+        store.commit(batch, Durability::Buffered).expect("commits");
+    };
+    (0..60).for_each(write);
+    let tables = || store.with_engine(|engine| Ok(engine.areas[Area::Ledger as usize].table_count())).expect("open");
+    let memtables = || store.with_engine(|engine| Ok(engine.areas[Area::Ledger as usize].sealed_memtable_count())).expect("open");
+    store.rest();
+    assert_eq!(tables(), 0, "it was written to since the last look");
+    store.rest();
+    let end = Instant::now() + Duration::from_secs(60);
+    while (tables(), memtables()) != (1, 0) {
+        assert!(Instant::now() < end, "{} tables, {} memtables", tables(), memtables());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    store.rest();
+    write(60);
+    for number in 0..=60u32 {
+        let value = store.get(Area::Ledger, &number.to_be_bytes()).expect("reads");
+        assert!(value.is_some_and(|value| value == incompressible(u64::from(number), 50_000)), "{number}");
+    }
+}
+
+#[test]
+fn without_room_for_tables_nothing_is_written_at_rest() {
+    let home = TempDir::new().expect("a directory for the test");
+    let quota = Quota::new(ByteCount(32 << 20), ByteCount::ZERO);
+    let options = DiskOptions { reserve: ByteCount::ZERO, ..DiskOptions::with_quota(quota) };
+    let store = DiskStore::open(home.path(), options).expect("opens");
+    let mut kept = 0u32;
+    loop {
+        let mut batch = Batch::new();
+        batch.put(Area::Pins, kept.to_be_bytes(), incompressible(u64::from(kept), 50_000));
+        if store.commit(batch, Durability::Buffered).is_err() {
+            break;
+        }
+        kept += 1;
+    }
+    let tables = || store.with_engine(|engine| Ok(engine.areas.iter().map(|area| area.table_count()).sum::<usize>())).expect("open");
+    let is_writing = || store.with_engine(|engine| Ok(engine.areas.iter().any(|area| area.sealed_memtable_count() > 0))).expect("open");
+    while is_writing() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let before = tables();
+    for _ in 0..4 {
+        store.rest();
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    let after = tables();
+    assert!(after <= before, "{before} tables became {after}");
+    assert!(du(home.path()) <= (32 << 20) + (32 << 20) / 100);
+}
+
 /// Tables are compressed: only what does not shrink fills a disk.
 #[test]
 fn closing_leaves_a_long_journal_behind_and_nothing_else() {
