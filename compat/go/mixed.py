@@ -3,7 +3,7 @@ peer of the other kind. Go peers of older versions (`PINFOLD_PEERS_OLD`: folders
 them; without any of them all are of one version."""
 import json, os, pathlib, secrets, signal, subprocess, time, urllib.error, urllib.parse, urllib.request
 from among import Go, Pinfold, added, http, sample
-from judge import BEGUN, BIN, RUNNING, expect, judge, passed, until
+from judge import BEGUN, BIN, RUNNING, expect, judge, passed, start, until
 
 OLD = [pathlib.Path(folder) / "ipfs-cluster-service" for folder in os.environ.get("PINFOLD_PEERS_OLD", "").split(":") if folder]
 # Short, so that a dead peer is replaced while somebody watches.
@@ -105,6 +105,31 @@ def drains(ours, second, go1):
     subprocess.run([BIN, "uncordon", "second", "--api", ours.url], check=True, capture_output=True, text=True, timeout=60)
 
 
+def drains_go(ours, go):
+    """A Go peer is drained before it is taken away: it keeps each copy until another peer is known to have it, for it lets go at once."""
+    # Go says what is free 15 s after its start, when nobody heard it the first time.
+    until("its room is known", lambda: any(one["peer"] == go.id and one["valid"] for one in ours.ask("health", "metrics", "freespace")))
+    path = sample("drained-go", 500_000)
+    cid = added(ours, path, "--name", "drained go", "--rmin", "1", "--rmax", "1", "--allocations", go.id)
+
+    def alone():
+        if ours.status(cid).get(go.name) != "pinned" or places(ours, cid) != {go.id}:
+            raise ValueError(ours.status(cid), places(ours, cid), go.tries("status", cid).stdout)
+        return True
+    until("a Go peer alone holds a pin", alone)
+    seen = set()
+    draining = start("drain", [BIN, "drain", go.name, "--wait", "--api", ours.url])
+    while draining.poll() is None:
+        states = ours.status(cid)
+        seen.add("pinned" in states.values())
+        time.sleep(0.2)
+    expect("its drain ends", draining.returncode == 0)
+    expect("at every look somebody held the pin", seen == {True})
+    expect("it is placed on another peer", len(places(ours, cid)) == 1 and go.id not in places(ours, cid))
+    expect("the pin is read from whom it came to", http("GET", f"{ours.gateway}/ipfs/{cid}") == path.read_bytes())
+    subprocess.run([BIN, "uncordon", go.name, "--api", ours.url], check=True, capture_output=True, text=True, timeout=60)
+
+
 def ours_dies(ours, second, go1):
     """The copies of a dead Pinfold peer come to Go peers when those are who is left."""
     only = [added(go1, sample(f"ours-{number}", 20_000), "--name", f"ours {number}", "--rmin", "2", "--rmax", "2", "--allocations",
@@ -143,8 +168,9 @@ def main():
     second.start(invite=invite, **SETTINGS)
     until("a second Pinfold peer is seen by Go", lambda: any(row["id"] == second.id and not row["error"] for row in gos[0].ask("peers", "ls")))
     drains(ours, second, gos[0])
+    drains_go(ours, gos[1])
     ours_dies(ours, second, gos[0])
-    dead = [second.process]
+    dead = [process for process in RUNNING if process is second.process or process.name == "drain"]
     expect("nothing else ended by itself", all(process.poll() is None for process in RUNNING if process not in dead and process is not first_of(gos[1])))
     print(f"figure: {time.time() - BEGUN:.0f} s for all checks of a mixed pinset ({', '.join(go.ask('version')[0]['version'] for go in gos)})")
 

@@ -61,6 +61,8 @@ pub(crate) struct Counts {
     pub placed_here: u64,
     /// Placed on this peer and confirmed nowhere else.
     pub only_here: u64,
+    /// Placed on Go peers that are drained: each is looked at until others have it.
+    pub on_drained_go: u64,
     /// While this peer leaves: placed on it, and nobody can take the copy.
     pub hopeless_here: u64,
 }
@@ -273,7 +275,11 @@ impl Repair {
         self.walks += 1;
         let limits = &look.options.repair;
         let (seen, known) = look.health.seen();
-        let is_busy = self.counted.short > 0 || seen < known || !self.surplus.is_empty() || look.holdings.exceptions_count() > 0;
+        let is_busy = self.counted.short > 0
+            || self.counted.on_drained_go > 0
+            || seen < known
+            || !self.surplus.is_empty()
+            || look.holdings.exceptions_count() > 0;
         let pause = match (look.is_leaving, is_busy) {
             _ if self.is_urgent => Millis(0),
             (true, _) if self.counted.placed_here > 0 => WALK_LEAVING.min(limits.walk_busy),
@@ -299,6 +305,8 @@ impl Repair {
         self.counting.spread += 1;
         self.counting.placements += pin.placement.len() as u64;
         self.counting.short += u64::from(confirmed < least);
+        let is_drained_go = |peer: &PeerId| look.health.is_draining(peer) && look.health.lets_go_at_once(peer);
+        self.counting.on_drained_go += u64::from(pin.placement.iter().any(is_drained_go));
         if pin.placement.contains(&look.options.me) {
             let own = u32::from(look.is_confirmed(&look.options.me, &pin.cid));
             self.counting.placed_here += 1;

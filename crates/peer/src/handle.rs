@@ -192,6 +192,10 @@ pub trait Cluster: Send + Sync + 'static {
     }
     /// Decides what a member is there for: in use, cordoned, draining. Holds on every peer, survives restarts, can be turned back.
     async fn set_duty(&self, peer: PeerId, duty: Duty) -> Result<(), CommandError>;
+    /// What was decided about a peer, a Go peer too.
+    fn duty(&self, _: &PeerId) -> Duty {
+        Duty::InUse
+    }
     /// Decides how copies are balanced.
     async fn set_balancing(&self, mode: Balancing) -> Result<(), CommandError>;
     /// How they are.

@@ -31,15 +31,22 @@ impl Moving {
 
     /// Decides what a member is there for.
     pub async fn set_duty(&self, peer: &PeerId, duty: Duty) -> Result<(), CommandError> {
-        if !self.core.trust.is_member(peer) && *peer != self.me {
-            return Err(CommandError::Bad(format!("{peer} is no member of this cluster: see `pinfold peers`")));
-        }
+        self.check_member(peer)?;
         self.decide(RecordKind::Duty, peer.as_bytes(), duty.as_str()).await
     }
 
     /// Decides how copies are balanced.
     pub async fn set_balancing(&self, mode: Balancing) -> Result<(), CommandError> {
         self.decide(RecordKind::Balance, b"", mode.as_str()).await
+    }
+
+    /// Go peers hold copies too.
+    fn check_member(&self, peer: &PeerId) -> Result<(), CommandError> {
+        let is_go = self.core.go().is_some_and(|go| go.is_go(peer));
+        if self.core.trust.is_member(peer) || *peer == self.me || is_go {
+            return Ok(());
+        }
+        Err(CommandError::Bad(format!("{peer} is no member of this cluster: see `pinfold peers`")))
     }
 
     async fn decide(&self, kind: RecordKind, key: &[u8], word: &str) -> Result<(), CommandError> {
@@ -56,11 +63,8 @@ impl Moving {
 
     /// Plans over all pins as they are; the machine is looked at only for a moment.
     pub async fn plan(&self, goal: Goal) -> Result<Plan, CommandError> {
-        if let Goal::Drain(peer) = goal
-            && !self.core.trust.is_member(&peer)
-            && peer != self.me
-        {
-            return Err(CommandError::Bad(format!("{peer} is no member of this cluster: see `pinfold peers`")));
+        if let Goal::Drain(peer) = goal {
+            self.check_member(&peer)?;
         }
         let (core, me) = (self.core.clone(), self.me);
         let planned = tokio::task::spawn_blocking(move || plan(&core, &me, goal)).await;

@@ -482,6 +482,10 @@ impl Cluster for Peer {
         self.moving.set_duty(&peer, duty).await
     }
 
+    fn duty(&self, peer: &PeerId) -> Duty {
+        self.core.read(|machine, _| machine.duty(peer))
+    }
+
     async fn set_balancing(&self, mode: Balancing) -> Result<(), CommandError> {
         self.moving.set_balancing(mode).await
     }

@@ -37,18 +37,17 @@ impl Rest {
 
     pub(super) async fn plan(&self, goal: Goal) -> Answer {
         let plan = self.cluster.plan(goal).await?;
-        let names = self.cluster.peers().into_iter().map(|row| (row.peer, row.name)).collect();
+        let ours = self.cluster.peers().into_iter().map(|row| (row.peer, row.name));
+        let names = ours.chain(self.go_peers().into_iter().map(|go| (go.peer, go.name))).collect();
         Ok(json::value(&plan_value(&plan, goal, &names)))
     }
 
-    /// A member by its id, its name, or `self`.
+    /// A member, Go's too, by its id, its name, or `self`.
     fn member(&self, text: &str) -> Result<PeerId, Failure> {
-        let rows = self.cluster.peers();
-        let named: Vec<PeerId> = rows
-            .iter()
-            .filter(|row| row.peer.to_string() == text || row.name == text || (text == "self" && row.is_self))
-            .map(|row| row.peer)
-            .collect();
+        let is_named = |peer: &PeerId, name: &str| peer.to_string() == text || name == text;
+        let (rows, go) = (self.cluster.peers(), self.go_peers());
+        let ours = rows.iter().filter(|row| is_named(&row.peer, &row.name) || (text == "self" && row.is_self)).map(|row| row.peer);
+        let named: Vec<PeerId> = ours.chain(go.iter().filter(|go| is_named(&go.peer, &go.name)).map(|go| go.peer)).collect();
         match named.as_slice() {
             [peer] => Ok(*peer),
             [] => Err(Failure::bad(format!("no member is called {text:?}: give a name or an id of `pinfold peers`, or \"self\""))),

@@ -32,7 +32,7 @@ impl Rest {
                 let (rows, go, paths) = (self.cluster.peers(), self.go_peers(), self.cluster.paths());
                 let ways = Ways::new(&rows, &go, &paths);
                 let ours = rows.iter().map(|row| peer_row(row, forecasts.get(&row.peer).copied(), ways.of(&row.peer)));
-                let others = go.iter().map(|go| go_row(go, ways.of(&go.peer)));
+                let others = go.iter().map(|go| go_row(go, self.cluster.duty(&go.peer), ways.of(&go.peer)));
                 Ok(json::value(&Value::from(ours.chain(others).collect::<Vec<_>>())))
             }
             ["limits"] if get || post || method == Method::DELETE => self.limits(&method, query).await,
@@ -169,13 +169,14 @@ fn peer_row(row: &PeerRow, full_at: Option<UnixMillis>, way: Value) -> Value {
 }
 
 /// A Go peer of a mixed cluster. What it does not say is absent.
-fn go_row(go: &GoPeer, way: Value) -> Value {
+fn go_row(go: &GoPeer, duty: Duty, way: Value) -> Value {
     json!({
         "peer": go.peer.to_string(),
         "name": go.name,
         "self": false,
         "kind": "go",
-        "health": "up",
+        "health": if duty == Duty::InUse { "up" } else { duty.as_str() },
+        "duty": duty.as_str(),
         "heard": json::time(go.heard),
         "heard_ms_ago": super::wall().0.saturating_sub(go.heard.0),
         "node_addresses": go.node_addresses,

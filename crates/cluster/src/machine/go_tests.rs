@@ -233,8 +233,7 @@ fn a_drained_go_peer_keeps_its_copy_until_another_has_it() {
             holds(&mut table, number, 1);
         }
     }
-    // The next walk of a cluster in which all is well.
-    pass(&mut table, &[1, 2, 3, 4], 700);
+    pass(&mut table, &[1, 2, 3, 4], 60);
     table.accept_writes();
     assert_eq!(placement(&table, 1), [gained]);
 }

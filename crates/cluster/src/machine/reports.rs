@@ -140,6 +140,11 @@ impl Machine {
         self.parts.membership.trusted().iter().copied().collect()
     }
 
+    /// What people decided about a peer.
+    pub fn duty(&self, peer: &PeerId) -> Duty {
+        self.parts.membership.decisions().duty(peer)
+    }
+
     /// How copies are balanced.
     pub fn balancing(&self) -> Balancing {
         self.parts.membership.decisions().balancing().0

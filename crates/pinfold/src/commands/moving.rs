@@ -109,7 +109,8 @@ async fn wait_drained(client: &Client, peer: &str, bytes: u64) -> anyhow::Result
         let left = plan["bytes"].as_u64().unwrap_or(0);
         bar.set_position(bytes.saturating_sub(left));
         let is_left = plan["moves"].as_u64().unwrap_or(0) + plan["dropped"].as_u64().unwrap_or(0) > 0;
-        let is_moving = row["load"]["moving"].as_u64().unwrap_or(1) > 0;
+        // A Go peer says nothing of copies on the move: its own stand in the plan until others have them.
+        let is_moving = row["kind"] != "go" && row["load"]["moving"].as_u64().unwrap_or(1) > 0;
         if !is_left && !is_moving {
             bar.finish_and_clear();
             return Ok(());
