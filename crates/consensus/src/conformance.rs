@@ -102,6 +102,12 @@ pub async fn hints_tell_every_change(consensus: &dyn Consensus) {
         assert_eq!(change, Change { key: key(number), before: before.map(Bytes::from), after: after.map(Bytes::from) });
     }
     assert!(!matches!(hints.try_next(), Some(Hint::Changes(_))));
+    assert_eq!(hints.seen(), consensus.hinted(), "everything visible is hinted");
+    put(consensus, 4, "d").await;
+    let hinted = consensus.hinted();
+    assert!(hints.seen() < hinted, "what is visible and not hinted yet is counted");
+    next_change(&mut hints).await;
+    assert_eq!(hints.seen(), hinted);
 }
 
 /// A linearizable engine compares, a convergent one refuses.

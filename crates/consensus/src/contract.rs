@@ -164,6 +164,10 @@ pub trait Consensus: Send + Sync + 'static {
     /// Changes from here on, own and others'. A view taken after this call shows everything that is not hinted later.
     fn hints(&self) -> Hints;
 
+    /// A number that grows before changes become visible: once [`Hints::seen`] has reached it, everything that a view taken before this call
+    /// shows has been hinted.
+    fn hinted(&self) -> u64;
+
     /// The wish at this moment: raw keys and values in `Area::Pins`.
     fn view(&self) -> Arc<dyn Snapshot>;
 

@@ -63,6 +63,10 @@ impl Consensus for Single {
         self.hints.receiver()
     }
 
+    fn hinted(&self) -> u64 {
+        self.hints.announced()
+    }
+
     fn view(&self) -> Arc<dyn Snapshot> {
         self.store.snapshot()
     }
@@ -131,10 +135,17 @@ impl Committer {
         let mut group = Group { view: self.store.snapshot(), written: BTreeMap::new(), changes: Vec::new(), version: self.version };
         let answers: Vec<_> = submits.into_iter().map(|submit| (group.take(submit.writes), submit.answer)).collect();
         let Group { written, changes, version, .. } = group;
+        if !changes.is_empty() {
+            self.hints.announce();
+        }
         let committed = self.write(written, version);
-        if committed.is_ok() {
-            self.version = version;
-            self.hints.changes(changes);
+        match &committed {
+            Ok(()) => {
+                self.version = version;
+                self.hints.changes(changes);
+            }
+            // Nobody waits for hints of what did not happen.
+            Err(_) => self.hints.lagged(),
         }
         for (result, answer) in answers {
             let result = match &committed {

@@ -68,6 +68,7 @@ pub(crate) async fn import(core: &Arc<Core>, pins: Vec<Pin>, renews: bool) -> Re
         let submitted = core.consensus.submit(part).await;
         submitted.map_err(|error| CommandError::Failed(format!("writing the pins: {error}")))?;
     }
+    core.caught_up().await;
     Ok(imported)
 }
 

@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use store::{Area, Batch, Durability, Store};
-use tokio::sync::{Notify, broadcast, oneshot};
+use tokio::sync::{Notify, broadcast, oneshot, watch};
 use tokio::task::AbortHandle;
 use types::{Millis, Now, Owner, PeerMessage, UnixMillis};
 
@@ -54,6 +54,8 @@ pub struct Core {
     wake: Notify,
     /// Until when the clock sleeps, in milliseconds since the start.
     wakes_at: AtomicU64,
+    /// Up to where the machine was told what the wish shows (`Consensus::hinted`).
+    hinted: watch::Sender<u64>,
     /// Something was let go since the last collection.
     has_garbage: AtomicBool,
     /// What nobody can give now.
@@ -105,6 +107,7 @@ impl Core {
             notices: Mutex::new(VecDeque::new()),
             wake: Notify::new(),
             wakes_at: AtomicU64::new(0),
+            hinted: watch::Sender::new(0),
             has_garbage: AtomicBool::new(false),
             reach: Reach::default(),
             started,
@@ -195,6 +198,26 @@ impl Core {
             0 => {}
             1 => events.drain(..).for_each(|event| self.feed(event)),
             _ => self.feed(Event::Together(events)),
+        }
+    }
+
+    /// The machine has been told so much.
+    pub(crate) fn hinted(&self, seen: u64) {
+        self.hinted.send_replace(seen);
+    }
+
+    /// Waits until the machine has been told everything that the wish shows now. Before that a fresh pin would look settled, since what the
+    /// machine has no word about is as wished.
+    pub(crate) async fn caught_up(&self) {
+        /// A machine that cannot be told in this time is told of later, as ever.
+        const LONGEST: Duration = Duration::from_secs(10);
+        let shown = self.consensus.hinted();
+        if *self.hinted.borrow() >= shown {
+            return;
+        }
+        let mut hinted = self.hinted.subscribe();
+        if tokio::time::timeout(LONGEST, hinted.wait_for(|seen| *seen >= shown)).await.is_err() {
+            tracing::warn!("the machine is behind the shared state");
         }
     }
 

@@ -245,6 +245,7 @@ fn view_state(state: consensus::ViewState) -> cluster::ViewState {
 
 async fn take_hints(core: Arc<Core>) {
     let mut hints = core.consensus.hints();
+    core.hinted(hints.seen());
     while let Some(hint) = hints.next().await {
         let change = match hint {
             Hint::Changes(changes) => SharedChange::Pins(changes.into_iter().filter_map(pin_change).collect()),
@@ -252,6 +253,7 @@ async fn take_hints(core: Arc<Core>) {
             Hint::State(state) => SharedChange::View(view_state(state)),
         };
         core.feed(Event::Shared(change));
+        core.hinted(hints.seen());
     }
 }
 

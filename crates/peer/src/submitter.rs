@@ -59,7 +59,13 @@ impl Submitter {
                 if group.is_empty() {
                     break;
                 }
-                written.push(write(core.consensus.as_ref(), group));
+                let core = &core;
+                written.push(async move {
+                    let outcomes = write(core.consensus.as_ref(), group).await;
+                    // Whoever hears of it may ask for its status next.
+                    core.caught_up().await;
+                    outcomes
+                });
             }
         }
     }
@@ -96,8 +102,13 @@ async fn write_each(consensus: &dyn Consensus, group: Vec<Submit>) -> Outcomes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trust::Trust;
+    use cluster::{Answer, Command, SharedChange, ViewState};
     use consensus::Single;
+    use ipfs::memory::MemoryNode;
+    use std::time::Duration;
     use store::{Area, MemoryStore};
+    use types::{Cid, Depth, Owner, PeerId, PinOptions};
 
     fn key(number: u8) -> Vec<u8> {
         // A raw CID with its one byte inside.
@@ -115,6 +126,31 @@ mod tests {
         for (number, is_there) in [(1, true), (3, true)] {
             assert_eq!(single.view().get(Area::Pins, &key(number)).expect("reads").is_some(), is_there);
         }
+    }
+
+    #[tokio::test]
+    async fn a_pin_is_answered_when_the_machine_knows_of_it() {
+        let store = Arc::new(MemoryStore::new());
+        let single = Arc::new(Single::open(store.clone()).expect("opens"));
+        let mut hints = single.hints();
+        let options = cluster::Options::new(PeerId::from_ed25519(&[1; 32]), "one", "test");
+        let core = Core::new(options, single.clone(), MemoryNode::new(), store, Trust::default(), Owner::User);
+        core.feed(Event::Shared(SharedChange::View(ViewState::Current)));
+        let submits = tokio::spawn(Submitter::run(core.clone()));
+        let cid = Cid::try_from(key(1)).expect("a CID");
+        let asking = core.clone();
+        let asked = tokio::spawn(async move {
+            let pin = Command::Pin { cid, options: PinOptions::default(), depth: Depth::Recursive, size: None, lease: None };
+            asking.command(pin).await
+        });
+        let hint = hints.next().await.expect("a hint");
+        assert!(matches!(hint, consensus::Hint::Changes(_)) && single.view().get(Area::Pins, &key(1)).expect("reads").is_some());
+        // Whoever was answered here would ask a machine that has never heard of the pin.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(!asked.is_finished());
+        core.hinted(hints.seen());
+        assert!(matches!(asked.await, Ok(Some(Answer::Pinned(pin))) if pin.cid == cid));
+        submits.abort();
     }
 
     #[test]

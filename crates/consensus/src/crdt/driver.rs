@@ -244,9 +244,13 @@ impl Driver {
     /// Decides, commits, performs.
     async fn step(&mut self, mut machine: Machine, events: Vec<Event>) -> Result<Machine, CrdtError> {
         let now = self.now();
-        let store = self.store.clone();
+        let (store, hints) = (self.store.clone(), self.hints.clone());
         let decide_and_commit = move || -> Result<_, CrdtError> {
             let step = machine.step(events, now, store.snapshot())?;
+            // Where the commit fails, `recover` says that hints were lost.
+            if step.effects.iter().any(|effect| matches!(effect, Effect::Changed(_))) {
+                hints.announce();
+            }
             if !step.batch.is_empty() {
                 store.commit(step.batch, step.durability)?;
             }

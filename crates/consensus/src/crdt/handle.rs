@@ -175,6 +175,10 @@ impl Consensus for Crdt {
         self.hints.receiver()
     }
 
+    fn hinted(&self) -> u64 {
+        self.hints.announced()
+    }
+
     fn view(&self) -> Arc<dyn Snapshot> {
         super::shown(self.store.snapshot())
     }
