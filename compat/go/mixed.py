@@ -92,6 +92,12 @@ def comes_back(ours, go, only, addresses):
     until("and holds what it held", lambda: all(ours.status(cid).get(go.name) == "pinned" for cid in only))
 
 
+def knows_room(ours, gos):
+    told = json.loads(http("GET", f"{ours.url}/pinfold/v1/peers"))
+    rows = {row["peer"]: row for row in (told["peers"] if isinstance(told, dict) else told)}
+    return all(rows.get(go.id, {}).get("space", {}).get("free") for go in gos)
+
+
 def drains(ours, second, go1):
     """The only copies of a drained Pinfold peer come to others, Go peers among them; each is kept until it is known to be there."""
     files = [sample(f"drained-{number}", 20_000) for number in range(10)]
@@ -167,6 +173,8 @@ def main():
     second = Pinfold([go.address for go in gos], "second")
     second.start(invite=invite, **SETTINGS)
     until("a second Pinfold peer is seen by Go", lambda: any(row["id"] == second.id and not row["error"] for row in gos[0].ask("peers", "ls")))
+    # Who drains itself gives to peers whose room it knows; Go peers tell theirs now and then.
+    until("it knows the room of both Go peers", lambda: knows_room(second, gos), 90)
     drains(ours, second, gos[0])
     drains_go(ours, gos[1])
     ours_dies(ours, second, gos[0])
