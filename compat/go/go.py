@@ -108,7 +108,7 @@ def many(go1, ours):
 
 def newcomers(go1, go3, ours):
     """A fresh Go peer that knows us alone gets everything from us; being no trusted peer, its own pins stay its own."""
-    go3.start(["*"], [ours.address])
+    go3.start(["*"], [ours.address], has_node=False)
     until("a fresh Go peer that knows only us gets the pinset", lambda: set(go3.pins()) == set(go1.pins()))
     passed("a fresh Go peer took the whole pinset from us")
     before = set(ours.pins())
