@@ -16,15 +16,19 @@ def migrate(go, new):
     return subprocess.run([BIN, "migrate", go, "--dir", new, "--service", SERVICE, "--json"], capture_output=True, text=True, timeout=120)
 
 
-def main():
-    go, new = FOLDER / "go", FOLDER / "new"
-    run(SERVICE, "-c", go, "init", "--consensus", "crdt", "--randomports")
-    file = FOLDER / "pins.ndjson"
-    file.write_text("".join(json.dumps(one) + "\n" for one in pinset(500)))
+def filled(go, consensus, count):
+    """Makes the folder of a Go peer with so many pins; these as it exports them."""
+    run(SERVICE, "-c", go, "init", "--consensus", consensus, "--randomports")
+    file, out = FOLDER / f"{consensus}-pins.ndjson", FOLDER / f"{consensus}-out.ndjson"
+    file.write_text("".join(json.dumps(one) + "\n" for one in pinset(count)))
     run(SERVICE, "-c", go, "state", "import", "-f", file)
-    out = FOLDER / "out.ndjson"
     run(SERVICE, "-c", go, "state", "export", "-f", out)
-    theirs = out.read_text()
+    return out.read_text()
+
+
+def main():
+    go, new = FOLDER / "crdt", FOLDER / "crdt-new"
+    theirs = filled(go, "crdt", 500)
 
     daemon = subprocess.Popen([SERVICE, "-c", go, "daemon"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -59,12 +63,7 @@ def main():
 def raft():
     """The pins of a Raft peer: out of the snapshot that it writes as it stops, and none of a peer that was killed."""
     go, new = FOLDER / "raft", FOLDER / "raft-new"
-    run(SERVICE, "-c", go, "init", "--consensus", "raft", "--randomports")
-    file = FOLDER / "raft-pins.ndjson"
-    file.write_text("".join(json.dumps(one) + "\n" for one in pinset(200)))
-    run(SERVICE, "-c", go, "state", "import", "-f", file)
-    out = FOLDER / "raft-out.ndjson"
-    run(SERVICE, "-c", go, "state", "export", "-f", out)
+    theirs = by_cid(filled(go, "raft", 200))
     door = json.loads((go / "service.json").read_text())["api"]["restapi"]["http_listen_multiaddress"].rsplit("/", 1)[1]
 
     def answers(method, path, wanted):
@@ -98,7 +97,6 @@ def raft():
     if done.returncode != 0:
         raise SystemExit(f"FAILED: one that was stopped is: {done.stderr}")
     kept = {line for path in new.glob("*.ndjson") for line in path.read_text().splitlines()}
-    theirs = by_cid(out.read_text())
     mine = by_cid("\n".join(kept))
     expect("its pins are Go's, and the last one is there", json.loads(done.stdout)["pins"] == len(theirs) + 1 and mine.keys() - theirs.keys() == {LAST})
     expect("line for line", all(mine[cid] == theirs[cid] for cid in theirs))

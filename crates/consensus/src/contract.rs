@@ -133,6 +133,19 @@ impl SubmitError {
     }
 }
 
+/// The store was written by another version of Pinfold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the shared state has layout {found}, this version reads {known}: export it with the version that wrote it (`pinfold state export`), \
+     then import it into a new directory"
+)]
+pub struct OtherLayout {
+    /// The layout found.
+    pub found: u8,
+    /// The layout of this version.
+    pub known: u8,
+}
+
 /// Why an engine could not start.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenError {
@@ -142,6 +155,9 @@ pub enum OpenError {
     /// What it answered cannot be read.
     #[error("the stored state is damaged: {0}")]
     Damaged(String),
+    /// Another version wrote it.
+    #[error(transparent)]
+    Layout(#[from] OtherLayout),
     /// The store was written by another engine, whose state this one cannot go on with.
     #[error("the store holds the state of a {found} consensus, this is {own}: export the pins and import them into an empty store")]
     OtherEngine {

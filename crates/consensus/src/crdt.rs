@@ -47,6 +47,7 @@ pub use machine::Machine;
 pub use network::CrdtNetwork;
 pub use row::shown;
 
+use crate::OtherLayout;
 use store::StoreError;
 
 /// Why the machine cannot go on. It is then read again from the store.
@@ -59,15 +60,8 @@ pub enum CrdtError {
     #[error("the stored state is damaged: {0}")]
     Damaged(String),
     /// Another version of Pinfold wrote it.
-    #[error(
-        "the shared state has layout {found}, this version reads {known}: export it with the version that wrote it (`pinfold state export`), then import it into a new directory"
-    )]
-    Layout {
-        /// The layout found.
-        found: u8,
-        /// The layout of this version.
-        known: u8,
-    },
+    #[error(transparent)]
+    Layout(#[from] OtherLayout),
 }
 
 impl CrdtError {

@@ -23,7 +23,9 @@ pub mod memory;
 mod queue;
 pub mod single;
 
-pub use crate::contract::{Change, Consensus, Hint, Kind, OpenError, Receipt, SubmitError, Version, ViewState, WRITES_MAX, Write};
+pub use crate::contract::{
+    Change, Consensus, Hint, Kind, OpenError, OtherLayout, Receipt, SubmitError, Version, ViewState, WRITES_MAX, Write,
+};
 pub use crate::crdt::{Crdt, CrdtNetwork, CrdtOptions};
 pub use crate::hints::Hints;
 pub use crate::single::Single;

@@ -138,13 +138,19 @@ fn a_folder_that_only_a_gateway_has_is_pinned_past_one_that_lies_and_read_when_i
     );
 }
 
+/// A cluster that holds one file of 700,000 sevens; its root.
+fn giver_of_data(folder: &Path) -> (Peer, String) {
+    let giver = cluster(folder, "giver", "", &[]);
+    let path = folder.join("data");
+    std::fs::write(&path, vec![7; 700_000]).expect("written");
+    let root = add(&giver, &path);
+    (giver, root)
+}
+
 #[test]
 fn content_and_names_are_found_through_a_router_and_fetched_from_the_node_it_names() {
     let folder = tempfile::tempdir().expect("a folder");
-    let giver = cluster(folder.path(), "giver", "", &[]);
-    let path = folder.path().join("data");
-    std::fs::write(&path, vec![7; 700_000]).expect("written");
-    let root = add(&giver, &path);
+    let (giver, root) = giver_of_data(folder.path());
     let published = text(&giver.json(&["name", "publish", &format!("/ipfs/{root}"), "--json"])["name"]);
     let reader = cluster(folder.path(), "reader", &format!("delegated = [\"{}/routing/v1\"]", giver.gateway()), &[]);
     let found = reader.json(&["routing", "findprovs", &root, "--json"]);
@@ -167,10 +173,7 @@ fn content_and_names_are_found_through_a_router_and_fetched_from_the_node_it_nam
 #[test]
 fn a_gateway_behind_tls_gives_to_who_trusts_its_authority() {
     let folder = tempfile::tempdir().expect("a folder");
-    let giver = cluster(folder.path(), "giver", "", &[]);
-    let path = folder.path().join("data");
-    std::fs::write(&path, vec![7; 700_000]).expect("written");
-    let root = add(&giver, &path);
+    let (giver, root) = giver_of_data(folder.path());
     let (url, authority) = seal(giver.gateway());
     let ca = folder.path().join("ca.pem");
     std::fs::write(&ca, authority).expect("written");

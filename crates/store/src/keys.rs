@@ -10,9 +10,9 @@ use types::ByteCount;
 pub enum Area {
     /// Small facts of this store: formats, cursors, generations.
     Meta,
-    /// The wish as this peer sees it.
+    /// The wish as this peer sees it; under the CRDT with each key's elements before its value (`consensus::crdt::shown` gives the values).
     Pins,
-    /// Elements of the CRDT set.
+    /// What the engine keeps of keys beside their values; under the CRDT the elements that have no place in a row of [`Area::Pins`].
     Elements,
     /// Tombstones of the CRDT set.
     Tombstones,

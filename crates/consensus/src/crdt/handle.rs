@@ -216,7 +216,7 @@ impl From<CrdtError> for OpenError {
         match error {
             CrdtError::Store(error) => OpenError::Store(error),
             CrdtError::Damaged(what) => OpenError::Damaged(what),
-            layout @ CrdtError::Layout { .. } => OpenError::Damaged(layout.to_string()),
+            CrdtError::Layout(layout) => OpenError::Layout(layout),
         }
     }
 }
@@ -226,7 +226,7 @@ impl From<CrdtError> for SubmitError {
         match error {
             CrdtError::Store(error) => SubmitError::Store(error),
             CrdtError::Damaged(what) => SubmitError::Damaged(what),
-            layout @ CrdtError::Layout { .. } => SubmitError::Damaged(layout.to_string()),
+            CrdtError::Layout(layout) => SubmitError::Damaged(layout.to_string()),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::tell::Told;
 use super::values::Values;
 use super::wants::{WANTS_MAX, Wants};
 use super::{CrdtError, alive};
-use crate::{Change, SubmitError, ViewState, Write};
+use crate::{Change, OtherLayout, SubmitError, ViewState, Write};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -139,7 +139,7 @@ impl Machine {
         let rows = draft.get(Area::Meta, ROWS)?;
         if height > 0 && rows.as_deref() != Some(&[ROWS_NOW]) {
             let found = rows.and_then(|row| row.first().copied()).unwrap_or(1);
-            return Err(CrdtError::Layout { found, known: ROWS_NOW });
+            return Err(OtherLayout { found, known: ROWS_NOW }.into());
         }
         let mut machine = Machine {
             heads,
