@@ -515,6 +515,22 @@ pub enum Notice {
         /// What.
         mode: Balancing,
     },
+    /// Somebody decided that what no member signed counts too.
+    SigningEnds {
+        /// Who decided.
+        by: PeerId,
+    },
+    /// A block of the shared state has a fault in its author.
+    Author {
+        /// Which block.
+        block: Cid,
+        /// The author it names.
+        author: Option<PeerId>,
+        /// What is wrong, in words.
+        fault: String,
+        /// It counts for nothing here.
+        is_left_out: bool,
+    },
     /// A record was refused, and why.
     RecordRefused {
         /// Which.

@@ -41,6 +41,7 @@ mod taking;
 pub mod expect;
 pub mod owner;
 pub mod shards;
+pub mod signing;
 
 pub mod order;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! same author takes it back.
 
 use crate::decisions::{self, Balancing, Decisions, Duty};
-use crate::{Effect, Notice, Options};
+use crate::{Effect, Notice, Options, signing};
 use std::collections::{BTreeMap, BTreeSet};
 use types::{PeerId, RecordKey, RecordKind, SignedRecord};
 
@@ -197,6 +197,9 @@ impl Membership {
         match (record.key.kind, Duty::decode(value), Balancing::decode(value), PeerId::from_bytes(&record.key.key)) {
             (RecordKind::Duty, Some(duty), _, Ok(peer)) => effects.push(Effect::Note(Notice::Duty { peer, by: record.key.author, duty })),
             (RecordKind::Balance, _, Some(mode), _) => effects.push(Effect::Note(Notice::Balancing { by: record.key.author, mode })),
+            (RecordKind::Signing, ..) if signing::ends_signing(&record) => {
+                effects.push(Effect::Note(Notice::SigningEnds { by: record.key.author }));
+            }
             _ => {}
         }
         effects.push(Effect::Record(record.clone()));

@@ -1,11 +1,14 @@
 //! The seam: what every consensus promises.
 
 use crate::Hints;
+use crate::crdt::{AuthorNumbers, Finding};
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use store::{Snapshot, StoreError};
-use types::Cid;
+use types::{Cid, PeerId};
 
 /// The longest value taken: one write must fit a delta of 1 MiB with room to spare.
 pub const VALUE_BYTES_MAX: usize = 512 << 10;
@@ -70,6 +73,8 @@ pub enum Hint {
     Lagged,
     /// The completeness of the view changed.
     State(ViewState),
+    /// A block of the history has a fault in its author.
+    Finding(Finding),
 }
 
 /// How complete the own view is.
@@ -193,11 +198,30 @@ pub trait Consensus: Send + Sync + 'static {
     /// The newest points of the history that this view contains; empty where an engine has no such thing.
     fn heads(&self) -> Vec<Cid>;
 
+    /// The same once they contain everything that was written here before this call; none when that takes longer than `limit`.
+    async fn told_heads(&self, limit: Duration) -> Option<Vec<Cid>> {
+        let _ = limit;
+        Some(self.heads())
+    }
+
     /// Whether the view contains these points and everything before them.
     fn has_merged(&self, heads: &[Cid]) -> bool;
 
     /// What the order of writes means.
     fn kind(&self) -> Kind;
+
+    /// These are, or were, members: what they wrote counts. An engine whose history has no authors has no use for it.
+    fn authors_known(&self, known: BTreeSet<PeerId>) {
+        let _ = known;
+    }
+
+    /// What no member signed counts from here on.
+    fn accept_unsigned(&self) {}
+
+    /// How the authors of the history stand.
+    fn authors(&self) -> AuthorNumbers {
+        AuthorNumbers::default()
+    }
 
     /// Finishes what was accepted and ends all tasks; later submits are refused.
     async fn stop(&self);

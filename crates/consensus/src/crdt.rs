@@ -14,7 +14,7 @@
 //! All effects of a block (elements, tombstones, winners, heads, marks, its bytes) are in one batch, so a crash leaves a block
 //! merged or unknown. The other modules are the machine's parts: [`block`] checks what strangers wrote, `merge` applies it,
 //! `alive` is the set, `row` what of it stands at a key, `wants` the frontier, `journal` what is acknowledged and not yet told,
-//! `tell` the blocks made of it.
+//! `tell` the blocks made of it, [`author`] whose blocks count.
 //!
 //! What differs from Go, on purpose: heads move when a block is merged, not when a walk reaches the bottom; the last of equal keys
 //! in one block counts on every peer (in Go it depends on what came before); a block that cannot be read is refused once and does
@@ -22,6 +22,7 @@
 //! each block links only the one before costs a round trip for each block among Go peers; Pinfold peers give stretches of it
 //! (`ancestors`).
 
+pub mod author;
 pub mod block;
 pub mod event;
 pub mod handle;
@@ -40,6 +41,7 @@ mod tell;
 mod values;
 mod wants;
 
+pub use author::{AuthorNumbers, AuthorRules, Fault, Finding, Signatures, Verifier};
 pub use event::{Effect, Event, MachineOptions, PlantedBug, Signer, Step};
 pub use handle::{Crdt, CrdtNumbers, CrdtOptions};
 pub use id::BlockId;

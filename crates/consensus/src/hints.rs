@@ -1,5 +1,6 @@
 //! Hints: a bounded broadcast that says when it lost something.
 
+use crate::crdt::Finding;
 use crate::{Change, Hint, ViewState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,6 +55,10 @@ impl HintSender {
 
     pub(crate) fn state(&self, state: ViewState) {
         let _ = self.sender.send((self.announced(), Hint::State(state)));
+    }
+
+    pub(crate) fn finding(&self, finding: Finding) {
+        let _ = self.sender.send((self.announced(), Hint::Finding(finding)));
     }
 
     pub(crate) fn lagged(&self) {

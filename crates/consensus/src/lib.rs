@@ -26,6 +26,6 @@ pub mod single;
 pub use crate::contract::{
     Change, Consensus, Hint, Kind, OpenError, OtherLayout, Receipt, SubmitError, Version, ViewState, WRITES_MAX, Write,
 };
-pub use crate::crdt::{Crdt, CrdtNetwork, CrdtOptions};
+pub use crate::crdt::{AuthorNumbers, Crdt, CrdtNetwork, CrdtOptions, Finding};
 pub use crate::hints::Hints;
 pub use crate::single::Single;

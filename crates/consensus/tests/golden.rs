@@ -39,6 +39,7 @@ fn machine(store: &MemoryStore) -> Machine {
         alone: false,
         seed: 1,
         signer: None,
+        authors: None,
     };
     Machine::open(options, Millis(0), store.snapshot()).expect("opens")
 }

@@ -59,6 +59,7 @@ impl Peer {
             alone: false,
             seed: 1,
             signer: None,
+            authors: None,
         };
         let machine = Machine::open(options, Millis(0), store.snapshot()).expect("opens");
         Peer { store, machine, now: 0, effects: VecDeque::new() }

@@ -47,7 +47,15 @@ impl Peer {
 }
 
 fn options(signer: Option<consensus::crdt::Signer>) -> MachineOptions {
-    MachineOptions { spacing: Millis(10), spacing_with_others: Millis(200), rebroadcast: Millis(60_000), alone: false, seed: 1, signer }
+    MachineOptions {
+        spacing: Millis(10),
+        spacing_with_others: Millis(200),
+        rebroadcast: Millis(60_000),
+        alone: false,
+        seed: 1,
+        signer,
+        authors: None,
+    }
 }
 
 fn someone(number: u8) -> PeerId {

@@ -94,6 +94,22 @@ async fn a_wide_history_is_fetched_many_blocks_at_a_time() {
     assert!(took < Duration::from_millis(100 * 10 * 4), "a round trip for each round, not for each of 2,000 blocks: {took:?}");
 }
 
+#[tokio::test]
+async fn told_heads_contain_all_that_was_acknowledged_before() {
+    let network = MemoryNetwork::new(Weather::FINE);
+    let options = CrdtOptions { spacing: Duration::from_millis(300), ..CrdtOptions::new(peer(1)) };
+    let crdt = Crdt::open(Arc::new(MemoryStore::new()), network.link(peer(1)), options).await.expect("opens");
+    let put = |number: u32| vec![Write { key: key(number), value: Some(Bytes::from_static(b"x")), expect: None }];
+    crdt.submit(put(1)).await.expect("accepted");
+    crdt.submit(put(2)).await.expect("accepted");
+    assert_eq!((crdt.numbers().pending, crdt.heads().len()), (1, 1), "the second waits for its block");
+    assert_eq!(crdt.told_heads(Duration::ZERO).await, None);
+    let early = crdt.heads();
+    let heads = crdt.told_heads(Duration::from_secs(60)).await.expect("told");
+    assert!(heads != early && crdt.numbers().pending == 0);
+    assert_eq!(crdt.told_heads(Duration::ZERO).await, Some(heads));
+}
+
 fn chain(length: u32) -> (Vec<(Cid, Vec<u8>)>, Cid) {
     let mut blocks: Vec<(Cid, Vec<u8>)> = Vec::new();
     for number in 0..length {

@@ -207,18 +207,20 @@ impl Core {
     }
 
     /// Waits until the machine has been told everything that the wish shows now. Before that a fresh pin would look settled, since what the
-    /// machine has no word about is as wished.
-    pub(crate) async fn caught_up(&self) {
+    /// machine has no word about is as wished. False when that took too long.
+    pub(crate) async fn caught_up(&self) -> bool {
         /// A machine that cannot be told in this time is told of later, as ever.
         const LONGEST: Duration = Duration::from_secs(10);
         let shown = self.consensus.hinted();
         if *self.hinted.borrow() >= shown {
-            return;
+            return true;
         }
         let mut hinted = self.hinted.subscribe();
-        if tokio::time::timeout(LONGEST, hinted.wait_for(|seen| *seen >= shown)).await.is_err() {
+        let is_told = tokio::time::timeout(LONGEST, hinted.wait_for(|seen| *seen >= shown)).await.is_ok();
+        if !is_told {
             tracing::warn!("the machine is behind the shared state");
         }
+        is_told
     }
 
     /// Wakes the clock only if it would sleep too long: most events change nothing about that.
@@ -345,6 +347,7 @@ impl Core {
                 }
             }
             Effect::Record(record) => {
+                self.author_record(&record);
                 if let Err(error) = records::keep(self.store.as_ref(), &record) {
                     tracing::error!(%error, "keeping a record");
                 }
@@ -354,6 +357,7 @@ impl Core {
                 }
             }
             Effect::Trusted(members) => {
+                self.know_authors(members.iter().copied());
                 self.trust.set_members(members);
                 if let Some(links) = self.links() {
                     links.members_changed();
@@ -377,7 +381,7 @@ impl Core {
         });
     }
 
-    fn note(&self, notice: Notice) {
+    pub(crate) fn note(&self, notice: Notice) {
         let text = crate::words::notice(&notice, &|peer| self.name_of(peer));
         tracing::info!("{text}");
         let at = self.now().wall;

@@ -73,6 +73,10 @@ pub struct Totals {
     pub short: u64,
     /// Copies that wait (queued, pinning, errors, unconfirmed) over all peers.
     pub waiting: u64,
+    /// Blocks of the shared state that are left out, since no member signed them.
+    pub left_out: u64,
+    /// Blocks of it that count although their signature is wrong, since the start.
+    pub wrongly_signed: u64,
 }
 
 /// Of when the pages of a long read are.
@@ -195,6 +199,10 @@ pub trait Cluster: Send + Sync + 'static {
     /// What was decided about a peer, a Go peer too.
     fn duty(&self, _: &PeerId) -> Duty {
         Duty::InUse
+    }
+    /// How the authors of the shared state's blocks stand.
+    fn authors(&self) -> consensus::AuthorNumbers {
+        consensus::AuthorNumbers::default()
     }
     /// Decides how copies are balanced.
     async fn set_balancing(&self, mode: Balancing) -> Result<(), CommandError>;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use store::{Area, Batch, Durability};
 use types::{PeerId, UnixMillis};
-use wire::join::{Invite, JoinAnswer, JoinRequest, Known};
+use wire::join::{Invite, JoinAnswer, JoinRequest, Known, Welcome};
 
 /// Protocol of joining, on the cluster host.
 pub const JOIN: &str = "/pinfold/join/1";
@@ -92,7 +92,7 @@ impl Joining {
                 welcome.push(Known { peer: member, name: String::new(), addresses: Vec::new() });
             }
         }
-        JoinAnswer::Welcome(welcome)
+        JoinAnswer::Welcome(Welcome { members: welcome, signed: self.core.consensus.authors().required })
     }
 
     /// Strikes a token out, if it is good.
@@ -165,8 +165,8 @@ pub enum JoinError {
     Broken(String),
 }
 
-/// The joining side: shows the token to the inviter and returns the members it names.
-pub async fn ask(host: &Host, invite: &Invite, name: &str, now: UnixMillis) -> Result<Vec<Known>, JoinError> {
+/// The joining side: shows the token to the inviter and returns what it says of the cluster.
+pub async fn ask(host: &Host, invite: &Invite, name: &str, now: UnixMillis) -> Result<Welcome, JoinError> {
     if invite.expires <= now {
         return Err(JoinError::Expired);
     }
@@ -181,7 +181,7 @@ pub async fn ask(host: &Host, invite: &Invite, name: &str, now: UnixMillis) -> R
         JoinAnswer::decode(&bytes.unwrap_or_default()).map_err(|error| error.to_string())
     };
     match tokio::time::timeout(DEADLINE, exchange).await {
-        Ok(Ok(JoinAnswer::Welcome(members))) => Ok(members),
+        Ok(Ok(JoinAnswer::Welcome(welcome))) => Ok(welcome),
         Ok(Ok(JoinAnswer::Refused(why))) => Err(JoinError::Refused(why)),
         Ok(Err(error)) => Err(JoinError::Broken(error)),
         Err(_) => Err(JoinError::Broken("no answer in time".to_owned())),

@@ -11,6 +11,7 @@
 
 mod addresses;
 pub mod adopt;
+mod authors;
 mod bulk;
 pub mod clock;
 pub mod core;
@@ -44,6 +45,7 @@ mod waiting;
 mod words;
 
 pub use adopt::Adopt;
+pub use consensus::{AuthorNumbers, Finding};
 pub use handle::{AddSession, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Totals};
 pub use limits::{BadRule, LimitsAsk, LimitsOptions, LimitsReport, Rule};
 pub use names::{Names, NamesOptions};

@@ -117,10 +117,26 @@ impl Links {
 
     /// Sends a message; a full queue drops it, since every message may be lost.
     pub fn tell(&self, peer: &PeerId, message: PeerMessage) {
+        if let PeerMessage::AskHoldings { question, .. } = message {
+            return self.ask_holdings(*peer, question);
+        }
         let message = self.filled(message);
         if let Err(error) = self.messages.send(*peer, wire::peer::encode(&message)) {
             tracing::debug!(%peer, %error, "a message was not sent");
         }
+    }
+
+    /// Asks for all copies. The heads that go along contain every wish that the machine knows: what is acknowledged and in no block yet would be
+    /// taken for confirmed by the answer of a peer that never heard of it. So the question waits for the block; one that would wait too long is lost, and
+    /// asked again by the machine.
+    fn ask_holdings(&self, peer: PeerId, question: u64) {
+        let (consensus, messages) = (self.consensus.clone(), self.messages.clone());
+        tokio::spawn(async move {
+            let Some(heads) = consensus.told_heads(MERGE_PATIENCE).await else { return };
+            if let Err(error) = messages.send(peer, wire::peer::encode(&PeerMessage::AskHoldings { question, heads })) {
+                tracing::debug!(%peer, %error, "a question was not sent");
+            }
+        });
     }
 
     /// Sends a message to all linked members.
@@ -155,7 +171,6 @@ impl Links {
                     load,
                 }
             }
-            PeerMessage::AskHoldings { question, .. } => PeerMessage::AskHoldings { question, heads: self.consensus.heads() },
             other => other,
         }
     }
@@ -270,12 +285,21 @@ impl Links {
         };
         match &message {
             PeerMessage::Hello { name, node_addresses, .. } => self.heard_hello(peer, name, node_addresses),
-            PeerMessage::AskHoldings { heads, .. } if !self.consensus.has_merged(heads) => {
+            PeerMessage::Records(records) => {
+                if let Some(core) = self.core.upgrade() {
+                    core.records_of_former_members(records);
+                }
+            }
+            PeerMessage::AskHoldings { heads, .. } => {
                 let (links, heads) = (self.clone(), heads.clone());
-                // Answered only from a state that includes what the asker has; it asks again if that takes too long.
+                // Answered only from a state that includes what the asker has, and that the machine has been told of; it asks again if that
+                // takes too long.
                 tokio::spawn(async move {
-                    if links.merged(&heads).await {
-                        links.feed(Event::Message(peer, message));
+                    if links.merged(&heads).await
+                        && let Some(core) = links.core.upgrade()
+                        && core.caught_up().await
+                    {
+                        core.feed(Event::Message(peer, message));
                     }
                 });
                 return;

@@ -114,7 +114,9 @@ impl Peer {
     pub async fn start(parts: Parts) -> Result<Arc<Peer>, String> {
         let owner = Owner::Cluster(parts.cluster.clone());
         let (me, name) = (parts.host.id(), parts.own.name.clone());
+        let records = parts.machine.records.clone();
         let core = Core::new(parts.machine, parts.consensus, parts.node, parts.store, parts.trust, owner);
+        core.know_first_authors(&records, me);
         let Protocols { messages, received, joins, books } = parts.protocols;
         let links = Links::new(parts.host.clone(), messages, &core, parts.inbound.clone(), parts.own);
         let moving = Moving::new(core.clone(), parts.key.clone(), parts.host.id());
@@ -248,6 +250,11 @@ async fn take_hints(core: Arc<Core>) {
     core.hinted(hints.seen());
     while let Some(hint) = hints.next().await {
         let change = match hint {
+            Hint::Finding(finding) => {
+                core.found(finding);
+                core.hinted(hints.seen());
+                continue;
+            }
             Hint::Changes(changes) => SharedChange::Pins(changes.into_iter().filter_map(pin_change).collect()),
             Hint::Lagged => SharedChange::Lagged,
             Hint::State(state) => SharedChange::View(view_state(state)),
@@ -335,7 +342,9 @@ impl Cluster for Peer {
         let (waiting, short, parts) =
             self.core.read(|machine, _| (machine.exceptions_count(), machine.short_count(), machine.pieces_count()));
         // Shards are parts of what people pinned.
-        Totals { pins: self.count_pins().saturating_sub(parts), short, waiting }
+        let authors = self.core.consensus.authors();
+        let wrongly_signed = if authors.required { 0 } else { authors.wrong };
+        Totals { pins: self.count_pins().saturating_sub(parts), short, waiting, left_out: authors.left_out, wrongly_signed }
     }
 
     async fn pin(&self, cid: Cid, options: PinOptions, depth: Depth) -> Result<Pin, CommandError> {
@@ -488,6 +497,10 @@ impl Cluster for Peer {
         self.core.read(|machine, _| machine.duty(peer))
     }
 
+    fn authors(&self) -> consensus::AuthorNumbers {
+        self.core.consensus.authors()
+    }
+
     async fn set_balancing(&self, mode: Balancing) -> Result<(), CommandError> {
         self.moving.set_balancing(mode).await
     }
@@ -525,6 +538,11 @@ impl Peer {
     /// Tells the doors of the Go peers of a mixed cluster; once.
     pub fn set_go(&self, go: Weak<dyn GoMembers>) {
         self.core.set_go(go);
+    }
+
+    /// Decides for the whole cluster, and for good, that blocks of the shared state count without a member's signature too.
+    pub async fn accept_unsigned(&self) -> Result<(), CommandError> {
+        self.moving.accept_unsigned().await
     }
 
     /// What the Go side tells the machine and reads of it.

@@ -50,6 +50,16 @@ pub fn delta_signer(key: SigningKey, author: PeerId, cluster: String) -> consens
     })
 }
 
+/// Checks the signatures that [`delta_signer`] makes.
+pub fn delta_verifier(cluster: String) -> consensus::crdt::Verifier {
+    Arc::new(move |signed, links, delta| {
+        let key = signed.author.ed25519().and_then(|key| VerifyingKey::from_bytes(&key).ok());
+        let signature = Signature::from_slice(&signed.signature).ok();
+        let bytes = || wire::delta::signing_bytes(&cluster, &signed.author, links, delta);
+        matches!((key, signature), (Some(key), Some(signature)) if key.verify(&bytes(), &signature).is_ok())
+    })
+}
+
 fn storage_key(key: &RecordKey) -> Vec<u8> {
     let kind = wire::record::kind_number(key.kind);
     let author = key.author.as_bytes();
@@ -123,6 +133,19 @@ mod tests {
             SignedRecord { key: RecordKey { author: other, ..record.key.clone() }, ..record.clone() },
         ];
         assert!(changed.iter().all(|record| !verify(record)));
+    }
+
+    #[test]
+    fn the_signature_of_a_delta_is_its_authors_in_its_cluster() {
+        let key = SigningKey::from_bytes(&[5; 32]);
+        let author = PeerId::from_ed25519(&key.verifying_key().to_bytes());
+        let signed = delta_signer(key, author, "home".to_owned())(&[], b"delta");
+        let of = |cluster: &str, signed: &wire::AuthorSignature, delta: &[u8]| delta_verifier(cluster.to_owned())(signed, &[], delta);
+        assert!(of("home", &signed, b"delta"));
+        assert!(!of("work", &signed, b"delta") && !of("home", &signed, b"other"));
+        let stolen = wire::AuthorSignature { author: PeerId::from_ed25519(&[6; 32]), ..signed.clone() };
+        let cut = wire::AuthorSignature { signature: signed.signature[1..].to_vec(), ..signed };
+        assert!(!of("home", &stolen, b"delta") && !of("home", &cut, b"delta"));
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub struct Trust(Arc<RwLock<Lists>>);
 #[derive(Default)]
 struct Lists {
     members: BTreeSet<PeerId>,
+    /// Who is or was a member: what they wrote counts.
+    authors: BTreeSet<PeerId>,
     /// Node id -> cluster id, as each member said over its authenticated connection.
     nodes: BTreeMap<PeerId, PeerId>,
 }
@@ -21,8 +23,21 @@ impl Trust {
     pub fn set_members(&self, members: impl IntoIterator<Item = PeerId>) {
         let mut lists = self.0.write();
         lists.members = members.into_iter().collect();
-        let Lists { members, nodes } = &mut *lists;
+        let Lists { members, nodes, .. } = &mut *lists;
         nodes.retain(|_, owner| members.contains(owner));
+    }
+
+    /// Those are, or were, members; all that are known when there is a new one among them.
+    pub fn know_authors(&self, authors: impl IntoIterator<Item = PeerId>) -> Option<BTreeSet<PeerId>> {
+        let mut lists = self.0.write();
+        let before = lists.authors.len();
+        lists.authors.extend(authors);
+        (lists.authors.len() > before).then(|| lists.authors.clone())
+    }
+
+    /// Whether what this peer wrote counts.
+    pub fn is_author(&self, peer: &PeerId) -> bool {
+        self.0.read().authors.contains(peer)
     }
 
     /// A member said which nodes are its own.

@@ -26,6 +26,21 @@ pub fn notice(notice: &Notice, name: &dyn Fn(&PeerId) -> String) -> String {
         Notice::Balancing { by, mode: Balancing::Now } => format!("{} asked for an even spread", name(by)),
         Notice::Balancing { by, mode: Balancing::Auto } => format!("{} leaves the spread to itself", name(by)),
         Notice::Balancing { by, mode: Balancing::Off } => format!("{} stopped balancing: copies stay where they are", name(by)),
+        Notice::SigningEnds { by } => {
+            format!(
+                "{} takes in peers that do not sign: blocks of the shared state count without the signature of a member too, for good",
+                name(by)
+            )
+        }
+        Notice::Author { block, author, fault, is_left_out } => {
+            let of = author.as_ref().map(|author| format!(" of {}", name(author))).unwrap_or_default();
+            let then = if *is_left_out {
+                "it is left out: look at whom the members trust"
+            } else {
+                "it counts, since this cluster takes unsigned blocks"
+            };
+            format!("a block of the shared state{of} ({block}): {fault}; {then}")
+        }
         Notice::RecordRefused { key, why } => format!("a record of {} was refused: {why}", name(&key.author)),
     }
 }

@@ -42,6 +42,11 @@ impl GoPeers {
         self.everybody || self.peers.contains(peer)
     }
 
+    /// Whether everybody in the private network is.
+    pub fn trusts_everybody(&self) -> bool {
+        self.everybody
+    }
+
     /// Those that are named.
     pub fn ids(&self) -> impl Iterator<Item = &PeerId> {
         self.peers.iter()

@@ -13,6 +13,7 @@ mod names;
 mod output;
 mod reach;
 mod routing;
+mod signing;
 mod try_it;
 mod units;
 mod up;

@@ -17,7 +17,7 @@ use peer::{Cluster, LimitsOptions, Parts, Peer, Protocols, Trust};
 use std::sync::{Arc, Weak};
 use store::{Area, Batch, DiskOptions, DiskStore, Durability, PackOptions, PackStore, Quota, Store};
 use types::{ByteCount, Depth, Millis, Owner, PeerId, RecordKind, UnixMillis};
-use wire::join::{Invite, Known};
+use wire::join::{Invite, Welcome};
 
 /// What the hosts say they are.
 const AGENT: &str = concat!("pinfold/", env!("CARGO_PKG_VERSION"));
@@ -85,11 +85,14 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         Some(invite) => ask_to_join(&host, invite, settings, &records, me).await?,
         None => None,
     };
+    let told = welcome.as_ref().map(|welcome| welcome.signed);
+    let signing = crate::signing::settle(store.as_ref(), &records, settings.trusted_peers.is_empty(), invite.is_some(), told)?;
     let network = ClusterNetwork::new(host.clone(), cluster_bitswap, protocols.messages(), topic);
     // Records of other kinds (names, decisions) a lone peer writes too.
     let is_alone = invite.is_none() && !records.iter().any(|record| record.key.kind == RecordKind::Member);
     let signer = peer::records::delta_signer(SigningKey::from_bytes(&keys.cluster), me, cluster_name.clone());
-    let options = CrdtOptions { alone: is_alone, signer: Some(signer), ..CrdtOptions::new(me) };
+    let authors = signing.rules(peer::records::delta_verifier(cluster_name.clone()), &records, me, &settings.trusted_peers);
+    let options = CrdtOptions { alone: is_alone, signer: Some(signer), authors: Some(authors), ..CrdtOptions::new(me) };
     let crdt = Arc::new(Crdt::open(store.clone(), network, options).await.context("opening the shared state")?);
     dag_blocks.set(crdt.clone());
 
@@ -131,8 +134,8 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         ..cluster::Options::new(me, &settings.name, &cluster_name)
     };
     let joined = match (&welcome, invite) {
-        (Some(members), Some(invite)) => {
-            let inviter = members.iter().find(|known| known.peer == invite.inviter);
+        (Some(welcome), Some(invite)) => {
+            let inviter = welcome.members.iter().find(|known| known.peer == invite.inviter);
             Some(inviter.map(|known| known.name.clone()).filter(|name| !name.is_empty()).unwrap_or_else(|| invite.inviter.to_string()))
         }
         _ => None,
@@ -156,7 +159,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         host: host.clone(),
         host_events,
         protocols,
-        welcome: welcome.unwrap_or_default(),
+        welcome: welcome.map(|welcome| welcome.members).unwrap_or_default(),
         scrub: settings.scrub,
         names: crate::names::options(settings, keys, routing.clone()),
         routing: routing.map(|routing| routing as Arc<dyn NodeRouting>),
@@ -164,6 +167,9 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     })
     .await
     .map_err(|error| anyhow!("starting the peer: {error}"))?;
+    if signing.ends {
+        peer.accept_unsigned().await.context("telling the cluster that unsigned blocks count")?;
+    }
     let go = match go_streams {
         Some(streams) => Some(start_go(&host, &node_host, streams, &peer, settings, trusted, inbound).await?),
         None => None,
@@ -366,7 +372,7 @@ async fn ask_to_join(
     settings: &Settings,
     records: &[types::SignedRecord],
     me: PeerId,
-) -> anyhow::Result<Option<Vec<Known>>> {
+) -> anyhow::Result<Option<Welcome>> {
     // Started again with the same line: it is a member already, so this is an ordinary start.
     let is_member = records.iter().any(|record| record.key.author == me && record.key.key == invite.inviter.as_bytes());
     if is_member {

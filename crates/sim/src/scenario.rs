@@ -153,6 +153,7 @@ impl Settings {
             alone: self.peers == 1,
             seed: self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (place as u64) << 32 ^ u64::from(life),
             signer: None,
+            authors: None,
         }
     }
 }

@@ -15,6 +15,10 @@ pub enum RecordKind {
     Balance,
     /// `key` = an IPNS name's multihash; value = its record, which proves itself by the name's key.
     Name,
+    /// `key` is empty; value = how blocks of the shared state are taken that no member signed.
+    Signing,
+    /// `key` = an owner and a name of its own for what it keeps; value = which CID, and how.
+    Claim,
     /// A kind this version does not know: kept and passed on.
     Unknown(u16),
 }

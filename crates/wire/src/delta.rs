@@ -222,6 +222,51 @@ pub fn signing_bytes(cluster_name: &str, author: &PeerId, links: &[Cid], unsigne
     out
 }
 
+/// Who made a block, by its own word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authorship<'a> {
+    /// It names no author, as blocks of Go peers do.
+    Unsigned,
+    /// It names one; whether the signature is right is not checked here.
+    Signed {
+        /// The author and the signature.
+        author: AuthorSignature,
+        /// The links, which are signed too.
+        links: Vec<Cid>,
+        /// What of the delta is signed: everything before the author.
+        unsigned: &'a [u8],
+    },
+    /// An author that does not read, or behind which the delta goes on: nobody vouches for that.
+    Unreadable,
+}
+
+/// Who made this block. Takes what [`decode_node`] takes.
+pub fn authorship(block: &[u8]) -> Result<Authorship<'_>, NodeDecodeError> {
+    let mut links = Vec::new();
+    let mut data: Option<&[u8]> = None;
+    for field in Reader::new(block) {
+        let field = field?;
+        match field.number {
+            1 => data = Some(field.bytes()?),
+            2 if links.len() == LINKS_MAX => return Err(NodeDecodeError::TooMany("links")),
+            2 => links.push(read_link(field.bytes()?)?.ok_or(NodeDecodeError::Link(links.len()))?),
+            other => return Err(NodeDecodeError::Field(other)),
+        }
+    }
+    let data = data.ok_or(NodeDecodeError::Data)?;
+    let mut reader = Reader::new(data);
+    loop {
+        let unsigned = &data[..data.len() - reader.rest().len()];
+        let Some(field) = reader.next() else { return Ok(Authorship::Unsigned) };
+        let field = field?;
+        if field.number != AUTHOR_FIELD {
+            continue;
+        }
+        let author = field.bytes().ok().and_then(read_author).filter(|_| reader.rest().is_empty());
+        return Ok(author.map_or(Authorship::Unreadable, |author| Authorship::Signed { author, links, unsigned }));
+    }
+}
+
 /// Writes a block and names it. Links are put in the order of their bytes, each once.
 pub fn encode_node(links: &[Cid], delta: &Delta) -> (Cid, Vec<u8>) {
     encode_node_of(links, &delta.encode())
@@ -385,6 +430,28 @@ mod tests {
         put_author(&mut written, delta.author.as_ref().expect("signed"));
         assert_eq!(written, delta.encode());
         assert_eq!(encode_node_of(&[], &written), encode_node(&[], &delta));
+    }
+
+    #[test]
+    fn a_block_tells_its_author_and_what_is_signed() {
+        let parent = block_cid(b"parent");
+        let delta = signed();
+        let (_, block) = encode_node(&[parent], &delta);
+        let author = delta.author.clone().expect("signed");
+        let unsigned = delta.encode_unsigned();
+        assert_eq!(authorship(&block), Ok(Authorship::Signed { author, links: vec![parent], unsigned: &unsigned }));
+        assert_eq!(authorship(&encode_node_of(&[], &unsigned).1), Ok(Authorship::Unsigned));
+        // What follows the author would be taken and is not signed.
+        let mut longer = delta.encode();
+        put_element(&mut longer, 1, "/AFKRE", "", b"smuggled");
+        assert_eq!(Delta::decode(&longer).map(|delta| delta.elements.len()), Ok(2));
+        assert_eq!(authorship(&encode_node_of(&[], &longer).1), Ok(Authorship::Unreadable));
+        let mut foreign = unsigned;
+        pb::put_bytes(&mut foreign, AUTHOR_FIELD, b"something else");
+        assert_eq!(authorship(&encode_node_of(&[], &foreign).1), Ok(Authorship::Unreadable));
+        for length in 0..block.len() {
+            assert!(authorship(&block[..length]).is_err(), "{length}");
+        }
     }
 
     #[test]

@@ -180,11 +180,20 @@ impl JoinRequest {
     }
 }
 
+/// What a peer that was let in learns of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Welcome {
+    /// The members (the inviter among them).
+    pub members: Vec<Known>,
+    /// Blocks of the shared state count only with the signature of a member.
+    pub signed: bool,
+}
+
 /// The inviter's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JoinAnswer {
-    /// Trusted now; these are the members (the inviter among them).
-    Welcome(Vec<Known>),
+    /// Trusted now.
+    Welcome(Welcome),
     /// Refused, in words.
     Refused(String),
 }
@@ -195,16 +204,18 @@ struct JoinAnswerDocument {
     refused: Option<String>,
     #[serde(default)]
     members: Vec<KnownDocument>,
+    #[serde(default)]
+    signed: bool,
 }
 
 impl JoinAnswer {
     /// The bytes.
     pub fn encode(&self) -> Vec<u8> {
         let document = match self {
-            JoinAnswer::Welcome(members) => {
-                JoinAnswerDocument { refused: None, members: members.iter().map(KnownDocument::from).collect() }
+            JoinAnswer::Welcome(Welcome { members, signed }) => {
+                JoinAnswerDocument { refused: None, members: members.iter().map(KnownDocument::from).collect(), signed: *signed }
             }
-            JoinAnswer::Refused(why) => JoinAnswerDocument { refused: Some(why.clone()), members: Vec::new() },
+            JoinAnswer::Refused(why) => JoinAnswerDocument { refused: Some(why.clone()), members: Vec::new(), signed: false },
         };
         serde_json::to_vec(&document).unwrap_or_default()
     }
@@ -214,7 +225,7 @@ impl JoinAnswer {
         let document: JoinAnswerDocument = serde_json::from_slice(bytes).map_err(|error| BadDocument::Malformed(error.to_string()))?;
         Ok(match document.refused {
             Some(why) => JoinAnswer::Refused(why),
-            None => JoinAnswer::Welcome(known(document.members)),
+            None => JoinAnswer::Welcome(Welcome { members: known(document.members), signed: document.signed }),
         })
     }
 }
@@ -260,7 +271,7 @@ mod tests {
         assert_eq!(JoinRequest::decode(&request.encode()), Ok(request));
         let members = vec![Known { peer: PeerId::from_ed25519(&[4; 32]), name: "x".to_owned(), addresses: Vec::new() }];
         assert_eq!(decode_book(&encode_book(&members)), Ok(members.clone()));
-        for answer in [JoinAnswer::Welcome(members), JoinAnswer::Refused("no".to_owned())] {
+        for answer in [JoinAnswer::Welcome(Welcome { members, signed: true }), JoinAnswer::Refused("no".to_owned())] {
             assert_eq!(JoinAnswer::decode(&answer.encode()), Ok(answer));
         }
         assert!(JoinRequest::decode(b"[1]").is_err() && JoinAnswer::decode(&[0xff]).is_err());

@@ -93,6 +93,11 @@ impl<'a> Reader<'a> {
         Reader { rest: message }
     }
 
+    /// What has not been read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     fn varint(&mut self) -> Result<u64, ProtobufError> {
         let mut number = 0u64;
         for position in 0..10 {

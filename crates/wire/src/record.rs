@@ -21,6 +21,8 @@ const MEMBER: u16 = 1;
 const DUTY: u16 = 2;
 const BALANCE: u16 = 3;
 const NAME: u16 = 4;
+const SIGNING: u16 = 5;
+const CLAIM: u16 = 6;
 
 /// Why bytes are no record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,6 +141,8 @@ pub fn kind_number(kind: RecordKind) -> u16 {
         RecordKind::Duty => DUTY,
         RecordKind::Balance => BALANCE,
         RecordKind::Name => NAME,
+        RecordKind::Signing => SIGNING,
+        RecordKind::Claim => CLAIM,
         RecordKind::Unknown(number) => number,
     }
 }
@@ -150,6 +154,8 @@ pub fn kind_of_number(number: u16) -> RecordKind {
         DUTY => RecordKind::Duty,
         BALANCE => RecordKind::Balance,
         NAME => RecordKind::Name,
+        SIGNING => RecordKind::Signing,
+        CLAIM => RecordKind::Claim,
         other => RecordKind::Unknown(other),
     }
 }

@@ -3,7 +3,7 @@
 use crate::values::{some_messages, some_peers, some_records};
 use fuzz::same;
 use types::{PeerMessage, UnixMillis};
-use wire::join::{self, Invite, JoinAnswer, JoinRequest, Known};
+use wire::join::{self, Invite, JoinAnswer, JoinRequest, Known, Welcome};
 use wire::{peer, record};
 
 pub fn peer_message(input: &[u8]) -> bool {
@@ -76,7 +76,8 @@ pub fn join_answer(input: &[u8]) -> bool {
 }
 
 pub fn join_answers() -> Vec<Vec<u8>> {
-    vec![JoinAnswer::Welcome(some_known()).encode(), JoinAnswer::Refused("no".to_owned()).encode()]
+    let welcome = Welcome { members: some_known(), signed: true };
+    vec![JoinAnswer::Welcome(welcome).encode(), JoinAnswer::Refused("no".to_owned()).encode()]
 }
 
 pub fn address_book(input: &[u8]) -> bool {

@@ -36,6 +36,15 @@ pub fn deltas() -> Vec<Vec<u8>> {
 
 pub fn crdt_node(input: &[u8]) -> bool {
     let Ok(node) = wire::decode_node(input) else { return false };
+    match wire::delta::authorship(input).expect("what reads has an author or none") {
+        wire::delta::Authorship::Signed { author, links, unsigned } => {
+            same(links, node.links.clone());
+            same(Some(author), node.delta.author.clone());
+            same(Delta::decode(unsigned).expect("a part of what reads"), Delta { author: None, ..node.delta.clone() });
+        }
+        wire::delta::Authorship::Unsigned => same(node.delta.author.clone(), None),
+        wire::delta::Authorship::Unreadable => {}
+    }
     let (cid, block) = wire::encode_node(&node.links, &node.delta);
     assert_eq!(cid, wire::delta::block_cid(&block));
     if block.len() <= wire::delta::BLOCK_BYTES_MAX {

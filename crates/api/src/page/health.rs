@@ -46,6 +46,14 @@ impl Health {
         if totals.short > 0 {
             add(Level::Bad, format!("{} fewer confirmed copies than wished", count(totals.short, "pin has", "pins have")));
         }
+        if totals.left_out > 0 {
+            let blocks = count(totals.left_out, "block", "blocks");
+            add(Level::Warn, format!("{blocks} of the shared state left out, since no member signed it: see `pinfold status --json`"));
+        }
+        if totals.wrongly_signed > 0 {
+            let blocks = count(totals.wrongly_signed, "block", "blocks");
+            add(Level::Warn, format!("{blocks} of the shared state taken with a wrong signature: see `pinfold status --json`"));
+        }
         for row in peers {
             match row.health {
                 PeerHealth::Down => add(Level::Warn, format!("{} is down: its copies are being replaced", name(row))),
@@ -159,9 +167,16 @@ mod tests {
     }
 
     #[test]
+    fn blocks_that_do_not_count_are_told_of() {
+        let health = Health::of(&[], &Totals { pins: 1, left_out: 2, wrongly_signed: 1, ..Totals::default() });
+        assert_eq!((health.level, health.reasons.len()), (Level::Warn, 2));
+        assert!(health.reasons[0].starts_with("2 blocks of the shared state left out"), "{:?}", health.reasons);
+    }
+
+    #[test]
     fn the_sentence_says_whether_it_is_safe() {
         let check = |peers: &[PeerRow], pins: u64, short: u64, waiting: u64, level: Level, sentence: &str, reasons: &[&str]| {
-            let health = Health::of(peers, &Totals { pins, short, waiting });
+            let health = Health::of(peers, &Totals { pins, short, waiting, ..Totals::default() });
             assert_eq!((health.level, health.sentence.as_str()), (level, sentence));
             assert_eq!(health.reasons, reasons);
         };

@@ -57,8 +57,12 @@ impl Recent {
 pub(crate) fn notice_kind(notice: &Notice) -> &'static str {
     match notice {
         Notice::PeerBack(_) | Notice::Repaired { .. } => "good",
-        Notice::PeerSuspect(_) | Notice::RecordRefused { .. } => "warn",
+        Notice::PeerSuspect(_) | Notice::RecordRefused { .. } | Notice::Author { .. } => "warn",
         Notice::PeerDown(_) | Notice::PinFailed { .. } | Notice::CopyDamaged { .. } | Notice::RemovalsBraked { .. } => "bad",
-        Notice::Repairing { .. } | Notice::Membership { .. } | Notice::Duty { .. } | Notice::Balancing { .. } => "info",
+        Notice::Repairing { .. }
+        | Notice::Membership { .. }
+        | Notice::Duty { .. }
+        | Notice::Balancing { .. }
+        | Notice::SigningEnds { .. } => "info",
     }
 }

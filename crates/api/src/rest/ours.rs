@@ -109,6 +109,7 @@ impl Rest {
             "pins": totals.pins,
             "short": totals.short,
             "waiting": totals.waiting,
+            "authors": authors_value(&self.cluster.authors()),
         })))
     }
 
@@ -125,6 +126,26 @@ impl Rest {
             "done": confirmed >= copies,
         })))
     }
+}
+
+/// Whose blocks of the shared state count, and what was found.
+fn authors_value(authors: &peer::AuthorNumbers) -> Value {
+    let finding = |finding: &peer::Finding| {
+        json!({
+            "block": finding.block.to_string(),
+            "author": finding.author.map(|author| author.to_string()),
+            "fault": finding.fault.to_string(),
+            "left_out": finding.is_left_out,
+        })
+    };
+    json!({
+        "signatures": if authors.required { "required" } else { "audited" },
+        "left_out": authors.left_out,
+        "unsigned": authors.unsigned,
+        "wrong": authors.wrong,
+        "strangers": authors.strangers,
+        "findings": authors.findings.iter().map(finding).collect::<Vec<_>>(),
+    })
 }
 
 fn copies(query: &Query) -> Result<u32, Failure> {

@@ -160,7 +160,7 @@ impl Cluster for Twin {
     }
 
     fn totals(&self) -> Totals {
-        Totals { pins: self.pins.lock().unwrap().len() as u64, short: 0, waiting: self.waiting.lock().unwrap().len() as u64 }
+        Totals { pins: self.pins.lock().unwrap().len() as u64, waiting: self.waiting.lock().unwrap().len() as u64, ..Totals::default() }
     }
 
     async fn pin(&self, cid: Cid, options: PinOptions, depth: Depth) -> Result<Pin, CommandError> {

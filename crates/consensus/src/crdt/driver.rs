@@ -3,9 +3,10 @@
 //! Everything that waits while a step is under way goes into the next one, so concurrent submits share an fsync and many fetched
 //! blocks share a commit. Fetches, questions and broadcasts are tasks of their own, owned and awaited by the loop.
 
+use super::author::{AuthorNumbers, Signatures};
 use super::event::{Effect, Event, MachineOptions};
 use super::machine::Machine;
-use super::{CrdtError, CrdtNetwork, ancestors};
+use super::{BlockId, CrdtError, CrdtNetwork, ancestors};
 use crate::hints::HintSender;
 use crate::queue::{Submit, SubmitQueue, stopped};
 use crate::{Receipt, SubmitError, Version, ViewState};
@@ -84,6 +85,9 @@ pub(super) struct Seen {
     pub(super) missing: usize,
     pub(super) pending: usize,
     pub(super) height: u64,
+    pub(super) authors: AuthorNumbers,
+    /// Up to where wishes were acknowledged, and up to where `heads` have them.
+    pub(super) marks: (u64, u64),
 }
 
 impl Seen {
@@ -94,6 +98,8 @@ impl Seen {
             missing: machine.missing(),
             pending: machine.pending(),
             height: machine.height(),
+            authors: machine.authors().clone(),
+            marks: machine.marks(),
         }
     }
 }
@@ -224,6 +230,9 @@ impl Driver {
             Event::Disconnected { peer } => {
                 self.peers.remove(peer);
             }
+            // For a machine that is read again.
+            Event::Authors(known) => self.options.authors.iter_mut().for_each(|rules| rules.known.extend(known)),
+            Event::AcceptUnsigned => self.options.authors.iter_mut().for_each(|rules| rules.required = false),
             _ => {}
         }
         events.push(event);
@@ -278,6 +287,7 @@ impl Driver {
             Effect::AskHeads(peer) => self.ask_heads(peer),
             Effect::Push { peers, bytes } => self.network.push(&peers, bytes),
             Effect::Broadcast(heads) => self.broadcast(encode_heads(&heads)),
+            Effect::Finding(finding) => self.hints.finding(finding),
             Effect::BlockRefused { cid, why } => tracing::warn!(%cid, %why, "a block of the shared state is refused"),
         }
     }
@@ -289,10 +299,13 @@ impl Driver {
     }
 
     fn fetch(&mut self, cid: Cid, likely: Option<PeerId>) {
-        let network = self.network.clone();
+        let (network, signatures) = (self.network.clone(), self.signatures());
         self.spawn(Event::FetchFailed { cid }, async move {
             match tokio::time::timeout(FETCH_TIME, network.fetch(&cid, likely)).await {
-                Ok(Ok(bytes)) => return Some(Event::Block { cid, bytes }),
+                Ok(Ok(bytes)) => {
+                    look_ahead(signatures, vec![bytes.clone()]).await;
+                    return Some(Event::Block { cid, bytes });
+                }
                 Ok(Err(error)) => tracing::debug!(%cid, error, "a CRDT block did not come"),
                 Err(_) => tracing::debug!(%cid, "a CRDT block did not come in time"),
             }
@@ -301,13 +314,19 @@ impl Driver {
     }
 
     fn fetch_stretch(&mut self, cid: Cid, peer: PeerId, have: &[Cid]) {
-        let network = self.network.clone();
+        let (network, signatures) = (self.network.clone(), self.signatures());
         let question = ancestors::encode_question(&cid, have);
         self.spawn(Event::Stretch { cid, from: peer, blocks: Vec::new() }, async move {
             let answer = tokio::time::timeout(STRETCH_TIME, network.ask_stretch(peer, question)).await.ok()?;
             let answer = answer.inspect_err(|error| tracing::debug!(%peer, error, "no stretch of history")).ok()?;
-            Some(Event::Stretch { cid, from: peer, blocks: ancestors::decode_answer(&answer.into()) })
+            let blocks = ancestors::decode_answer(&answer.into());
+            look_ahead(signatures, blocks.clone()).await;
+            Some(Event::Stretch { cid, from: peer, blocks })
         });
+    }
+
+    fn signatures(&self) -> Option<Signatures> {
+        self.options.authors.as_ref().map(|rules| rules.signatures.clone())
     }
 
     fn ask_heads(&mut self, peer: PeerId) {
@@ -430,6 +449,20 @@ impl Driver {
     fn now(&self) -> Millis {
         Millis(self.began.elapsed().as_millis() as u64)
     }
+}
+
+/// Checks signatures beside the machine, so that it finds them checked.
+async fn look_ahead(signatures: Option<Signatures>, blocks: Vec<Bytes>) {
+    let Some(signatures) = signatures else { return };
+    let check = move || {
+        for bytes in &blocks {
+            if let Some(id) = BlockId::of_cid(&wire::delta::block_cid(bytes)) {
+                signatures.look_ahead(id, bytes);
+            }
+        }
+    };
+    // What was not checked ahead is checked in its turn.
+    tokio::task::spawn_blocking(check).await.ok();
 }
 
 async fn sleep_until(wake: Option<Instant>) {

@@ -1,8 +1,10 @@
 //! What goes into the machine and what comes out.
 
+use super::author::{AuthorRules, Finding};
 use super::block::Refusal;
 use crate::{Change, SubmitError, ViewState, Write};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use store::{Batch, Durability};
 use types::{Cid, Millis, PeerId};
@@ -26,6 +28,8 @@ pub struct MachineOptions {
     pub seed: u64,
     /// Signs own blocks.
     pub signer: Option<Signer>,
+    /// What is asked of the authors of others' blocks; none: nothing.
+    pub authors: Option<AuthorRules>,
 }
 
 /// Faults that tests put in on purpose, to see that the simulator finds them.
@@ -100,6 +104,10 @@ pub enum Event {
         /// Who.
         peer: PeerId,
     },
+    /// These are, or were, members; those that were known before stay known.
+    Authors(BTreeSet<PeerId>),
+    /// Blocks without a right signature count from here on, also those that were left out.
+    AcceptUnsigned,
     /// A broadcast went out, or reached nobody.
     Broadcast {
         /// It went out.
@@ -153,6 +161,8 @@ pub enum Effect {
     },
     /// Tell everybody; answered by [`Event::Broadcast`].
     Broadcast(Vec<Cid>),
+    /// A block has a fault in its author.
+    Finding(Finding),
     /// A block was refused for good.
     BlockRefused {
         /// Which.

@@ -1,5 +1,6 @@
 //! The handle: what doors, the network and people call; the work is the driver's.
 
+use super::author::{AuthorNumbers, AuthorRules};
 use super::driver::{Doors, Driver, Inputs, Seen};
 use super::event::{Event, MachineOptions, Signer};
 use super::machine::{Machine, PUSH_BYTES_MAX};
@@ -10,6 +11,7 @@ use crate::{Consensus, Hints, Kind, OpenError, Receipt, SubmitError, ViewState, 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Area, Snapshot, Store};
@@ -34,6 +36,8 @@ pub struct CrdtOptions {
     pub alone: bool,
     /// Signs own blocks.
     pub signer: Option<Signer>,
+    /// What is asked of the authors of others' blocks; none: nothing.
+    pub authors: Option<AuthorRules>,
 }
 
 impl CrdtOptions {
@@ -46,6 +50,7 @@ impl CrdtOptions {
             rebroadcast: Duration::from_secs(60),
             alone: false,
             signer: None,
+            authors: None,
         }
     }
 
@@ -61,6 +66,7 @@ impl CrdtOptions {
             alone: self.alone,
             seed: name,
             signer: self.signer.clone(),
+            authors: self.authors.clone(),
         }
     }
 }
@@ -158,6 +164,14 @@ impl Crdt {
         CrdtNumbers { heads: heads.len(), height, missing, pending }
     }
 
+    /// For what nobody says again: it waits for a place. Needs a tokio runtime.
+    fn must_link(&self, event: Event) {
+        if let Err(mpsc::error::TrySendError::Full(event)) = self.doors.links.try_send(event) {
+            let links = self.doors.links.clone();
+            tokio::spawn(async move { links.send(event).await.ok() });
+        }
+    }
+
     fn link(&self, event: Event) {
         if let Err(mpsc::error::TrySendError::Full(event)) = self.doors.links.try_send(event) {
             tracing::warn!(?event, "too many peers come and go at once, one is not noted");
@@ -191,6 +205,24 @@ impl Consensus for Crdt {
         self.seen.lock().heads.clone()
     }
 
+    async fn told_heads(&self, limit: Duration) -> Option<Vec<Cid>> {
+        const STEP: Duration = Duration::from_millis(10);
+        let written = self.seen.lock().marks.0;
+        let end = Instant::now() + limit;
+        loop {
+            {
+                let seen = self.seen.lock();
+                if seen.marks.1 >= written {
+                    return Some(seen.heads.clone());
+                }
+            }
+            if Instant::now() >= end {
+                return None;
+            }
+            tokio::time::sleep(STEP).await;
+        }
+    }
+
     fn has_merged(&self, heads: &[Cid]) -> bool {
         Machine::has_merged(&*self.store.snapshot(), heads).unwrap_or_else(|error| {
             tracing::warn!(%error, "reading which blocks are merged");
@@ -200,6 +232,18 @@ impl Consensus for Crdt {
 
     fn kind(&self) -> Kind {
         Kind::Convergent
+    }
+
+    fn authors_known(&self, known: BTreeSet<PeerId>) {
+        self.must_link(Event::Authors(known));
+    }
+
+    fn accept_unsigned(&self) {
+        self.must_link(Event::AcceptUnsigned);
+    }
+
+    fn authors(&self) -> AuthorNumbers {
+        self.seen.lock().authors.clone()
     }
 
     async fn stop(&self) {

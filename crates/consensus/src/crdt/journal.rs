@@ -79,6 +79,12 @@ impl Journal {
         Some((key, intent))
     }
 
+    /// Up to where wishes were made, and up to where they were taken out: all that were made before the first number are told when
+    /// the second has reached it.
+    pub(crate) fn marks(&self) -> (u64, u64) {
+        (self.next, self.by_number.keys().next().copied().unwrap_or(self.next))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }

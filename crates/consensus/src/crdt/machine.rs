@@ -3,6 +3,9 @@
 //! Who drives it commits the batch first and performs the effects only then: an acknowledgement must not overtake the disk. When
 //! the commit fails, the machine has gone ahead of the store and must be read again by [`Machine::open`].
 
+mod authors;
+
+use self::authors::Authors;
 use super::ancestors::HAVE_MAX;
 use super::block::{Block, LINKS_MAX, PRIORITY_MAX};
 use super::draft::Draft;
@@ -83,6 +86,7 @@ pub struct Machine {
     journal: Journal,
     wants: Wants,
     values: Values,
+    authors: Authors,
     /// Connected ones, and whether each is a Pinfold.
     peers: BTreeMap<PeerId, bool>,
     asks: BTreeMap<PeerId, Ask>,
@@ -147,6 +151,7 @@ impl Machine {
             journal: Journal::load(&draft)?,
             wants: Wants::load(&draft, now)?,
             values: Values::default(),
+            authors: Authors::open(&draft, options.authors.clone(), now)?,
             peers: BTreeMap::new(),
             asks: BTreeMap::new(),
             stretches: BTreeMap::new(),
@@ -178,6 +183,7 @@ impl Machine {
         for event in events {
             self.handle(event, &mut round)?;
         }
+        self.take_up(&mut round)?;
         self.tell(&mut round)?;
         self.speak(&mut round);
         self.ask_again(&mut round);
@@ -199,6 +205,11 @@ impl Machine {
     /// Blocks of the known history that are not here.
     pub fn missing(&self) -> usize {
         self.wants.missing_linked()
+    }
+
+    /// Up to where wishes were acknowledged, and up to where they are in blocks.
+    pub(super) fn marks(&self) -> (u64, u64) {
+        self.journal.marks()
     }
 
     /// Keys whose wish is acknowledged and not yet in a block.
@@ -261,6 +272,8 @@ impl Machine {
                 self.mute.remove(&peer);
             }
             Event::AskFailed { peer } => self.ask_failed(peer, round.now),
+            Event::Authors(known) => self.authors.learn(known),
+            Event::AcceptUnsigned => self.authors.accept_unsigned(),
             Event::Broadcast { is_sent } => self.broadcast_ended(is_sent, round.now),
         }
         Ok(())
@@ -319,7 +332,7 @@ impl Machine {
             self.wants.postpone(&id, Millis(round.now.0 + NO_ROOM.0));
             return Ok(());
         }
-        self.merge(id, bytes, block, round)
+        self.judge(id, bytes, block, round)
     }
 
     /// A head is told and given at once; what lies below it and is not here is wanted as ever.
@@ -356,8 +369,12 @@ impl Machine {
             if self.heads.remove(link).is_some() {
                 round.draft.delete(Area::Heads, link.0);
                 self.heard.remove(link);
-            } else if mark(&round.draft, link)?.is_none() {
-                self.wants.linked(&mut round.draft, *link, priority - 1, likely, round.now);
+                continue;
+            }
+            match mark(&round.draft, link)? {
+                None => self.wants.linked(&mut round.draft, *link, priority - 1, likely, round.now),
+                Some(Mark::LeftOut) => self.authors.linked(&mut round.draft, link)?,
+                Some(Mark::Merged | Mark::Refused) => {}
             }
         }
         if !is_linked {
@@ -517,6 +534,7 @@ impl Machine {
         let is_empty = self.height == 0 && self.journal.is_empty();
         match self.wants.is_empty() {
             true if is_empty && !self.options.alone => ViewState::Unknown,
+            _ if self.authors.awaited_until().is_some_and(|end| now < end) => ViewState::CatchingUp,
             true => ViewState::Current,
             false if self.state == ViewState::Current && self.lag_ends().is_some_and(|end| now < end) => ViewState::Current,
             false => ViewState::CatchingUp,
@@ -545,7 +563,9 @@ impl Machine {
         let rebroadcast = (!self.heads.is_empty()).then_some(self.rebroadcast_at);
         let lag = (self.state == ViewState::Current).then(|| self.lag_ends()).flatten();
         let asks = self.asks.values().filter_map(|ask| ask.again).min();
-        [journal, rebroadcast, self.speak_at, self.wants.next_wake(), lag, asks].into_iter().flatten().min()
+        let left_out =
+            if self.authors.is_due() { Some(Millis(0)) } else { self.authors.awaited_until().filter(|_| self.state != ViewState::Current) };
+        [journal, rebroadcast, self.speak_at, self.wants.next_wake(), lag, asks, left_out].into_iter().flatten().min()
     }
 
     fn next_rebroadcast(&mut self, now: Millis) -> Millis {

@@ -20,9 +20,12 @@ pub(crate) enum Mark {
     Merged,
     /// It cannot be read, so it has none.
     Refused,
+    /// Its author may not write, so they do not count; it may count later.
+    LeftOut,
 }
 
 const MERGED: u8 = 1;
+const LEFT_OUT: u8 = 2;
 const REFUSED: u8 = 0;
 
 pub(crate) fn mark(draft: &Draft, id: &BlockId) -> Result<Option<Mark>, CrdtError> {
@@ -30,11 +33,19 @@ pub(crate) fn mark(draft: &Draft, id: &BlockId) -> Result<Option<Mark>, CrdtErro
 }
 
 pub(crate) fn read_mark(row: &[u8]) -> Mark {
-    if row.first() == Some(&MERGED) { Mark::Merged } else { Mark::Refused }
+    match row.first() {
+        Some(&MERGED) => Mark::Merged,
+        Some(&LEFT_OUT) => Mark::LeftOut,
+        _ => Mark::Refused,
+    }
 }
 
 pub(crate) fn mark_refused(draft: &mut Draft, id: &BlockId) {
     draft.put(Area::Processed, id.0, vec![REFUSED]);
+}
+
+pub(crate) fn mark_left_out(draft: &mut Draft, id: &BlockId, priority: u64) {
+    draft.put(Area::Processed, id.0, [&[LEFT_OUT], &varint(priority)[..]].concat());
 }
 
 /// The set, during one step.

@@ -109,6 +109,8 @@ impl World {
                 crdt::Effect::AskHeads(peer) => self.ask_heads(place, self.places.get(&peer).copied()),
                 crdt::Effect::Push { peers, bytes } => self.push(place, &peers, &bytes),
                 crdt::Effect::Broadcast(heads) => self.broadcast(place, heads),
+                // Authors are not looked at here.
+                crdt::Effect::Finding(finding) => panic!("peer {place} finds fault with an honest block: {finding:?}"),
                 crdt::Effect::BlockRefused { cid, why } => panic!("peer {place} refuses the honest block {cid}: {why:?}"),
             }
         }

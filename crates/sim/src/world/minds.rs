@@ -136,6 +136,10 @@ impl World {
         let Some(to) = self.places.get(peer).copied() else { return };
         self.watch_promise(place, peer, &message);
         if let (PeerMessage::AskHoldings { heads, .. }, Some(running)) = (&mut message, &self.peers[place].running) {
+            // In the peer the question waits for the block; here it is lost, and asked again.
+            if running.crdt.pending() > 0 {
+                return;
+            }
             *heads = running.crdt.heads();
         }
         self.send(place, to, &Packet::Words(Rc::new(message)));
