@@ -33,7 +33,9 @@ fn peers_that_name_each_other_are_members_without_an_invite() {
     until("both see each other as members", LIMIT, || both(&one));
     std::fs::write(folder.path().join("data"), "kept by both").expect("written");
     let cid = two.say(&["add", "--quiet", "--copies", "2", &folder.path().join("data").to_string_lossy()]).trim().to_owned();
-    until("both hold it", LIMIT, || (one.json(&["why", &cid, "--json"])["confirmed"] == 2).then_some(()));
+    // It is pinned once the other has written it down; this one hears of it a moment later.
+    let confirmed = || serde_json::from_slice::<serde_json::Value>(&one.run(&["why", &cid, "--json"]).stdout).ok();
+    until("both hold it", LIMIT, || (confirmed()?["confirmed"] == 2).then_some(()));
     let again = one.same_addresses();
     one.terminate();
     let flags: Vec<&str> = again.iter().map(String::as_str).collect();
