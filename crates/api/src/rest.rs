@@ -5,6 +5,7 @@
 //! number of pins.
 
 pub(crate) mod add;
+mod claims;
 mod copies;
 mod events;
 mod json;
@@ -125,10 +126,11 @@ impl Rest {
                 let cid = resolve(&*self.cluster, kind, path).await?;
                 self.pin(cid, &query).await
             }
+            ["pins", cid] if delete && !query.get("owner").is_empty() => self.release(parse_cid(cid)?, &query).await,
             ["pins", cid] if delete => self.unpin(parse_cid(cid)?).await,
             ["pins", kind @ ("ipfs" | "ipns" | "ipld"), path @ ..] if delete && !path.is_empty() => {
                 let cid = resolve(&*self.cluster, kind, path).await?;
-                self.unpin(cid).await
+                if query.get("owner").is_empty() { self.unpin(cid).await } else { self.release(cid, &query).await }
             }
             ["pins", cid] if get => self.status(cid, &query).await,
             ["pins"] if get => self.statuses(&query, request).await,

@@ -206,6 +206,13 @@ pub enum Command {
     },
     /// A mass removal that was braked may go on.
     ApproveRemovals,
+    /// The claims of a CID changed: write its pin so that it serves them; answered by [`Answer::Pinned`] or [`Answer::Unpinned`].
+    FollowClaims {
+        /// The CID.
+        cid: Cid,
+        /// Metadata, origins and preferred peers for a pin that is not there yet.
+        wished: Box<PinOptions>,
+    },
     /// Write a record of this peer (membership: trust or expel).
     SetRecord {
         /// Already signed by the shell.

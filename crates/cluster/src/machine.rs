@@ -17,6 +17,7 @@ macro_rules! look {
     };
 }
 
+mod claims;
 mod commands;
 mod messages;
 mod pieces;
@@ -74,6 +75,7 @@ pub(crate) struct Parts {
     membership: Membership,
     leaving: Option<Leaving>,
     pieces: Pieces,
+    owned: claims::Owned,
     pending: BTreeMap<SubmitId, Pending>,
     /// Members other than this peer.
     others: Vec<PeerId>,
@@ -110,7 +112,7 @@ impl Machine {
         let others = others(&membership, &options);
         let mut health = Health::new(membership.trusted(), &options.me, now);
         health.set_duties(membership.decisions());
-        let parts = Parts {
+        let mut parts = Parts {
             tracker: Tracker::new(),
             holdings: Holdings::default(),
             health,
@@ -121,6 +123,7 @@ impl Machine {
             membership,
             leaving: None,
             pieces: Pieces::default(),
+            owned: claims::Owned::default(),
             pending: BTreeMap::new(),
             others,
             go: Vec::new(),
@@ -129,6 +132,7 @@ impl Machine {
             facts: Facts::default(),
             next_hello: now.mono,
         };
+        parts.look_at_owned(now);
         Machine { options, view: ViewState::Unknown, view_since: now.mono, ids: Ids::default(), outbox: Outbox::default(), parts }
     }
 
@@ -146,6 +150,11 @@ impl Machine {
             return;
         }
         self.step(now, shared, effects, |parts, ctx| parts.route(event, ctx));
+    }
+
+    /// What is claimed, by owner and name.
+    pub fn claims(&self) -> &crate::owner::Claims {
+        self.parts.membership.claims()
     }
 
     /// Why this peer writes nothing now; none when it may.
@@ -171,6 +180,7 @@ impl Machine {
             self.outbox.next_wake(self.options.pace.gather),
             (!parts.others.is_empty()).then_some(parts.next_hello),
             Some(parts.pieces.next_wake()),
+            parts.owned.next_wake(),
         ]
         .into_iter()
         .flatten()
@@ -226,6 +236,7 @@ impl Parts {
                 self.tracker.lagged(ctx);
                 self.holdings.lagged(ctx.now);
                 self.pieces.lagged(ctx.now);
+                self.look_at_owned(ctx.now);
                 self.repair.look_soon(ctx);
             }
             SharedChange::View(_) => {}
@@ -235,7 +246,9 @@ impl Parts {
     fn pin_changed(&mut self, change: &PinChange, ctx: &mut Context) {
         let members = Members { ours: &self.others, go: &self.go };
         self.holdings.wish_changed(&change.cid, change.before.as_ref(), change.after.as_ref(), members, ctx.now);
-        self.tracker.wish_changed(change, ctx);
+        if let Some(change) = self.owned_changed(change, ctx) {
+            self.tracker.wish_changed(&change, ctx);
+        }
         let look = look!(self, ctx);
         self.repair.wish_changed(change, look, ctx);
         self.piece_changed(change, ctx);
@@ -305,6 +318,7 @@ impl Parts {
         let changes = self.with_units(changes, ctx);
         self.submit(changes, None, ctx);
         self.scan_pieces(ctx);
+        self.mend_owned(ctx);
         self.leave_if_done(ctx);
     }
 
@@ -395,6 +409,7 @@ impl Parts {
         self.health.set_duties(self.membership.decisions());
         // What was decided about this peer is seen by others in what it takes and gives; they hear of it at once.
         self.next_hello = ctx.now.mono;
+        self.claims_changed(ctx);
         self.others = others(&self.membership, ctx.options);
         self.go = self.health.go().collect();
         self.repair.look_soon(ctx);

@@ -5,14 +5,17 @@
 //! same author takes it back.
 
 use crate::decisions::{self, Balancing, Decisions, Duty};
+use crate::owner::Claims;
 use crate::{Effect, Notice, Options, signing};
 use std::collections::{BTreeMap, BTreeSet};
-use types::{PeerId, RecordKey, RecordKind, SignedRecord};
+use types::{Cid, PeerId, RecordKey, RecordKind, SignedRecord};
 
 /// Member records kept.
 const RECORDS_MOST: usize = 16_384;
 /// Names (IPNS) among them: however many are published, members and decisions have room.
 const NAMES_MOST: usize = RECORDS_MOST / 2;
+/// Claims of owners among them, released ones too: a name that is used again takes no further place.
+const CLAIMS_MOST: usize = RECORDS_MOST / 4;
 /// Records of authors that are not trusted (yet).
 const WAITING_MOST: usize = 256;
 /// Records in one message.
@@ -58,8 +61,12 @@ pub(crate) struct Membership {
     waiting: BTreeMap<RecordKey, SignedRecord>,
     trusted: BTreeSet<PeerId>,
     decisions: Decisions,
-    /// How many of the records are of names.
+    /// How many of the records are of names, and of claims.
     names: usize,
+    claimed: usize,
+    claims: Claims,
+    /// CIDs whose claims changed since this was last asked.
+    touched: BTreeSet<Cid>,
 }
 
 impl Membership {
@@ -70,8 +77,11 @@ impl Membership {
         let records: BTreeMap<RecordKey, SignedRecord> =
             options.records.iter().take(RECORDS_MOST).map(|record| (record.key.clone(), record.clone())).collect();
         let names = records.keys().filter(|key| key.kind == RecordKind::Name).count();
-        let (waiting, decisions) = (BTreeMap::new(), Decisions::default());
-        let mut membership = Membership { trusted: start.clone(), start, records, waiting, decisions, names };
+        let claimed = records.keys().filter(|key| key.kind == RecordKind::Claim).count();
+        let (waiting, decisions, touched) = (BTreeMap::new(), Decisions::default(), BTreeSet::new());
+        let mut claims = Claims::default();
+        records.values().for_each(|record| drop(claims.observe(record)));
+        let mut membership = Membership { trusted: start.clone(), start, records, waiting, decisions, names, claimed, claims, touched };
         membership.trusted = membership.judge();
         membership.decisions = Decisions::of(membership.records.values());
         membership
@@ -85,6 +95,16 @@ impl Membership {
     /// What people decided about the peers.
     pub fn decisions(&self) -> &Decisions {
         &self.decisions
+    }
+
+    /// What owners claim.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// CIDs whose claims changed since this was last asked.
+    pub fn touched(&mut self) -> BTreeSet<Cid> {
+        std::mem::take(&mut self.touched)
     }
 
     /// The version of the next record of a kind about a key, whoever writes it.
@@ -125,9 +145,9 @@ impl Membership {
             self.wait(record);
             return Ok(false);
         }
-        let is_name = record.key.kind == RecordKind::Name;
+        let is_plain = says_nothing_of_peers(record.key.kind);
         self.accept(record, effects);
-        if is_name {
+        if is_plain {
             // Says nothing about peers; judging all records anew for each name would cost by the square of their number.
             return Ok(false);
         }
@@ -173,6 +193,9 @@ impl Membership {
         if record.key.kind == RecordKind::Name && self.names >= NAMES_MOST && !self.records.contains_key(&record.key) {
             return Err(format!("{NAMES_MOST} names are kept already"));
         }
+        if record.key.kind == RecordKind::Claim && self.claimed >= CLAIMS_MOST && !self.records.contains_key(&record.key) {
+            return Err(format!("{CLAIMS_MOST} claims of owners are kept already: use a name again that was released"));
+        }
         if !(options.verify)(record) {
             return Err("its signature is wrong".to_owned());
         }
@@ -181,8 +204,8 @@ impl Membership {
 
     fn wait(&mut self, record: SignedRecord) {
         // Names leave room for the records that make their author trusted; they come again when they are renewed, and with each connection.
-        let names = self.waiting.keys().filter(|key| key.kind == RecordKind::Name).count();
-        let has_room = record.key.kind != RecordKind::Name || names < WAITING_MOST / 2;
+        let names = self.waiting.keys().filter(|key| says_nothing_of_peers(key.kind)).count();
+        let has_room = !says_nothing_of_peers(record.key.kind) || names < WAITING_MOST / 2;
         if has_room && self.waiting.len() < WAITING_MOST {
             self.waiting.insert(record.key.clone(), record);
         }
@@ -203,9 +226,11 @@ impl Membership {
             _ => {}
         }
         effects.push(Effect::Record(record.clone()));
-        let is_name = record.key.kind == RecordKind::Name;
+        self.touched.extend(self.claims.observe(&record));
+        let kind = record.key.kind;
         let is_first = self.records.insert(record.key.clone(), record).is_none();
-        self.names += usize::from(is_name && is_first);
+        self.names += usize::from(kind == RecordKind::Name && is_first);
+        self.claimed += usize::from(kind == RecordKind::Claim && is_first);
     }
 
     /// Accepts records that waited for their author, as long as that makes more authors trusted.
@@ -232,6 +257,11 @@ impl Membership {
         }
         trusted
     }
+}
+
+/// Such a record changes neither trust nor what was decided about peers.
+fn says_nothing_of_peers(kind: RecordKind) -> bool {
+    matches!(kind, RecordKind::Name | RecordKind::Claim)
 }
 
 /// Whom a member record is about, and what it says.

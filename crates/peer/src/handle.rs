@@ -64,6 +64,26 @@ pub enum Live {
     Notice(UnixMillis, Notice, String),
 }
 
+/// What an owner keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRow {
+    /// Who.
+    pub owner: String,
+    /// Under which name.
+    pub name: String,
+    /// What.
+    pub claim: cluster::owner::Claim,
+}
+
+/// What an owner lets go of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// What it keeps under this name.
+    Name(String),
+    /// All its names for this CID.
+    Cid(Cid),
+}
+
 /// Numbers of the whole, for the status page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -132,6 +152,21 @@ pub trait Cluster: Send + Sync + 'static {
     async fn pin(&self, cid: Cid, options: PinOptions, depth: Depth) -> Result<Pin, CommandError>;
     /// Removes a pin; the pin as it was.
     async fn unpin(&self, cid: Cid) -> Result<Pin, CommandError>;
+    /// Keeps a CID for an owner, under a name of its own; what the name stood for before is let go. Durable when it returns; the pin of all owners.
+    async fn claim(&self, cid: Cid, owner: &str, name: &str, options: PinOptions) -> Result<Pin, CommandError> {
+        let _ = (cid, owner, name, options);
+        Err(CommandError::Bad("this peer keeps nothing for owners".to_owned()))
+    }
+    /// An owner lets go of what it keeps under a name, or of all its names for a CID; the pins as they were.
+    async fn release(&self, owner: &str, what: Released) -> Result<Vec<Pin>, CommandError> {
+        let _ = (owner, what);
+        Err(CommandError::Bad("this peer keeps nothing for owners".to_owned()))
+    }
+    /// What owners keep, in order of owner and name; of all of them, or of one.
+    fn claims(&self, owner: Option<&str>) -> Vec<ClaimRow> {
+        let _ = owner;
+        Vec::new()
+    }
     /// Tries waiting pins again at once; `None`: all. Those that were put back.
     async fn recover(&self, cid: Option<Cid>) -> Result<Vec<Cid>, CommandError>;
     /// Begins an add. `size`: expected bytes, if known. `local`: this peer is to be one of the holders.

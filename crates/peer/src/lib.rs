@@ -13,6 +13,7 @@ mod addresses;
 pub mod adopt;
 mod authors;
 mod bulk;
+mod claims;
 pub mod clock;
 pub mod core;
 pub mod crdt_network;
@@ -46,7 +47,7 @@ mod words;
 
 pub use adopt::Adopt;
 pub use consensus::{AuthorNumbers, Finding};
-pub use handle::{AddSession, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Totals};
+pub use handle::{AddSession, ClaimRow, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Released, Totals};
 pub use limits::{BadRule, LimitsAsk, LimitsOptions, LimitsReport, Rule};
 pub use names::{Names, NamesOptions};
 pub use net::{Path, Reach, Reachability};

@@ -1,10 +1,11 @@
 //! A running peer: the parts put together, started in order, stopped backwards.
 
 use crate::bulk;
+use crate::claims::Claiming;
 use crate::core::Core;
 use crate::fill::Fill;
 use crate::go::GoMembers;
-use crate::handle::{AddSession, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Totals};
+use crate::handle::{AddSession, ClaimRow, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Released, Totals};
 use crate::join::{JOIN, Joining};
 use crate::limits::{Limits, LimitsAsk, LimitsReport};
 use crate::links::{BOOK, Links, MESSAGES};
@@ -95,6 +96,7 @@ pub struct Peer {
     links: Arc<Links>,
     joining: Arc<Joining>,
     moving: Moving,
+    claiming: Claiming,
     node_host: Option<Host>,
     cluster: String,
     started: UnixMillis,
@@ -120,6 +122,7 @@ impl Peer {
         let Protocols { messages, received, joins, books } = parts.protocols;
         let links = Links::new(parts.host.clone(), messages, &core, parts.inbound.clone(), parts.own);
         let moving = Moving::new(core.clone(), parts.key.clone(), parts.host.id());
+        let claiming = Claiming::new(core.clone(), parts.key.clone(), me);
         let registers = ClusterRegisters::new(core.clone(), parts.key.clone(), me);
         let joining = Joining::new(core.clone(), links.clone(), parts.key, parts.secret, parts.cluster.clone());
         let peer = Arc::new(Peer {
@@ -128,6 +131,7 @@ impl Peer {
             links: links.clone(),
             joining: joining.clone(),
             moving,
+            claiming,
             node_host: parts.node_host,
             cluster: parts.cluster,
             tasks: Mutex::new(Vec::new()),
@@ -365,6 +369,18 @@ impl Cluster for Peer {
             Some(_) => Err(unexpected()),
             None => Err(CommandError::Stopping),
         }
+    }
+
+    async fn claim(&self, cid: Cid, owner: &str, name: &str, options: PinOptions) -> Result<Pin, CommandError> {
+        self.claiming.claim(cid, owner, name, options).await
+    }
+
+    async fn release(&self, owner: &str, what: Released) -> Result<Vec<Pin>, CommandError> {
+        self.claiming.release(owner, what).await
+    }
+
+    fn claims(&self, owner: Option<&str>) -> Vec<ClaimRow> {
+        self.claiming.rows(owner)
     }
 
     async fn recover(&self, cid: Option<Cid>) -> Result<Vec<Cid>, CommandError> {

@@ -228,7 +228,7 @@ pub enum Command {
 pub enum PinCommand {
     /// Keep a CID that is somewhere in the network.
     #[command(
-        after_help = "Examples:\n  pinfold pin add <cid> --copies 2 --name site --wait 2\n  pinfold pin add <cid> --origin /ip4/203.0.113.7/tcp/4001/p2p/<id>      a node outside has it"
+        after_help = "Examples:\n  pinfold pin add <cid> --copies 2 --name site --wait 2\n  pinfold pin add <cid> --owner anna --name site      kept until anna lets go, whoever else does\n  pinfold pin add <cid> --origin /ip4/203.0.113.7/tcp/4001/p2p/<id>      a node outside has it"
     )]
     Add {
         /// The peer.
@@ -239,6 +239,9 @@ pub enum PinCommand {
         /// What is wished.
         #[command(flatten)]
         wish: Wish,
+        /// Keep it for this owner, under the name that is given (default: the CID). What the name stood for before is let go.
+        #[arg(long)]
+        owner: Option<String>,
         /// The root block alone.
         #[arg(long)]
         direct: bool,
@@ -250,16 +253,24 @@ pub enum PinCommand {
         wait: Option<u32>,
     },
     /// Keep it no longer.
-    #[command(after_help = "Examples:\n  pinfold pin rm <cid>")]
+    #[command(
+        after_help = "Examples:\n  pinfold pin rm <cid>\n  pinfold pin rm <cid> --owner anna            what others keep of it stays\n  pinfold pin rm <cid> --owner anna --name site"
+    )]
     Rm {
         /// The peer.
         #[command(flatten)]
         target: Target,
         /// The CID.
         cid: String,
+        /// Only this owner lets go.
+        #[arg(long)]
+        owner: Option<String>,
+        /// Only under this name; default: all names of the owner for the CID.
+        #[arg(long, requires = "owner")]
+        name: Option<String>,
     },
     /// What is kept.
-    #[command(after_help = "Examples:\n  pinfold pin ls\n  pinfold pin ls --json")]
+    #[command(after_help = "Examples:\n  pinfold pin ls\n  pinfold pin ls --json\n  pinfold pin ls --owner anna")]
     Ls {
         /// The peer.
         #[command(flatten)]
@@ -269,6 +280,9 @@ pub enum PinCommand {
         /// Show the shards of large files and folders too.
         #[arg(long)]
         shards: bool,
+        /// What is kept for this owner, by its names.
+        #[arg(long, conflicts_with = "shards")]
+        owner: Option<String>,
     },
     /// Replace a pin by a newer version of the same thing: the holders fetch only what is new.
     #[command(after_help = "Examples:\n  pinfold pin update <old> <new>\n  pinfold pin update <old> <new> --keep-old")]

@@ -37,6 +37,7 @@ impl Rest {
             }
             ["limits"] if get || post || method == Method::DELETE => self.limits(&method, query).await,
             ["scrub"] if get || post || method == Method::DELETE => self.scrub(&method, query).await,
+            ["claims"] if get => self.claims(query),
             ["status"] if get => self.totals().await,
             ["wait", cid] if get => self.wait(cid, query).await,
             ["cat", ..] if get => Ok(self.content(Wanted::Bytes, &request).await),
@@ -72,7 +73,10 @@ impl Rest {
             ["icon.svg"] if get => Ok(page::icon()),
             ["why" | "wait", _]
             | ["cat" | "ls" | "stat", _, ..]
-            | ["peers" | "limits" | "scrub" | "status" | "events" | "state" | "invite" | "leave" | "page.js" | "page.css" | "icon.svg"]
+            | [
+                "claims" | "peers" | "limits" | "scrub" | "status" | "events" | "state" | "invite" | "leave" | "page.js" | "page.css"
+                | "icon.svg",
+            ]
             | ["rebalance"]
             | ["peers", _, "drain" | "cordon" | "uncordon"]
             | ["plan", "drain", _]

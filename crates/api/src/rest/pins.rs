@@ -26,6 +26,9 @@ impl Rest {
         if let Some(from) = options.update {
             (options, depth) = updated(&*self.cluster, from, options)?;
         }
+        if !query.get("owner").is_empty() {
+            return self.claim(cid, query, options, depth).await;
+        }
         let pin = self.cluster.pin(cid, options, depth).await?;
         Ok(json::pin(&pin))
     }
@@ -126,7 +129,8 @@ impl Rest {
 
 /// The options of an update: those of the pin it replaces, with a new name and end where given.
 pub(crate) fn updated(cluster: &dyn Cluster, from: Cid, wanted: PinOptions) -> Result<(PinOptions, Depth), Failure> {
-    let old = cluster.pin_of(&from).ok_or_else(Failure::not_pinned)?;
+    let mut old = cluster.pin_of(&from).ok_or_else(Failure::not_pinned)?;
+    old.options = ::cluster::owner::without_owners(old.options);
     if !matches!(old.kind, PinKind::Data | PinKind::Meta) {
         return Err(Failure::internal("this pin type cannot be updated"));
     }

@@ -5,6 +5,7 @@ use crate::context::Context;
 use crate::leaving::{End, Leaving};
 use crate::look::Look;
 use crate::options::PlantedBug;
+use crate::owner;
 use crate::placement::{self, Rules};
 use crate::{Answer, Change, Command, Effect, Missing, Options, RequestId};
 use std::collections::BTreeSet;
@@ -19,7 +20,8 @@ fn is_write(command: &Command) -> bool {
         | Command::PinUnit { .. }
         | Command::PinRoot(_)
         | Command::DropUnits { .. }
-        | Command::RenewUnits { .. } => true,
+        | Command::RenewUnits { .. }
+        | Command::FollowClaims { .. } => true,
         Command::Grow { .. }
         | Command::Replace { .. }
         | Command::Arrived { .. }
@@ -32,12 +34,12 @@ fn is_write(command: &Command) -> bool {
 }
 
 /// A pin that a door asks for.
-struct Asked {
-    cid: Cid,
-    options: PinOptions,
-    depth: Depth,
-    size: Option<ByteCount>,
-    lease: Option<u64>,
+pub(super) struct Asked {
+    pub(super) cid: Cid,
+    pub(super) options: PinOptions,
+    pub(super) depth: Depth,
+    pub(super) size: Option<ByteCount>,
+    pub(super) lease: Option<u64>,
 }
 
 impl Parts {
@@ -49,6 +51,7 @@ impl Parts {
         }
         match command {
             Command::Pin { cid, options, depth, size, lease } => {
+                let options = self.laid_over(&cid, options, ctx);
                 self.answer_or_submit(request, Asked { cid, options, depth, size, lease }, ctx);
             }
             Command::Unpin { cid } => self.unpin(request, cid, ctx),
@@ -95,8 +98,10 @@ impl Parts {
                     }
                     Err(why) => Answer::Refused(Missing::NotWritten(why)),
                 };
+                self.claims_changed(ctx);
                 answer(request, said, ctx);
             }
+            Command::FollowClaims { cid, wished } => self.follow_claims(request, cid, *wished, ctx),
         }
     }
 
@@ -109,7 +114,7 @@ impl Parts {
         is_alone.then_some(Missing::NotTrusted { peers: self.distrusted, own: options.me })
     }
 
-    fn answer_or_submit(&mut self, request: RequestId, asked: Asked, ctx: &mut Context) {
+    pub(super) fn answer_or_submit(&mut self, request: RequestId, asked: Asked, ctx: &mut Context) {
         let lease = asked.lease;
         if let Some(root) = self.root_of(&asked, ctx) {
             // The shards stay; blocks that came with this add are garbage.
@@ -228,6 +233,17 @@ impl Parts {
             answer(request, Answer::NotPinned, ctx);
             return;
         };
+        if !self.release_own(request, &pin, ctx) {
+            self.remove(request, cid, ctx);
+        }
+    }
+
+    /// Removes a pin, whoever wishes it.
+    pub(super) fn remove(&mut self, request: RequestId, cid: Cid, ctx: &mut Context) {
+        let Some((pin, _)) = ctx.shared.pin(&cid) else {
+            answer(request, Answer::NotPinned, ctx);
+            return;
+        };
         let refusal = match pin.kind {
             PinKind::Shard => Some("cannot unpin a shard directly. Unpin content root CID instead"),
             PinKind::ClusterDag => Some("cannot unpin a Cluster DAG directly. Unpin content root CID instead"),
@@ -301,7 +317,7 @@ fn updated(asked: Asked, from: Cid, ctx: &Context) -> Result<Pin, Box<Answer>> {
     if old.kind != PinKind::Data {
         return Err(Box::new(bad_wish("can only update pins of ordinary content".to_owned())));
     }
-    let mut options = PinOptions { update: Some(from), ..old.options };
+    let mut options = PinOptions { update: Some(from), ..owner::without_owners(old.options) };
     if !asked.options.name.is_empty() {
         options.name = asked.options.name;
     }
@@ -349,10 +365,10 @@ fn with_holders(holders: &[PeerId], current: &[PeerId]) -> Vec<PeerId> {
     kept.chain(new).copied().collect()
 }
 
-fn bad_wish(text: String) -> Answer {
+pub(super) fn bad_wish(text: String) -> Answer {
     Answer::Refused(Missing::BadWish(text))
 }
 
-fn answer(request: RequestId, answer: Answer, ctx: &mut Context) {
+pub(super) fn answer(request: RequestId, answer: Answer, ctx: &mut Context) {
     ctx.effects.push(Effect::Answer(request, answer));
 }

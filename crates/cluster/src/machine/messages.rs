@@ -121,6 +121,7 @@ impl Parts {
         if has_changed {
             self.members_changed(ctx);
         }
+        self.claims_changed(ctx);
     }
 
     /// Answers full questions, once the own round is done and the view is current: before that the answer would be a guess.

@@ -10,11 +10,14 @@ use serde_json::{Value, json};
 /// `pinfold pin ...`
 pub async fn run(command: PinCommand) -> anyhow::Result<()> {
     match command {
-        PinCommand::Add { target, path, wish, direct, origin, wait } => {
+        PinCommand::Add { target, path, wish, owner, direct, origin, wait } => {
             let client = Client::new(&target.api)?;
             let mut query = wish_query(&wish)?;
             if direct {
                 query.push_str("&mode=direct");
+            }
+            if let Some(owner) = &owner {
+                query.push_str(&format!("&owner={}", escape(owner)));
             }
             if !origin.is_empty() {
                 query.push_str(&format!("&origins={}", escape(&origin.join(","))));
@@ -40,14 +43,33 @@ pub async fn run(command: PinCommand) -> anyhow::Result<()> {
                 println!("pinned {cid}, {}", holders(&pin));
             }
         }
-        PinCommand::Rm { target, cid } => {
+        PinCommand::Rm { target, cid, owner, name } => {
             let client = Client::new(&target.api)?;
-            let pin = client.json(Method::DELETE, &format!("/pins/{}", escape(&cid))).await?.unwrap_or_default();
+            let given =
+                [("owner", owner), ("name", name)].into_iter().filter_map(|(key, value)| Some(format!("{key}={}", escape(&value?))));
+            let query = given.collect::<Vec<_>>().join("&");
+            let pin = client.json(Method::DELETE, &format!("/pins/{}?{query}", escape(&cid))).await?.unwrap_or_default();
             if target.json {
                 output::json_line(&pin);
             } else {
                 println!("unpinned {cid}");
             }
+        }
+        PinCommand::Ls { target, cid, owner: Some(owner), .. } => {
+            let client = Client::new(&target.api)?;
+            let of = cid.map(|cid| format!("&cid={}", escape(&cid))).unwrap_or_default();
+            let mut rows = Vec::new();
+            client
+                .lines(Method::GET, &format!("/pinfold/v1/claims?owner={}{of}", escape(&owner)), client::empty(), &[], |claim| {
+                    if target.json {
+                        output::json_line(&claim);
+                    } else {
+                        rows.push(vec![output::text(&claim["name"]), output::text(&claim["cid"]), copies(&claim)]);
+                    }
+                    Ok(())
+                })
+                .await?;
+            output::table(&["NAME", "CID", "COPIES"], &rows);
         }
         PinCommand::Ls { target, cid: Some(cid), .. } => {
             let pin = Client::new(&target.api)?.json(Method::GET, &format!("/allocations/{}", escape(&cid))).await?.unwrap_or_default();
@@ -57,7 +79,7 @@ pub async fn run(command: PinCommand) -> anyhow::Result<()> {
                 output::table(&HEADING, &[row(&pin)]);
             }
         }
-        PinCommand::Ls { target, cid: None, shards } => {
+        PinCommand::Ls { target, cid: None, shards, .. } => {
             let client = Client::new(&target.api)?;
             let mut rows = Vec::new();
             client
@@ -90,14 +112,19 @@ pub async fn run(command: PinCommand) -> anyhow::Result<()> {
 
 const HEADING: [&str; 4] = ["CID", "COPIES", "ADDED", "NAME"];
 
-fn row(pin: &Value) -> Vec<String> {
-    let copies = match (pin["replication_factor_min"].as_i64(), pin["replication_factor_max"].as_i64()) {
+fn copies(pin: &Value) -> String {
+    match (pin["replication_factor_min"].as_i64(), pin["replication_factor_max"].as_i64()) {
         (Some(-1), _) => "all".to_owned(),
+        // A claim that leaves it to the cluster.
+        (Some(0), Some(0)) => "default".to_owned(),
         (Some(least), Some(most)) if least == most => least.to_string(),
         (least, most) => format!("{}..{}", least.unwrap_or(0), most.unwrap_or(0)),
-    };
+    }
+}
+
+fn row(pin: &Value) -> Vec<String> {
     let added = output::text(&pin["timestamp"]).chars().take(19).collect::<String>().replace('T', " ");
-    vec![output::text(&pin["cid"]), copies, added, output::text(&pin["name"])]
+    vec![output::text(&pin["cid"]), copies(pin), added, output::text(&pin["name"])]
 }
 
 fn holders(pin: &Value) -> String {
