@@ -146,7 +146,7 @@ impl Rest {
             ["peers"] if get => self.peers(request).await,
             ["peers"] if post => self.peer_add(request).await,
             ["peers", peer] if delete => self.peer_remove(peer),
-            ["monitor", "metrics"] if get => Ok(peers::metric_names()),
+            ["monitor", "metrics"] if get => Ok(self.metric_names()),
             ["monitor", "metrics", name] if get => Ok(self.metrics(name)),
             ["ipfs", "gc"] if post => self.collect_garbage().await,
             ["token"] if post => Err(Failure { status: StatusCode::UNAUTHORIZED, message: "unauthorized".into() }),

@@ -26,7 +26,7 @@ async fn simple_answers_are_those_of_go() {
         ("GET", "/version", 200, version.as_str()),
         ("GET", "/health", 204, ""),
         ("GET", "/health/alerts", 200, "[]\n"),
-        ("GET", "/monitor/metrics", 200, "[\"freespace\",\"ping\"]\n"),
+        ("GET", "/monitor/metrics", 200, "[\"freespace\",\"numpin\",\"ping\",\"pinqueue\"]\n"),
         ("GET", "/monitor/metrics/nonsense", 200, "[]\n"),
         ("GET", "/nowhere", 404, not_found),
         ("GET", "/pinfold/v1/nowhere", 404, not_found),

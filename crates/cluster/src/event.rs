@@ -51,6 +51,8 @@ pub enum Event {
     /// The Go peers that are known, heard of now or not; the list replaces the one before. What they say comes by `Link` and `Message`, put into
     /// words by the shell.
     GoPeers(Vec<GoMember>),
+    /// Failure domains that Go peers name (their `tag:group`); the list replaces the one before. What is configured here goes before it.
+    Domains(BTreeMap<PeerId, String>),
     /// A Pinfold peer that the configuration trusts, and that trusts this one: a member, as if one had invited the other.
     Ours(PeerId),
     /// So many Go peers are connected, and none of them takes what this peer writes; 0 where one does, or none is there.

@@ -84,13 +84,15 @@ impl Standing {
 #[derive(Clone, Debug)]
 pub(crate) struct Health {
     peers: BTreeMap<PeerId, Standing>,
+    /// Failure domains that Go peers name.
+    domains: BTreeMap<PeerId, String>,
     next_tick: Millis,
 }
 
 impl Health {
     /// Everybody is suspect until heard of.
     pub fn new(members: &BTreeSet<PeerId>, me: &PeerId, now: Now) -> Health {
-        let mut health = Health { peers: BTreeMap::new(), next_tick: now.mono };
+        let mut health = Health { peers: BTreeMap::new(), domains: BTreeMap::new(), next_tick: now.mono };
         health.set_members(members, me, now);
         health
     }
@@ -134,6 +136,16 @@ impl Health {
             }
         }
         forgotten
+    }
+
+    /// Follows which failure domains Go peers name.
+    pub fn set_domains(&mut self, domains: BTreeMap<PeerId, String>) {
+        self.domains = domains;
+    }
+
+    /// The failure domain of a peer: as configured, else as it says itself.
+    pub fn domain<'a>(&'a self, peer: &PeerId, options: &'a Options) -> Option<&'a str> {
+        options.domain(peer).or_else(|| self.domains.get(peer).map(String::as_str))
     }
 
     /// Go peers that may write, by id.
@@ -348,13 +360,13 @@ impl Health {
     }
 
     fn is_domain_missing(&self, peer: &PeerId, options: &Options) -> bool {
-        let Some(domain) = options.domain(peer) else { return false };
+        let Some(domain) = self.domain(peer, options) else { return false };
         let is_own = options.domain(&options.me) == Some(domain);
         if is_own || options.planted == Some(PlantedBug::IgnoresDomains) {
             return false;
         }
         // Who left or was expelled is not missing.
-        let same = self.peers.iter().filter(|(other, _)| options.domain(other) == Some(domain)).map(|(_, standing)| standing.phase);
+        let same = self.peers.iter().filter(|(other, _)| self.domain(other, options) == Some(domain)).map(|(_, standing)| standing.phase);
         let staying: Vec<PeerHealth> = same.filter(|phase| *phase != PeerHealth::Gone).collect();
         staying.len() > 1 && staying.iter().all(|phase| *phase != PeerHealth::Up)
     }

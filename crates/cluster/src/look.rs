@@ -65,7 +65,7 @@ impl Look<'_> {
                 capacity: capacity(limit, load),
                 // What was promised is on its way there.
                 placed: load.map(|load| load.placed).unwrap_or_default() + standing.promised + brings(peer),
-                domain: self.options.domain(peer).map(str::to_owned),
+                domain: self.health.domain(peer, self.options).map(str::to_owned),
             };
             (candidate, load.is_some())
         });

@@ -218,6 +218,10 @@ impl Parts {
                 }
             }
             Event::GoPeers(go) => self.go_peers(&go, ctx),
+            Event::Domains(domains) => {
+                self.health.set_domains(domains);
+                self.repair.look_soon(ctx);
+            }
             Event::Distrusted(peers) => self.distrusted = peers,
             Event::Link(peer, state) => self.link(peer, &state, ctx),
             Event::Message(peer, message) => self.message(peer, message, ctx),

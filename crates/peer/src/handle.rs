@@ -219,6 +219,10 @@ pub trait Cluster: Send + Sync + 'static {
     fn forecasts(&self) -> BTreeMap<PeerId, UnixMillis> {
         BTreeMap::new()
     }
+    /// How many pins this peer's node holds for the cluster.
+    fn pins_held(&self) -> u64 {
+        0
+    }
     /// Limits of bandwidth of this peer: shows or changes them.
     async fn limits(&self, ask: LimitsAsk) -> Result<LimitsReport, CommandError> {
         let _ = ask;

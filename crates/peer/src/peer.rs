@@ -513,6 +513,11 @@ impl Cluster for Peer {
         self.core.read(|machine, _| machine.duty(peer))
     }
 
+    fn pins_held(&self) -> u64 {
+        let view = view::View::new(self.core.consensus.as_ref(), self.core.store.as_ref());
+        cluster::SharedView::ledger_count(&view)
+    }
+
     fn authors(&self) -> consensus::AuthorNumbers {
         self.core.consensus.authors()
     }

@@ -15,6 +15,10 @@ pub const PING: &str = "ping";
 pub const FREE_SPACE: &str = "freespace";
 /// Length of the sender's pin queue.
 pub const PIN_QUEUE: &str = "pinqueue";
+/// How many pins the sender's node holds. Go has it in its code and does not publish it.
+pub const PINS_HELD: &str = "numpin";
+/// What the names of tags begin with: `tag:group`, say.
+pub const TAG: &str = "tag:";
 
 /// Peers up to 0.13.3 write the name of the codec first.
 const OLD_HEADER: &[u8] = b"\x09/msgpack\n";

@@ -208,6 +208,9 @@ fn go_row(go: &GoPeer, duty: Duty, way: Value) -> Value {
         "way": way,
         "space": { "free": go.free_space.map(ByteCount::get) },
         "version": go.version,
+        "tags": go.tags,
+        "pins_held": go.pins_held,
+        "pins_queued": go.pins_queued,
         "is_trusted": go.is_trusted,
         "trusts_us": go.trusts_us,
     })

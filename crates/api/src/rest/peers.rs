@@ -6,7 +6,7 @@ use crate::message::{Request, Response, line_of};
 use ::cluster::{PeerHealth, PeerRow};
 use peer::go::GoPeer;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use types::{ByteCount, PeerId, UnixMillis};
 use wire::rest::{Alert, ConnectGraph, GlobalRepoGc, Id, IpfsId, Metric, RepoGc, Version};
 
@@ -19,10 +19,6 @@ const BODY_MAX: usize = 4 << 10;
 
 pub(super) fn version() -> Response {
     json::value(&Version { version: env!("CARGO_PKG_VERSION").to_owned() })
-}
-
-pub(super) fn metric_names() -> Response {
-    json::value(&["freespace", "ping"])
 }
 
 impl Rest {
@@ -133,11 +129,22 @@ impl Rest {
         json::value(&rows.iter().map(alert).collect::<Vec<_>>())
     }
 
+    pub(super) fn metric_names(&self) -> Response {
+        let mut names: BTreeSet<String> = ["freespace", "numpin", "ping", "pinqueue"].map(str::to_owned).into();
+        names.extend(self.go_peers().iter().flat_map(|go| go.tags.keys()).map(|tag| format!("tag:{tag}")));
+        json::value(&names)
+    }
+
     pub(super) fn metrics(&self, name: &str) -> Response {
         let mut rows: Vec<PeerRow> = self.cluster.peers().into_iter().filter(|row| row.is_self || is_heard(row.health)).collect();
         rows.sort_by_cached_key(|row| row.peer.to_string());
         let mut metrics: Vec<Metric> = match name {
             "ping" => rows.iter().map(|row| ping(row, true)).collect(),
+            // What others hold is not told beyond what is not as wished.
+            "numpin" => {
+                rows.iter().filter(|row| row.is_self).map(|row| metric(name, row, self.cluster.pins_held().to_string(), 0, true)).collect()
+            }
+            "pinqueue" => rows.iter().map(|row| metric(name, row, row.exceptions.to_string(), 0, true)).collect(),
             "freespace" => rows.iter().filter(|row| row.space_limit != ByteCount::ZERO).map(free_space).collect(),
             _ => Vec::new(),
         };
@@ -245,6 +252,9 @@ fn go_metric(name: &str, go: &GoPeer) -> Option<Metric> {
             let value = json!({ "peer_name": go.name, "ipfs_id": node, "ipfs_addresses": go.node_addresses });
             (value.to_string(), 0)
         }
+        ("pinqueue", _) => (go.pins_queued.to_string(), 0),
+        ("numpin", _) => (go.pins_held?.to_string(), 0),
+        (name, _) if name.starts_with("tag:") => (go.tags.get(&name["tag:".len()..])?.clone(), 0),
         ("freespace", Some(free)) => (free.get().to_string(), i64::try_from(free.get()).unwrap_or(i64::MAX)),
         _ => return None,
     };
@@ -255,7 +265,7 @@ fn go_metric(name: &str, go: &GoPeer) -> Option<Metric> {
         expire: nanos(go.heard.0.saturating_add(PING_TTL_MS)),
         valid: true,
         weight,
-        partitionable: false,
+        partitionable: name.starts_with("tag:"),
         received_at: nanos(go.heard.0),
     })
 }

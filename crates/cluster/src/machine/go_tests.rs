@@ -1,7 +1,7 @@
 //! One machine on a table, among Go peers: they are given copies, watched, and replaced.
 
 use crate::testing::{Table, cid, hello, peer, pin_on};
-use crate::{Answer, Command, CopyRow, Duty, Effect, Event, GoMember, LinkState, Options, RepairLimits};
+use crate::{Answer, Command, CopyRow, Duty, Effect, Event, GoMember, LinkState, Options, RepairLimits, RequestId};
 use std::num::NonZeroU32;
 use types::{
     Because, ByteCount, CopyState, Depth, HoldingReport, Millis, PeerId, PeerMessage, Pin, PinOptions, PinState, RecordKey, RecordKind,
@@ -310,4 +310,28 @@ fn a_go_peer_that_became_a_pinfold_peer_is_a_member_with_its_place_in_the_pins()
     }
     table.accept_writes();
     assert_eq!(placement(&table, 1), sorted(&[1, 2]));
+}
+
+#[test]
+fn copies_spread_over_the_groups_that_go_peers_name() {
+    let mut table = among_go();
+    let placed = |table: &mut Table, number: u64| {
+        table.handle(Event::Command(
+            RequestId(number),
+            Command::Pin { cid: cid(number), options: copies(2, 2), depth: Depth::Recursive, size: None, lease: None },
+        ));
+        let pinned = |effect: &Effect| match effect {
+            Effect::Submit(_, changes) => changes.iter().find_map(|change| match change {
+                crate::Change::Put(pin) if pin.cid == cid(number) => Some(pin.placement.clone()),
+                _ => None,
+            }),
+            _ => None,
+        };
+        table.effects.iter().rev().find_map(pinned).expect("written")
+    };
+    let both = |placement: &[PeerId]| placement.contains(&peer(1)) && placement.contains(&peer(2));
+    assert!((0..60).any(|number| both(&placed(&mut table, number))), "without groups they are as good as any");
+    let groups = [(1, "rack1"), (2, "rack1"), (3, "rack2")].map(|(number, group)| (peer(number), group.to_owned()));
+    table.handle(Event::Domains(groups.into()));
+    assert!((100..160).all(|number| !both(&placed(&mut table, number))));
 }

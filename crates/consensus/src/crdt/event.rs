@@ -18,7 +18,7 @@ pub type Signer = Arc<dyn Fn(&[Cid], &[u8]) -> AuthorSignature + Send + Sync>;
 pub struct MachineOptions {
     /// Blocks follow each other at this distance while writing goes on; the first after a pause is made at once.
     pub spacing: Millis,
-    /// The same while a peer is connected that is no Pinfold: Go peers walk only so many blocks a second.
+    /// The same while a peer is connected that is no Pinfold: Go peers walk only so many blocks a second. All who write share it.
     pub spacing_with_others: Millis,
     /// How often heads are told that nobody else told, give or take 30 %.
     pub rebroadcast: Millis,

@@ -28,7 +28,7 @@ pub struct CrdtOptions {
     pub me: PeerId,
     /// Distance of own blocks while writing goes on.
     pub spacing: Duration,
-    /// The same while a peer that is no Pinfold is connected.
+    /// The same while a peer that is no Pinfold is connected; shared by all who write.
     pub spacing_with_others: Duration,
     /// How often heads are told that nobody else told, give or take 30 %.
     pub rebroadcast: Duration,

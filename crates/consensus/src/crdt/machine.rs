@@ -4,8 +4,10 @@
 //! the commit fails, the machine has gone ahead of the store and must be read again by [`Machine::open`].
 
 mod authors;
+mod spacing;
 
 use self::authors::Authors;
+use self::spacing::Writers;
 use super::ancestors::HAVE_MAX;
 use super::block::{Block, LINKS_MAX, PRIORITY_MAX};
 use super::draft::Draft;
@@ -87,6 +89,7 @@ pub struct Machine {
     wants: Wants,
     values: Values,
     authors: Authors,
+    writers: Writers,
     /// Connected ones, and whether each is a Pinfold.
     peers: BTreeMap<PeerId, bool>,
     asks: BTreeMap<PeerId, Ask>,
@@ -152,6 +155,7 @@ impl Machine {
             wants: Wants::load(&draft, now)?,
             values: Values::default(),
             authors: Authors::open(&draft, options.authors.clone(), now)?,
+            writers: Writers::default(),
             peers: BTreeMap::new(),
             asks: BTreeMap::new(),
             stretches: BTreeMap::new(),
@@ -448,8 +452,7 @@ impl Machine {
         if is_pushed {
             round.effects.push(Effect::Push { peers: pinfolds, bytes });
         }
-        let spacing = if self.has_others() { self.options.spacing_with_others } else { self.options.spacing };
-        self.tell_after = Millis(round.now.0 + spacing.0);
+        self.tell_after = Millis(round.now.0 + self.distance(round.now).0);
         if is_pushed && !self.has_others() && !self.is_ending {
             let soon = Millis(round.now.0 + PUSHED_TOLD.0);
             self.speak_at = Some(self.speak_at.map_or(soon, |at| at.min(soon)));

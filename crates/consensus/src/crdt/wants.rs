@@ -204,6 +204,11 @@ impl Wants {
         self.waiting.first().map(|(until, _)| *until)
     }
 
+    /// Whether a block that is here links to it.
+    pub(crate) fn is_linked(&self, id: &BlockId) -> bool {
+        self.wants.get(id).is_some_and(|want| want.is_linked)
+    }
+
     pub(crate) fn contains(&self, id: &BlockId) -> bool {
         self.wants.contains_key(id)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use types::{ByteCount, Millis, Now, PeerId, UnixMillis};
-use wire::metric::{FREE_SPACE, Metric, PIN_QUEUE, PING, PingValue, decode_metric};
+use wire::metric::{FREE_SPACE, Metric, PIN_QUEUE, PING, PINS_HELD, PingValue, TAG, decode_metric};
 use wire::msgpack::MsgpackError;
 use wire::rpc::RepoStat;
 
@@ -12,6 +12,8 @@ const PEERS_MOST: usize = 4096;
 const ADDRESSES_MOST: usize = 64;
 /// Names longer than this are cut.
 const NAME_MOST: usize = 256;
+/// Tags kept of a peer.
+const TAGS_MOST: usize = 16;
 /// Go's default time to live: a metric counts at least so long, so that a sender with a clock behind ours is not lost.
 const LASTS_LEAST: Millis = Millis::seconds(30);
 /// And at most so long, whatever it promises.
@@ -34,8 +36,10 @@ pub struct GoPeer {
     pub measured: UnixMillis,
     /// The limit of its node, asked of it.
     pub space_limit: Option<ByteCount>,
-    /// The value of its `tag:group`, over which Go spreads copies.
-    pub group: Option<String>,
+    /// Its tags; over the values of `group` Go spreads copies.
+    pub tags: BTreeMap<String, String>,
+    /// How many pins its node holds; Go's own programs do not say.
+    pub pins_held: Option<u64>,
     /// Length of its pin queue.
     pub pins_queued: u64,
     /// Whether it may write to the shared wish here.
@@ -48,6 +52,13 @@ pub struct GoPeer {
     pub version: String,
     /// Its last ping, by the own clock.
     pub heard: UnixMillis,
+}
+
+impl GoPeer {
+    /// The failure domain that it names; Go's default names none.
+    pub fn domain(&self) -> Option<&str> {
+        self.tags.get("group").map(String::as_str).filter(|group| !group.is_empty() && *group != "default")
+    }
 }
 
 /// Why a metric was not taken.
@@ -79,7 +90,8 @@ struct Facts {
     ping: Option<Fresh<PingValue>>,
     free: Option<Fresh<u64>>,
     measured: UnixMillis,
-    group: Option<Fresh<String>>,
+    tags: BTreeMap<String, Fresh<String>>,
+    pins: Option<Fresh<u64>>,
     queue: Option<Fresh<u64>>,
     /// Asked of it; nothing before.
     told: Met,
@@ -87,6 +99,15 @@ struct Facts {
     room: Option<RepoStat>,
     heard: Millis,
     heard_wall: UnixMillis,
+}
+
+impl Facts {
+    fn tag(&mut self, tag: &str, value: String, until: Millis, now: Now) {
+        self.tags.retain(|_, fresh| fresh.until > now.mono);
+        if self.tags.len() < TAGS_MOST || self.tags.contains_key(tag) {
+            self.tags.insert(tag.to_owned(), Fresh { value, until });
+        }
+    }
 }
 
 /// What a peer answered about itself.
@@ -126,8 +147,12 @@ impl Heard {
                 facts.measured = now.wall;
             }
             PIN_QUEUE => facts.queue = metric.value.parse().ok().map(|value| Fresh { value, until }),
-            "tag:group" => facts.group = Some(Fresh { value: cut(metric.value), until }),
-            _ => {}
+            PINS_HELD => facts.pins = metric.value.parse().ok().map(|value| Fresh { value, until }),
+            name => {
+                if let Some(tag) = name.strip_prefix(TAG).filter(|tag| tag.len() <= NAME_MOST) {
+                    facts.tag(tag, cut(metric.value), until, now);
+                }
+            }
         }
         Ok(())
     }
@@ -189,7 +214,13 @@ impl Heard {
                 free_space: Fresh::get(&facts.free, now).map(|free| ByteCount(*free)),
                 measured: facts.measured,
                 space_limit: facts.room.map(|room| ByteCount(room.storage_max)).filter(|limit| *limit > ByteCount::ZERO),
-                group: Fresh::get(&facts.group, now).cloned(),
+                tags: facts
+                    .tags
+                    .iter()
+                    .filter(|(_, fresh)| fresh.until > now.mono)
+                    .map(|(tag, fresh)| (tag.clone(), fresh.value.clone()))
+                    .collect(),
+                pins_held: Fresh::get(&facts.pins, now).copied(),
                 pins_queued: Fresh::get(&facts.queue, now).copied().unwrap_or_default(),
                 is_trusted: false,
                 trusts_us: facts.trusts_us,
@@ -256,7 +287,15 @@ mod tests {
     #[test]
     fn a_peer_is_what_its_metrics_say() {
         let ping = format!(r#"{{"peer_name":"go1","ipfs_id":"{}","ipfs_addresses":["/ip4/1.2.3.4/tcp/4001"],"more":1}}"#, peer(9));
-        let metrics = [("ping", &*ping), ("freespace", "5000"), ("pinqueue", "7"), ("tag:group", "rack1"), ("later", "x")];
+        let metrics = [
+            ("ping", &*ping),
+            ("freespace", "5000"),
+            ("pinqueue", "7"),
+            ("tag:group", "rack1"),
+            ("tag:zone", "b"),
+            ("numpin", "12"),
+            ("later", "x"),
+        ];
         let metrics = metrics.map(|(name, value)| metric(name, value, 30, 0));
         let peers = heard(&metrics).live(at(1));
         let expected = GoPeer {
@@ -267,7 +306,8 @@ mod tests {
             free_space: Some(ByteCount(5000)),
             measured: at(0).wall,
             space_limit: None,
-            group: Some("rack1".into()),
+            tags: [("group", "rack1"), ("zone", "b")].map(|(tag, value)| (tag.to_owned(), value.to_owned())).into(),
+            pins_held: Some(12),
             pins_queued: 7,
             is_trusted: false,
             trusts_us: None,
@@ -276,6 +316,14 @@ mod tests {
             heard: at(0).wall,
         };
         assert_eq!(peers, [expected]);
+        assert_eq!(peers[0].domain(), Some("rack1"));
+        let many: Vec<Vec<u8>> =
+            (0..2 * TAGS_MOST).map(|number| metric(&format!("tag:{number}"), "x", 30, 0)).chain([metrics[0].clone()]).collect();
+        assert_eq!(heard(&many).live(at(1))[0].tags.len(), TAGS_MOST);
+        assert!(
+            heard(&many).live(at(29))[0].domain().is_none()
+                && heard(&[metric("tag:group", "default", 30, 0), metrics[0].clone()]).live(at(1))[0].domain().is_none()
+        );
         assert!(heard(&metrics[1..]).live(at(1)).is_empty(), "no member without a ping");
     }
 

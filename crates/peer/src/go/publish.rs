@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use types::PeerId;
 use wire::METRICS_TOPIC;
-use wire::metric::{FREE_SPACE, Metric, PIN_QUEUE, PING, PingValue, encode_metric};
+use wire::metric::{FREE_SPACE, Metric, PIN_QUEUE, PING, PINS_HELD, PingValue, encode_metric};
 
 /// Go's time to live of a metric.
 const LASTS: Duration = Duration::from_secs(30);
@@ -107,6 +107,7 @@ async fn metrics(side: &Side) -> Vec<Metric> {
         }
         let weight = -i64::try_from(own.exceptions / QUEUE_PER_WEIGHT).unwrap_or(i64::MAX);
         metrics.push(Metric { weight, ..metric(PIN_QUEUE, own.exceptions.to_string()) });
+        metrics.push(metric(PINS_HELD, side.cluster.pins_held().to_string()));
     }
     metrics
 }

@@ -127,6 +127,8 @@ pub(super) async fn run(side: Arc<Side>) {
 #[derive(Default)]
 struct Said {
     members: Vec<GoMember>,
+    /// Failure domains that they name.
+    domains: BTreeMap<PeerId, String>,
     there: BTreeSet<PeerId>,
     /// What was said of each of them. The same is not said again: with it room that was promised since then counts as shown in it.
     hellos: BTreeMap<PeerId, (UnixMillis, PeerMessage)>,
@@ -151,6 +153,14 @@ impl Said {
             *spokesman.spoken_for.write() = members.iter().map(|member| member.peer).collect();
             self.members.clone_from(&members);
             spokesman.mind.feed(Event::GoPeers(members));
+        }
+        // Who is silent for a while is where it was.
+        let mut domains = self.domains.clone();
+        domains.retain(|peer, _| self.members.iter().any(|member| member.peer == *peer) && live.iter().all(|go| go.peer != *peer));
+        domains.extend(live.iter().filter_map(|go| Some((go.peer, go.domain()?.to_owned()))));
+        if domains != self.domains {
+            self.domains.clone_from(&domains);
+            spokesman.mind.feed(Event::Domains(domains));
         }
         let there: BTreeSet<PeerId> = live.iter().map(|go| go.peer).collect();
         for peer in self.there.difference(&there) {

@@ -781,6 +781,9 @@ fn metrics_recorded_from_go_peers_are_taken() {
     let peers: BTreeMap<String, GoPeer> = heard.live(now).into_iter().map(|go| (go.name.clone(), go)).collect();
     assert_eq!(peers.keys().map(String::as_str).collect::<Vec<_>>(), ["go1", "go2", "rust-spike"]);
     let go1 = &peers["go1"];
-    assert_eq!((go1.free_space, go1.group.as_deref(), go1.pins_queued), (Some(ByteCount(9_999_489_193)), Some("default"), 0));
+    assert_eq!(
+        (go1.free_space, go1.tags.get("group").map(String::as_str), go1.pins_queued),
+        (Some(ByteCount(9_999_489_193)), Some("default"), 0)
+    );
     assert!(go1.ipfs_id.is_some());
 }

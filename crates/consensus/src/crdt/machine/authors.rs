@@ -125,6 +125,7 @@ impl Authors {
 impl Machine {
     /// Merges a block of another peer, or leaves it out.
     pub(super) fn judge(&mut self, id: BlockId, bytes: Bytes, block: Block, round: &mut Round) -> Result<(), CrdtError> {
+        self.note_writer(&id, &bytes, round.now);
         let Some((fault, author)) = self.authors.fault(&id, &bytes) else { return self.merge(id, bytes, block, round) };
         round.effects.extend(self.authors.note(&id, fault, author).map(Effect::Finding));
         if self.authors.numbers.required { self.leave_out(id, bytes, &block, fault, round) } else { self.merge(id, bytes, block, round) }
