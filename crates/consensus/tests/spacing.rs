@@ -84,7 +84,7 @@ fn blocks_made(writers: usize, pushes: bool) -> Vec<usize> {
             all.push(told);
         }
         for told in all {
-            for (number, inbox) in inboxes.iter_mut().enumerate().filter(|(number, _)| *number != told.from) {
+            for (_, inbox) in inboxes.iter_mut().enumerate().filter(|(number, _)| *number != told.from) {
                 let from = peer(told.from);
                 if pushes {
                     inbox.extend(told.blocks.iter().map(|bytes| Event::Pushed { from, bytes: bytes.clone() }));
