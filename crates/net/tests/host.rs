@@ -146,6 +146,21 @@ async fn quic_carries_streams_where_there_is_no_secret() {
 }
 
 #[tokio::test]
+async fn a_websocket_carries_streams_where_there_is_no_secret() {
+    let web = |number| HostOptions { listen: vec!["/ip4/127.0.0.1/tcp/0/ws".to_owned()], ..options(number) };
+    let (first, second) = pair(web(1), web(2)).await;
+    assert!(second.addresses()[0].contains("/ws/p2p/"), "{:?}", second.addresses());
+    let mut incoming = second.accept(&["/echo/1"]).unwrap();
+    let (mut stream, _) = first.open(second.id(), &["/echo/1"]).await.unwrap();
+    stream.write_all(&[7; 100_000]).await.unwrap();
+    let (from, _, mut other) = incoming.next().await.unwrap();
+    assert_eq!(from, first.id());
+    let mut read = vec![0; 100_000];
+    other.read_exact(&mut read).await.unwrap();
+    assert!(read.iter().all(|byte| *byte == 7));
+}
+
+#[tokio::test]
 async fn the_first_name_that_both_speak_is_taken() {
     let (first, second) = pair(options(1), options(2)).await;
     let mut incoming = second.accept(&["/bitswap/1.1", "/bitswap/1.0"]).unwrap();

@@ -10,10 +10,12 @@
 //!              calls ◄── members, lists ◄── the own doors (what Go peers hold)
 //!              gossip ─► heard ◄──── greeting (asks ids and for trust, connects the nodes)
 //!              gossip ◄─ publish
+//!              dials ◄── addresses (where they were)
 //!   the machine's messages to Go peers ◄──► spokesman, lane (blocks of the own adds)
 //! ```
 //! Absent: closed methods of Go's own parts among each other, raft, tracing. Start with [`GoSide`].
 
+mod addresses;
 mod answers;
 mod greeting;
 mod heard;
@@ -170,6 +172,7 @@ impl GoSide {
             tokio::spawn(server.run()),
             tokio::spawn(publish::run(side.clone())),
             tokio::spawn(greeting::run(side.clone())),
+            tokio::spawn(addresses::run(side.clone())),
             tokio::spawn(intake::let_go(side.clone())),
             tokio::spawn(spokesman::run(side.clone())),
         ];

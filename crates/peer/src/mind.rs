@@ -7,9 +7,12 @@ use cluster::{Event, SharedView};
 use std::sync::{Arc, Weak};
 use store::{Area, Batch, Durability};
 use types::{Cid, PeerId, Pin, UnixMillis};
+use wire::join::Known;
 
 /// Where the Go peers of this start stand for the next one, in [`Area::Meta`].
 const GO_PEERS: &[u8] = b"go-peers";
+/// Where they are, in the same place.
+const GO_ADDRESSES: &[u8] = b"go-addresses";
 /// Peers remembered.
 const PEERS_MOST: usize = 4096;
 
@@ -57,6 +60,28 @@ impl Mind for CoreMind {
         // Lost with the power it says what was true a little earlier.
         if let Err(error) = core.store.commit(batch, Durability::Buffered) {
             tracing::warn!(%error, "keeping which Go peers there are");
+        }
+    }
+
+    fn addresses(&self) -> Vec<Known> {
+        let Some(core) = self.0.upgrade() else { return Vec::new() };
+        let kept = match core.store.snapshot().get(Area::Meta, GO_ADDRESSES) {
+            Ok(kept) => kept.unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(%error, "reading where Go peers were");
+                return Vec::new();
+            }
+        };
+        if kept.is_empty() { Vec::new() } else { wire::join::decode_book(&kept).unwrap_or_default() }
+    }
+
+    fn remember_addresses(&self, known: &[Known]) {
+        let Some(core) = self.0.upgrade() else { return };
+        let mut batch = Batch::new();
+        batch.put(Area::Meta, GO_ADDRESSES, wire::join::encode_book(known));
+        // Lost with the power they are learned again.
+        if let Err(error) = core.store.commit(batch, Durability::Buffered) {
+            tracing::warn!(%error, "keeping where Go peers are");
         }
     }
 }

@@ -14,7 +14,7 @@ pub(super) fn usable(options: &HostOptions) -> Result<Vec<Multiaddr>, HostError>
         let address: Multiaddr = text.parse().map_err(|_| HostError::BadAddress { address: text.clone() })?;
         match kind(&address) {
             Kind::Tcp => addresses.push(address),
-            Kind::Quic if options.psk.is_none() => addresses.push(address),
+            Kind::Quic | Kind::Web if options.psk.is_none() => addresses.push(address),
             _ => tracing::info!(address = text, "not listened on: this host has no such transport"),
         }
     }
@@ -30,6 +30,8 @@ pub(super) fn usable(options: &HostOptions) -> Result<Vec<Multiaddr>, HostError>
 enum Kind {
     Tcp,
     Quic,
+    /// A WebSocket without TLS of its own: libp2p's handshake protects it, and who wants TLS puts it before.
+    Web,
     Other,
 }
 
@@ -38,6 +40,7 @@ fn kind(address: &Multiaddr) -> Kind {
     match parts.as_slice() {
         [_, Protocol::Tcp(_)] | [_, Protocol::Tcp(_), Protocol::P2p(_)] => Kind::Tcp,
         [_, Protocol::Udp(_), Protocol::QuicV1] | [_, Protocol::Udp(_), Protocol::QuicV1, Protocol::P2p(_)] => Kind::Quic,
+        [_, Protocol::Tcp(_), Protocol::Ws(path)] | [_, Protocol::Tcp(_), Protocol::Ws(path), Protocol::P2p(_)] if path == "/" => Kind::Web,
         _ => Kind::Other,
     }
 }
@@ -85,6 +88,8 @@ mod tests {
         check(&[], true, Ok(0));
         check(&["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic"], true, Ok(1));
         check(&["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"], false, Ok(2));
+        check(&["/ip4/127.0.0.1/tcp/0/ws"], false, Ok(1));
+        check(&["/ip4/127.0.0.1/tcp/0/ws", "/ip4/127.0.0.1/tcp/0"], true, Ok(1));
         check(&["/ip4/127.0.0.1/udp/0/quic-v1"], true, Err("private network"));
         check(&["127.0.0.1:4001"], false, Err("no multiaddr"));
     }

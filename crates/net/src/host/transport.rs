@@ -21,7 +21,7 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::pnet::{PnetConfig, PnetError, PreSharedKey};
-use libp2p::{Multiaddr, PeerId, Transport, dns, noise, quic, relay, tcp, tls, yamux};
+use libp2p::{Multiaddr, PeerId, Transport, dns, noise, quic, relay, tcp, tls, websocket, yamux};
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
@@ -170,7 +170,20 @@ fn without_names(
         let reach = reach(&limits, &point);
         (id, StreamMuxerBox::new(ThrottledMuxer::new(StreamMuxerBox::new(muxer), limits.clone(), reach)))
     });
-    Ok(OrTransport::new(tcp, quic).map(|either, _| either.into_inner()).boxed())
+    let limits = throttle.clone();
+    let web = websocket::Config::new(tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)))
+        .and_then(move |socket, point| {
+            let reach = reach(&limits, &point);
+            futures::future::ready(Ok::<_, io::Error>(Throttled::new(socket, limits.clone(), reach)))
+        })
+        .upgrade(Version::V1Lazy)
+        .authenticate(Security::new(keypair, true)?)
+        .multiplex(self::muxer())
+        .timeout(HANDSHAKE)
+        .map(|(id, muxer), _| (id, StreamMuxerBox::new(muxer)));
+    // A WebSocket is for those who pass nothing else; any other address goes first.
+    let direct = OrTransport::new(tcp, quic).map(|either, _| either.into_inner());
+    Ok(OrTransport::new(Later(web, TCP_FIRST), direct).map(|either, _| either.into_inner()).boxed())
 }
 
 /// Which net the other end is on; what has no address of its own goes by the wider one.

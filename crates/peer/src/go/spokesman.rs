@@ -20,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use types::{Because, ByteCount, Cid, CopyState, HoldingReport, Millis, PeerId, PeerMessage, Pin, PinState, Refusal, UnixMillis};
+use wire::join::Known;
 use wire::status::{Filter, of_bit};
 
 /// How often it is said who is there: below the time in which a silent member becomes suspect.
@@ -53,6 +54,14 @@ pub trait Mind: Send + Sync {
     fn remembered(&self) -> Vec<(PeerId, UnixMillis)>;
     /// Keeps these for the next start.
     fn remember(&self, peers: &[(PeerId, UnixMillis)]);
+    /// Where Go peers were that were met before this start.
+    fn addresses(&self) -> Vec<Known> {
+        Vec::new()
+    }
+    /// Keeps these for the next start.
+    fn remember_addresses(&self, known: &[Known]) {
+        let _ = known;
+    }
 }
 
 /// Takes the machine's messages to Go peers.
@@ -85,6 +94,10 @@ impl Spokesman {
             tracing::debug!(%peer, "too many questions to Go peers wait: one is asked again later");
         }
         None
+    }
+
+    pub(super) fn mind(&self) -> Arc<dyn Mind> {
+        self.mind.clone()
     }
 
     /// A Pinfold peer is a member, though nobody invited it.
