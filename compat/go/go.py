@@ -88,7 +88,7 @@ def our_door(ours, go_cid, our_cid):
     groups = until("ctl health metrics tag:group has the Go peers",
                    lambda: {one["peer"]: one["value"] for one in ours.ask("health", "metrics", "tag:group") if one["peer"] == members["go1"]["id"]})
     expect("with their values", set(groups.values()) == {"default"})
-    expect("ctl health metrics names them all", {"numpin", "pinqueue", "tag:group"} <= set(ours.ask("health", "metrics")[0]))
+    expect("ctl health metrics names them all", {"numpin", "pinqueue", "tag:group"} <= set(ours.ask("health", "metrics")))
     (pin,) = ours.ask("pin", "add", "--name", "again", our_cid)
     expect("ctl pin add", pin["cid"] == our_cid)
     expect("ctl recover asks the Go peers", holders(ours.ask("recover", our_cid), {our_cid}, all_names))
