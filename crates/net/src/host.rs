@@ -13,6 +13,7 @@ mod gossip;
 mod hop;
 mod lan;
 mod listen;
+mod muxer;
 mod options;
 mod probes;
 mod reachability;

@@ -43,7 +43,7 @@ pub struct StreamLimits {
     pub inbound_open_per_peer: usize,
     /// How long a negotiated stream waits for room in its queue before it is reset.
     pub inbound_wait: Duration,
-    /// Streams that this host keeps open on one connection; further opens wait. Far below the muxer's own limit (4,096).
+    /// Streams that this host keeps open on one connection; further opens wait. Far below the muxer's own limit (4,032).
     pub outbound_per_connection: usize,
     /// How long an open may take, waiting for the muxer included.
     pub open: Duration,

@@ -11,6 +11,7 @@
 //! decrypted byte is taken for a length.
 
 use super::SideDoor;
+use super::muxer::Muxer;
 use crate::throttle::{Reach, Throttle, Throttled, ThrottledMuxer};
 use futures::future::{BoxFuture, Either};
 use futures::{AsyncRead, AsyncWrite, FutureExt};
@@ -21,7 +22,7 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::pnet::{PnetConfig, PnetError, PreSharedKey};
-use libp2p::{Multiaddr, PeerId, Transport, dns, noise, quic, relay, tcp, tls, websocket, yamux};
+use libp2p::{Multiaddr, PeerId, Transport, dns, noise, quic, relay, tcp, tls, websocket};
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
@@ -31,12 +32,6 @@ use std::time::Duration;
 
 /// Handshakes that take longer are given up.
 const HANDSHAKE: Duration = Duration::from_secs(9);
-
-/// Streams of one connection, both directions. A peer that opens more loses the connection; see `StreamLimits` for our own bound. yamux gives the
-/// windows of one connection a GiB and sets 256 KiB aside for each stream, so with so many none is left by which the windows of busy streams may
-/// grow: no stream brings more than 256 KiB in a round trip, 2.5 MB/s at 100 ms. With 3,840 streams they grow and a lossy line of 100 ms carries
-/// six times as much, but Helia (js-libp2p) then loses the connection in the middle of a file of 100 MB (`compat/helia`).
-const STREAMS_MAX: usize = 4096;
 
 /// Streams that a peer may have open on a QUIC connection; it waits above that.
 const QUIC_STREAMS_MAX: u32 = 1024;
@@ -76,7 +71,7 @@ fn through_relays(
     psk: Option<[u8; 32]>,
     circuits: relay::client::Transport,
 ) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
-    let (security, muxer, key) = (Security::new(keypair, psk.is_none())?, muxer(), psk.map(PreSharedKey::new));
+    let (security, muxer, key) = (Security::new(keypair, psk.is_none())?, Muxer::new(), psk.map(PreSharedKey::new));
     let transport = Later(circuits, DIRECT_FIRST)
         .and_then(move |circuit, _| private_network(circuit, key))
         .upgrade(Version::V1Lazy)
@@ -84,12 +79,6 @@ fn through_relays(
         .multiplex(muxer)
         .timeout(HANDSHAKE);
     Ok(transport.map(|(id, muxer), _| (id, StreamMuxerBox::new(muxer))).boxed())
-}
-
-fn muxer() -> yamux::Config {
-    let mut muxer = yamux::Config::default();
-    muxer.set_max_num_streams(STREAMS_MAX);
-    muxer
 }
 
 /// Dials later than asked, so that another kind of address of the same peer wins where there is one. A dial from a listening port is one side
@@ -138,7 +127,7 @@ fn without_names(
     side: Option<&Arc<SideDoor>>,
     throttle: &Throttle,
 ) -> io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
-    let (security, muxer, key) = (Security::new(keypair, psk.is_none())?, muxer(), psk.map(PreSharedKey::new));
+    let (security, muxer, key) = (Security::new(keypair, psk.is_none())?, Muxer::new(), psk.map(PreSharedKey::new));
     let side = side.cloned();
     let limits = throttle.clone();
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
@@ -178,7 +167,7 @@ fn without_names(
         })
         .upgrade(Version::V1Lazy)
         .authenticate(Security::new(keypair, true)?)
-        .multiplex(self::muxer())
+        .multiplex(Muxer::new())
         .timeout(HANDSHAKE)
         .map(|(id, muxer), _| (id, StreamMuxerBox::new(muxer)));
     // A WebSocket is for those who pass nothing else; any other address goes first.
