@@ -10,11 +10,13 @@
 //!
 //! - Blocks are proven by their hash before anybody sees them; what nobody asked for is dropped and counted.
 //! - A fetch dropped is a want cancelled. A fetch ends with the block, with "not found" or with a time-out, always in bounded time.
-//! - Replies travel in messages of about 1 MiB on one long-lived stream a peer; a peer that does not read gets no further blocks read.
+//! - Replies travel in messages of about 1 MiB on one long-lived stream a peer, or beside it (`bulk`); a peer that does not read gets no
+//!   further blocks read.
 //!
 //! Deliberately absent: finding providers (callers name them; without names connected peers are asked), storing what was fetched
 //! (callers do, and say so with [`Bitswap::have`]).
 
+mod bulk;
 mod link;
 mod served;
 mod session;
@@ -28,13 +30,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use served::Served;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use types::{Cid, PeerId};
 use wants::{Failure, Wants};
+use wire::bitswap::Message;
 
 /// The names of bitswap, best first.
 pub(crate) const PROTOCOLS: [&str; 4] = ["/ipfs/bitswap/1.2.0", "/ipfs/bitswap/1.1.0", "/ipfs/bitswap/1.0.0", "/ipfs/bitswap"];
@@ -132,6 +135,7 @@ struct Engine {
     awake: Notify,
     replies: Semaphore,
     wants_refused: AtomicU64,
+    sent_directly: AtomicU64,
 }
 
 struct State {
@@ -147,6 +151,10 @@ struct State {
     senders: HashMap<PeerId, Arc<Notify>>,
     /// How many messages of a peer may still be read at once.
     readers: HashMap<PeerId, Arc<Semaphore>>,
+    /// Peers that send replies beside libp2p.
+    bulk: HashSet<PeerId>,
+    /// Connected peers to which no way leads beside libp2p.
+    without_bulk: HashSet<PeerId>,
     next_id: u64,
     is_stopped: bool,
 }
@@ -159,7 +167,9 @@ struct Waiter {
 impl Bitswap {
     /// Starts an engine; it ends with the host. To be called before peers are dialled, so that they see that this host speaks bitswap.
     pub fn start(host: Host, source: Arc<dyn BlockSource>, limits: BitswapLimits) -> Bitswap {
-        let incoming = host.accept(&PROTOCOLS).expect("these are protocol names");
+        let beside = host.side_door().map(|_| bulk::PROTOCOL);
+        let names: Vec<&str> = PROTOCOLS.into_iter().chain(beside).collect();
+        let incoming = host.accept(&names).expect("these are protocol names");
         let links = host.links();
         let mut unseen = links.clone();
         // Whoever is connected already must be learnt too.
@@ -174,6 +184,8 @@ impl Bitswap {
             writers: HashMap::new(),
             senders: HashMap::new(),
             readers: HashMap::new(),
+            bulk: HashSet::new(),
+            without_bulk: HashSet::new(),
             next_id: 0,
             is_stopped: false,
         };
@@ -185,6 +197,7 @@ impl Bitswap {
             awake: Notify::new(),
             replies: Semaphore::new(limits.messages),
             wants_refused: AtomicU64::new(0),
+            sent_directly: AtomicU64::new(0),
         });
         link::spawn(&engine, incoming, links);
         Bitswap { engine }
@@ -229,6 +242,11 @@ impl Bitswap {
         self.engine.wants_refused.load(Ordering::Relaxed)
     }
 
+    /// Bytes of replies that went over TCP connections of their own.
+    pub fn sent_directly(&self) -> u64 {
+        self.engine.sent_directly.load(Ordering::Relaxed)
+    }
+
     /// Blocks that are being fetched.
     pub fn fetching(&self) -> usize {
         self.engine.state.lock().waiters.len()
@@ -271,6 +289,7 @@ impl State {
                 self.wants.disconnected(&peer, now);
                 self.served.forget(&peer);
                 self.readers.remove(&peer);
+                self.without_bulk.remove(&peer);
             } else if now_there != Some(&link) {
                 self.wants.ask_again(&peer, now);
             }
@@ -280,6 +299,13 @@ impl State {
             self.wants.connected(peer, now);
         }
         self.known = connected;
+    }
+
+    /// No way leads to `peer` beside libp2p, as long as this connection lasts.
+    fn has_no_bulk(&mut self, peer: PeerId) {
+        if self.known.contains_key(&peer) {
+            self.without_bulk.insert(peer);
+        }
     }
 
     /// Gives everybody who waits for `cid` the result.

@@ -9,25 +9,24 @@
 //!   finish ─────────────────────────────────────►
 //! ```
 //!
-//! Batches go by a TCP connection of their own where there is a way (`direct`), else over the stream; answers always over the stream.
+//! Batches go by a TCP connection of their own where there is a way (`crate::direct`), else over the stream; answers always over the stream.
 //!
 //! What is sent and not yet acknowledged is bounded, so a slow receiver holds the sender back. A lane ends with its stream; what was
 //! acknowledged before stays acknowledged. The blocks' hashes are *not* checked here: the sink must, before it answers, for it stores them.
 
 mod codec;
-mod direct;
 mod gate;
 mod receive;
 
 pub use gate::{ABANDONED, Admission, LaneGate, lane_owner};
 pub use receive::{LaneReceiver, LaneSink, serve_lanes};
 
+use crate::direct::DirectWriter;
 use crate::frame;
 use crate::host::Host;
 use crate::streams::{OpenError, Stream, Traffic};
 use bytes::Bytes;
 use codec::{Answer, Said};
-use direct::DirectWriter;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;

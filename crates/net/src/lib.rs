@@ -22,6 +22,7 @@
 
 pub mod bitswap;
 pub mod blockstream;
+mod direct;
 pub mod dns;
 pub mod frame;
 pub mod gorpc;

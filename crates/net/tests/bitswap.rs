@@ -378,3 +378,74 @@ async fn garbage_and_huge_frames_end_their_stream_only() {
     assert_eq!(stranger.hear().await.blocks.len(), 1);
     assert!(stranger.host.is_connected(&node.host.id()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_bytes_go_beside_libp2p_and_arrive_whole() {
+    let nodes = nodes(2).await;
+    let (taker, giver) = (&nodes[0], &nodes[1]);
+    wait_for("what both speak", || giver.host.peer_info(&taker.host.id()).is_some_and(|info| !info.protocols.is_empty())).await;
+    let blocks = blocks(300, 256 << 10);
+    giver.hold(&blocks);
+    let session = taker.bitswap.session();
+    session.add_providers(&[giver.host.id()]);
+    assert_eq!(fetch_all(&session, &blocks).await, 300);
+    let received = taker.bitswap.ledger(&giver.host.id());
+    assert_eq!((received.blocks_received, received.bytes_received, received.blocks_unasked), (300, 300 * (256 << 10), 0));
+    assert!(giver.bitswap.sent_directly() > 10 << 20, "{} bytes", giver.bitswap.sent_directly());
+    assert_eq!(taker.bitswap.sent_directly(), 0);
+}
+
+/// A TCP connection beside libp2p's, for which `node` made an offer.
+async fn direct_way(stranger: &Stranger, node: &Node) -> tokio::net::TcpStream {
+    let offer = loop {
+        let (mut stream, _) = stranger.host.open(node.host.id(), &[DIRECT]).await.unwrap();
+        // None while the way before is being ended.
+        if let Some(offer) = read_frame(&mut stream, 256).await.unwrap() {
+            // Its end would say that the stranger is gone.
+            std::mem::forget(stream);
+            break offer;
+        }
+    };
+    assert_eq!(offer.len(), 48);
+    let address = node.host.addresses().remove(0);
+    let port: u16 = address.split('/').nth(4).unwrap().parse().unwrap();
+    let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    socket.write_all(&[&b"\0pinfold"[..], &offer[..16]].concat()).await.unwrap();
+    socket
+}
+
+const DIRECT: &str = "/pinfold/bitswap-direct/1";
+
+#[tokio::test]
+async fn what_may_be_lost_on_a_direct_way_is_asked_for_again() {
+    let node = Node::start(options(1)).await;
+    let mut stranger = Stranger::of(&node).await;
+    let block = blocks(1, 5000).remove(0);
+    let session = node.bitswap.session();
+    session.add_providers(&[stranger.host.id()]);
+    let cid = block.cid;
+    let fetching = tokio::spawn(async move { session.fetch(cid).await });
+    assert_eq!(stranger.hear().await.wants, [Want::block(cid, 1)]);
+    let garbage = [&[0, 0, 0, 20][..], &[7; 20]].concat();
+    for said in [&b""[..], &[0, 0], &[0xff; 4], &garbage] {
+        let mut socket = direct_way(&stranger, &node).await;
+        socket.write_all(said).await.unwrap();
+        socket.shutdown().await.unwrap();
+        assert_eq!(stranger.hear().await.wants, [Want::block(cid, 1)], "{said:?}");
+    }
+    stranger.say(Message { blocks: vec![message::Block::new(&cid, block.data.clone())], ..Message::default() }).await;
+    assert_eq!(fetching.await.unwrap(), Ok(block.data));
+}
+
+#[tokio::test]
+async fn a_peer_has_one_direct_way_and_none_into_a_private_network() {
+    let node = Node::start(options(1)).await;
+    let stranger = Stranger::of(&node).await;
+    let _first = direct_way(&stranger, &node).await;
+    let (mut second, _) = stranger.host.open(node.host.id(), &[DIRECT]).await.unwrap();
+    assert!(read_frame(&mut second, 256).await.unwrap().is_none(), "no second offer");
+    let private = Node::start(with_psk(2, 7)).await;
+    let (member, _) = start(with_psk(3, 7)).await;
+    member.connect(private.host.id(), &private.host.addresses()).await.unwrap();
+    assert!(member.open(private.host.id(), &[DIRECT]).await.is_err());
+}

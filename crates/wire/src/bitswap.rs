@@ -6,7 +6,7 @@
 
 use crate::cids::cid_from_bytes;
 use crate::protobuf::{self as pb, Field, ProtobufError, Reader};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use types::Cid;
 
 /// The longest message, as in boxo.
@@ -227,9 +227,16 @@ impl Message {
 
     /// Writes the message, without the length before it.
     pub fn encode(&self) -> Bytes {
+        let mut out = Vec::new();
+        self.append_to(&mut out);
+        out.into()
+    }
+
+    /// Appends what [`Message::encode`] writes.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
         let data: usize = self.blocks.iter().map(Block::encoded_len).sum();
         let legacy: usize = self.blocks_legacy.iter().map(|block| block.len() + 10).sum();
-        let mut out = BytesMut::with_capacity(data + legacy + (self.wants.len() + self.presences.len()) * 60 + 16);
+        out.reserve(data + legacy + (self.wants.len() + self.presences.len()) * 60 + 16);
         let mut head = Vec::with_capacity(64);
         let mut list = Vec::with_capacity(self.wants.len() * 56);
         for want in &self.wants {
@@ -240,17 +247,17 @@ impl Message {
         pb::put_bytes(&mut head, 1, &list);
         for block in &self.blocks_legacy {
             pb::put_length(&mut head, 2, block.len());
-            out.put_slice(&head);
+            out.extend_from_slice(&head);
             head.clear();
-            out.put_slice(block);
+            out.extend_from_slice(block);
         }
         for block in &self.blocks {
             pb::put_length(&mut head, 3, block.inner_len());
             pb::put_bytes(&mut head, 1, &block.prefix.encode());
             pb::put_length(&mut head, 2, block.data.len());
-            out.put_slice(&head);
+            out.extend_from_slice(&head);
             head.clear();
-            out.put_slice(&block.data);
+            out.extend_from_slice(&block.data);
         }
         for (cid, presence) in &self.presences {
             let mut entry = Vec::with_capacity(42);
@@ -259,8 +266,7 @@ impl Message {
             pb::put_bytes(&mut head, 4, &entry);
         }
         pb::put_int32_if(&mut head, 5, self.pending_bytes);
-        out.put_slice(&head);
-        out.freeze()
+        out.extend_from_slice(&head);
     }
 
     /// Reads a message that came without the length before it.

@@ -3,8 +3,9 @@
 //! One watches over connections and time, one takes inbound streams (and a reader runs for each), and each peer has at most one writer of
 //! want lists and one sender of replies, which end when they have had nothing to do for a while.
 
+use super::bulk::{self, Bulk};
 use super::served::Task;
-use super::{Engine, PROTOCOLS, State, verify};
+use super::{Engine, Message, PROTOCOLS, State, verify};
 use crate::frame;
 use crate::host::Links;
 use crate::streams::{Incoming, OpenError, Stream};
@@ -16,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore, watch};
 use types::{Cid, PeerId};
-use wire::bitswap::{Block, MESSAGE_BYTES_MAX, Message, Presence, WantKind};
+use wire::bitswap::{Block, MESSAGE_BYTES_MAX, Presence, WantKind};
 
 /// How often wants are looked over while there are any.
 const TICK: Duration = Duration::from_millis(250);
@@ -28,13 +29,13 @@ const IDLE: Duration = Duration::from_secs(5);
 const WRITE: Duration = Duration::from_secs(60);
 
 /// Reading one message, from its length on: a full one on a slow line takes its time.
-const READ: Duration = Duration::from_secs(300);
+pub(super) const READ: Duration = Duration::from_secs(300);
 
 /// The news of a connection comes within so long after its first stream, also on a busy machine.
 const NEWS: Duration = Duration::from_secs(5);
 
 /// So many bytes of a message count as a sign of life.
-const PROGRESS: usize = 64 << 10;
+pub(super) const PROGRESS: usize = 64 << 10;
 
 /// Entries of one want list message.
 const ENTRIES: usize = 1024;
@@ -75,11 +76,15 @@ async fn watch_over(engine: Arc<Engine>, mut links: watch::Receiver<Links>) {
 
 /// Takes streams until the host ends; then everything ends.
 async fn accept(engine: Arc<Engine>, mut incoming: Incoming) {
-    while let Some((peer, _, stream)) = incoming.next().await {
+    while let Some((peer, protocol, stream)) = incoming.next().await {
         let engine = engine.clone();
         tokio::spawn(async move {
-            if let Err(error) = read(&engine, peer, stream).await {
-                tracing::debug!(%peer, %error, "bitswap stream ended");
+            let ended = match protocol.as_str() {
+                bulk::PROTOCOL => bulk::receive(&engine, peer, stream).await.map_err(Into::into),
+                _ => read(&engine, peer, stream).await,
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%peer, protocol, %error, "bitswap stream ended");
             }
         });
     }
@@ -120,7 +125,7 @@ async fn read(engine: &Arc<Engine>, peer: PeerId, mut stream: Stream) -> Result<
     Ok(())
 }
 
-async fn take_message(engine: &Arc<Engine>, peer: PeerId, mut message: Message) {
+pub(super) async fn take_message(engine: &Arc<Engine>, peer: PeerId, mut message: Message) {
     if !message.blocks.is_empty() || !message.blocks_legacy.is_empty() {
         take_blocks(engine, peer, &mut message).await;
     }
@@ -307,18 +312,22 @@ async fn send_replies(engine: Arc<Engine>, peer: PeerId, wake: Arc<Notify>) {
             return give_up_on(&engine, &peer);
         }
     };
+    let (mut bulk, mut sent) = (Bulk::default(), 0);
     let mut reply = gather(&engine, peer, dialect).await;
     loop {
         if reply.message.is_empty() {
             let is_idle = tokio::time::timeout(IDLE, wake.notified()).await.is_err();
             if (is_idle || engine.state.lock().is_stopped) && end_task(&engine, &wake, |state| &mut state.senders, &peer) {
-                return;
+                return bulk.end().await;
             }
             reply = gather(&engine, peer, dialect).await;
             continue;
         }
-        let message = reply.message.encode();
-        let (written, next) = tokio::join!(write(&engine, peer, &mut stream, &message), gather(&engine, peer, dialect));
+        if dialect == Dialect::Full {
+            bulk.consider(&engine, peer, sent + reply.bytes).await;
+        }
+        let writing = write_reply(&engine, peer, &mut bulk, &mut stream, &reply.message);
+        let (written, next) = tokio::join!(writing, gather(&engine, peer, dialect));
         if let Err(error) = written {
             tracing::debug!(%peer, %error, "sending a reply");
             return give_up_on(&engine, &peer);
@@ -328,8 +337,23 @@ async fn send_replies(engine: Arc<Engine>, peer: PeerId, wake: Arc<Notify>) {
         ledger.blocks_sent += reply.blocks;
         ledger.bytes_sent += reply.bytes;
         drop(state);
+        sent += reply.bytes;
         reply = next;
     }
+}
+
+/// Writes a reply beside libp2p where there is a way, else on the stream.
+async fn write_reply(
+    engine: &Engine,
+    peer: PeerId,
+    bulk: &mut Bulk,
+    stream: &mut Option<Stream>,
+    message: &Message,
+) -> Result<(), WriteError> {
+    if bulk.send(engine, peer, message).await {
+        return Ok(());
+    }
+    write(engine, peer, stream, &message.encode()).await
 }
 
 /// A peer that takes no replies is owed none; it will ask again.

@@ -1,7 +1,7 @@
 //! The bytes of a lane: frames whose first byte tells what they are.
 
 use super::{BLOCK_MAX, LaneHeader, LaneKind, LaneRefusal};
-use crate::host::Ticket;
+use crate::direct::Offer;
 use bytes::Bytes;
 use types::{ByteCount, Cid, PeerId};
 use unsigned_varint::{decode, encode};
@@ -24,9 +24,6 @@ const BATCH: u8 = 1;
 const FINISH: u8 = 2;
 const DIRECT: u8 = 3;
 
-/// Bytes of the key of a direct way.
-pub(super) const KEY: usize = 32;
-
 const ACCEPTED: u8 = 1;
 const DURABLE: u8 = 2;
 const REFUSED: u8 = 3;
@@ -40,19 +37,6 @@ pub(super) enum Answer {
     Durable(u64),
     /// The lane is over.
     Refused(LaneRefusal),
-}
-
-/// A connection that the receiver waits for: see `direct`.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Offer {
-    pub(super) ticket: Ticket,
-    pub(super) key: [u8; KEY],
-}
-
-impl std::fmt::Debug for Offer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Offer(***)")
-    }
 }
 
 /// What a sender says after its header.
@@ -135,7 +119,7 @@ fn take_part(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 pub(super) fn encode_answer(answer: &Answer) -> Vec<u8> {
     match answer {
         Answer::Accepted(None) => vec![ACCEPTED],
-        Answer::Accepted(Some(offer)) => [&[ACCEPTED][..], &offer.ticket, &offer.key].concat(),
+        Answer::Accepted(Some(offer)) => [&[ACCEPTED][..], &offer.encode()].concat(),
         Answer::Durable(count) => [&[DURABLE][..], &count.to_be_bytes()].concat(),
         Answer::Refused(refusal) => {
             let (kind, free, reason) = match refusal {
@@ -155,10 +139,7 @@ pub(super) fn encode_answer(answer: &Answer) -> Vec<u8> {
 pub(super) fn decode_answer(body: &[u8]) -> Option<Answer> {
     match body {
         [ACCEPTED] => Some(Answer::Accepted(None)),
-        [ACCEPTED, rest @ ..] => {
-            let (ticket, key) = rest.split_first_chunk()?;
-            Some(Answer::Accepted(Some(Offer { ticket: *ticket, key: key.try_into().ok()? })))
-        }
+        [ACCEPTED, offer @ ..] => Some(Answer::Accepted(Some(Offer::decode(offer)?))),
         [DURABLE, count @ ..] => Some(Answer::Durable(u64::from_be_bytes(count.try_into().ok()?))),
         [REFUSED, kind, rest @ ..] => {
             let (free, reason) = rest.split_first_chunk()?;
@@ -179,6 +160,7 @@ pub(super) fn decode_answer(body: &[u8]) -> Option<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::direct::KEY;
 
     #[test]
     fn headers_read_back() {

@@ -1,10 +1,10 @@
 //! The receiving end of lanes.
 
-use super::codec::{self, Answer, KEY, Offer, Said};
-use super::direct::DirectReader;
+use super::codec::{self, Answer, Said};
 use super::{LaneHeader, LaneRefusal, PROTOCOL};
+use crate::direct::{DirectReader, Offered, while_sender_is_there};
 use crate::frame;
-use crate::host::{Expected, Host, SideDoor};
+use crate::host::{Host, SideDoor};
 use crate::streams::{Incoming, OpenError, Stream, Traffic};
 use crate::throttle::Throttle;
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use types::{Cid, PeerId};
@@ -37,9 +37,6 @@ const STORED_AT_ONCE: usize = 8 << 20;
 
 /// The direct connection must come within this after it was announced.
 const DIRECT: Duration = Duration::from_secs(10);
-
-/// When the stream has ended, the direct connection's last frames come within this.
-const DIRECT_AFTER_END: Duration = Duration::from_secs(15);
 
 /// Where lanes end: decides who may send, and stores.
 #[async_trait]
@@ -124,14 +121,12 @@ async fn lane(from: PeerId, mut stream: Stream, place: Option<Place>, sink: Arc<
         Ok(receiver) => receiver,
         Err(refusal) => return refuse(&mut stream, refusal).await,
     };
-    // Only libp2p's connections are throttled.
-    let door = beside.door.as_ref().filter(|_| !beside.throttle.is_limiting());
-    let expected = door.and_then(SideDoor::expect).map(|expected| (expected, rand::random()));
-    let offer = expected.as_ref().map(|(expected, key)| Offer { ticket: expected.ticket(), key: *key });
+    let offered = Offered::new(beside.door.as_ref(), &beside.throttle);
+    let offer = offered.as_ref().map(Offered::offer);
     frame::write_frame(&mut stream, &codec::encode_answer(&Answer::Accepted(offer))).await?;
     let (reader, mut writer) = tokio::io::split(stream);
     let (sender, said) = mpsc::channel(FRAMES_AHEAD);
-    let frames = Frames { stream: reader, is_ended: false, expected, direct: None, traffic: beside.traffic };
+    let frames = Frames { stream: reader, is_ended: false, offered, direct: None, traffic: beside.traffic };
     let reading = read_ahead(frames, sender);
     let storing = store(receiver, said, &mut writer);
     let ((), stored) = tokio::join!(reading, storing);
@@ -143,7 +138,7 @@ async fn lane(from: PeerId, mut stream: Stream, place: Option<Place>, sink: Arc<
 struct Frames {
     stream: ReadHalf<Stream>,
     is_ended: bool,
-    expected: Option<(Expected, [u8; KEY])>,
+    offered: Option<Offered>,
     direct: Option<DirectReader>,
     traffic: Arc<Traffic>,
 }
@@ -153,7 +148,11 @@ impl Frames {
         loop {
             let body = match &mut self.direct {
                 Some(direct) => {
-                    let body = direct_frame(direct, &mut self.stream, &mut self.is_ended).await?;
+                    let next = async {
+                        let head = direct.head().await?;
+                        direct.body(head, |_| ()).await
+                    };
+                    let body = timeout(SILENCE, while_sender_is_there(next, &mut self.stream, &mut self.is_ended)).await?;
                     self.traffic.received.fetch_add(body.len() as u64, Ordering::Relaxed);
                     body
                 }
@@ -170,25 +169,10 @@ impl Frames {
     }
 
     async fn take_direct(&mut self) -> io::Result<()> {
-        let (expected, key) = self.expected.take().ok_or_else(|| strange("turn"))?;
-        let socket = timeout(DIRECT, expected.arrived()).await?;
-        self.direct = Some(DirectReader::new(socket, &key)?);
+        let offered = self.offered.take().ok_or_else(|| strange("turn"))?;
+        self.direct = Some(timeout(DIRECT, offered.arrived(codec::BATCH_MAX)).await?);
         Ok(())
     }
-}
-
-/// The next frame by the direct way. The stream's end tells that the sender is gone, where the connection itself says nothing.
-async fn direct_frame(direct: &mut DirectReader, stream: &mut ReadHalf<Stream>, is_ended: &mut bool) -> io::Result<Bytes> {
-    let mut next = std::pin::pin!(direct.next());
-    let mut nothing_comes = [0];
-    if !*is_ended {
-        tokio::select! {
-            biased;
-            frame = timeout(SILENCE, next.as_mut()) => return frame,
-            _ = stream.read(&mut nothing_comes) => *is_ended = true,
-        }
-    }
-    timeout(DIRECT_AFTER_END, next).await
 }
 
 /// Reads frames while the ones before are stored; ends when the lane does.

@@ -1,24 +1,29 @@
-//! The direct way of a lane: its blocks go over a TCP connection of their own, beside libp2p's.
+//! The direct way: bulk bytes over a TCP connection of their own, beside libp2p's.
 //!
 //! Through libp2p a byte is copied, cut into 16 KiB and looked at by three layers on each side, which costs several times what
-//! sealing and sending it costs. So the receiver gives, over the lane's stream (encrypted, and proof of who both are), a ticket for one
-//! connection to the same port and a fresh key for it. Frames there are sealed with AES-256-GCM: the key serves one direction of one
-//! lane, and its nonces count, so none comes twice. Answers go on over the stream. Where the connection cannot be made (another
-//! transport, a firewall), the blocks take the stream.
+//! sealing and sending it costs; and on a long line a stream brings no more than its window in a round trip. So the receiver gives, over a
+//! stream (encrypted, and proof of who both are), a ticket for one connection to the same port and a fresh key for it. Frames there are
+//! sealed with AES-256-GCM: the key serves one direction of one way, and its nonces count, so none comes twice. Answers go over
+//! the stream, which also tells when the other side is gone. Where the connection cannot be made (another transport, a firewall), or
+//! bandwidth is limited, everything takes streams.
 //!
 //! ```text
+//! offer:      ticket:16 key:32                  over the stream
 //! connection: "\0pinfold" ticket:16 frame*
 //! frame:      length:4 ciphertext tag:16        length covers ciphertext and tag, and is sealed along
 //! ```
+//!
+//! Block lanes (`blockstream`) and replies of bitswap go this way.
 
-use super::codec::{BATCH_MAX, KEY, Offer};
-use crate::host::{Host, MAGIC};
+use crate::host::{Expected, Host, MAGIC, SideDoor, Ticket};
+use crate::throttle::Throttle;
 use bytes::{Bytes, BytesMut};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use types::PeerId;
 
@@ -28,8 +33,66 @@ const DIAL: Duration = Duration::from_secs(1);
 /// Addresses that are tried.
 const ADDRESSES_MAX: usize = 4;
 
+/// A connection that takes no byte for so long is broken.
+const STALL: Duration = Duration::from_secs(15);
+
+/// When the stream has ended, the connection's last frames come within this.
+const AFTER_END: Duration = Duration::from_secs(15);
+
+/// Bytes of a key.
+pub(crate) const KEY: usize = 32;
+
 const LENGTH: usize = 4;
 const TAG: usize = 16;
+
+/// A connection that the receiver waits for.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) ticket: Ticket,
+    pub(crate) key: [u8; KEY],
+}
+
+impl std::fmt::Debug for Offer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Offer(***)")
+    }
+}
+
+impl Offer {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        [&self.ticket[..], &self.key].concat()
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Offer> {
+        let (ticket, key) = bytes.split_first_chunk()?;
+        Some(Offer { ticket: *ticket, key: key.try_into().ok()? })
+    }
+}
+
+/// What was offered, at the receiver.
+pub(crate) struct Offered {
+    expected: Expected,
+    key: [u8; KEY],
+}
+
+impl Offered {
+    /// None where no connection comes in beside libp2p's, or too many are waited for.
+    pub(crate) fn new(door: Option<&Arc<SideDoor>>, throttle: &Throttle) -> Option<Offered> {
+        // Only libp2p's connections are throttled.
+        let door = door.filter(|_| !throttle.is_limiting())?;
+        Some(Offered { expected: door.expect()?, key: rand::random() })
+    }
+
+    pub(crate) fn offer(&self) -> Offer {
+        Offer { ticket: self.expected.ticket(), key: self.key }
+    }
+
+    /// Waits for the connection. Its frames have at most `frame_most` bytes.
+    pub(crate) async fn arrived(self, frame_most: usize) -> io::Result<DirectReader> {
+        let socket = self.expected.arrived().await?;
+        Ok(DirectReader { socket, sealing: Sealing::new(&self.key)?, frame_most })
+    }
+}
 
 /// One direction's key and count.
 struct Sealing {
@@ -39,7 +102,7 @@ struct Sealing {
 
 impl Sealing {
     fn new(key: &[u8; KEY]) -> io::Result<Sealing> {
-        let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| io::Error::other("no key for a lane"))?;
+        let key = UnboundKey::new(&AES_256_GCM, key).map_err(|_| io::Error::other("no key for a direct way"))?;
         Ok(Sealing { key: LessSafeKey::new(key), frames: 0 })
     }
 
@@ -66,14 +129,14 @@ impl Sealing {
     fn open(&mut self, length: [u8; LENGTH], mut sealed: BytesMut) -> io::Result<Bytes> {
         let nonce = self.nonce();
         let plain = self.key.open_in_place(nonce, Aad::from(length), &mut sealed).map(|plain| plain.len());
-        let plain = plain.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a frame of a block lane was changed on its way"))?;
+        let plain = plain.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a frame of a direct way was changed on its way"))?;
         sealed.truncate(plain);
         Ok(sealed.freeze())
     }
 }
 
 /// The sender's end.
-pub(super) struct DirectWriter {
+pub(crate) struct DirectWriter {
     socket: TcpStream,
     sealing: Sealing,
     /// Used again for every frame.
@@ -82,7 +145,7 @@ pub(super) struct DirectWriter {
 
 impl DirectWriter {
     /// Connects to where the peer of a live connection listens; none when there is no way.
-    pub(super) async fn open(host: &Host, peer: PeerId, offer: &Offer) -> Option<DirectWriter> {
+    pub(crate) async fn open(host: &Host, peer: PeerId, offer: &Offer) -> Option<DirectWriter> {
         // Only libp2p's connections are throttled.
         if host.throttle().is_limiting() {
             return None;
@@ -90,24 +153,29 @@ impl DirectWriter {
         for address in candidates(host, peer) {
             match tokio::time::timeout(DIAL, connect(address, offer)).await {
                 Ok(Ok(writer)) => return Some(writer),
-                Ok(Err(error)) => tracing::debug!(%peer, %address, %error, "no direct way for a block lane"),
-                Err(_) => tracing::debug!(%peer, %address, "no direct way for a block lane in time"),
+                Ok(Err(error)) => tracing::debug!(%peer, %address, %error, "no direct way"),
+                Err(_) => tracing::debug!(%peer, %address, "no direct way in time"),
             }
         }
         None
     }
 
     /// Sends one frame, which `fill` writes.
-    pub(super) async fn send(&mut self, fill: impl FnOnce(&mut Vec<u8>)) -> io::Result<usize> {
+    pub(crate) async fn send(&mut self, fill: impl FnOnce(&mut Vec<u8>)) -> io::Result<usize> {
         self.frame.clear();
         self.frame.extend_from_slice(&[0; LENGTH]);
         fill(&mut self.frame);
         self.sealing.seal(&mut self.frame)?;
-        self.socket.write_all(&self.frame).await?;
+        let mut left = &self.frame[..];
+        while !left.is_empty() {
+            let written =
+                tokio::time::timeout(STALL, self.socket.write(left)).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            left = &left[written..];
+        }
         Ok(self.frame.len())
     }
 
-    pub(super) async fn shutdown(&mut self) -> io::Result<()> {
+    pub(crate) async fn shutdown(&mut self) -> io::Result<()> {
         self.socket.shutdown().await
     }
 }
@@ -152,34 +220,59 @@ fn ip_of(address: &str) -> Option<IpAddr> {
 }
 
 /// The receiver's end.
-pub(super) struct DirectReader {
+pub(crate) struct DirectReader {
     socket: TcpStream,
     sealing: Sealing,
+    frame_most: usize,
 }
 
 impl DirectReader {
-    pub(super) fn new(socket: TcpStream, key: &[u8; KEY]) -> io::Result<DirectReader> {
-        Ok(DirectReader { socket, sealing: Sealing::new(key)? })
-    }
-
-    /// The next frame, as it was before it was sealed.
-    pub(super) async fn next(&mut self) -> io::Result<Bytes> {
+    /// Waits for a frame and reads its head. An error at the end of the connection too: the last frame says that it is the last.
+    pub(crate) async fn head(&mut self) -> io::Result<Head> {
         let mut head = [0; LENGTH];
         self.socket.read_exact(&mut head).await?;
         let length = u32::from_be_bytes(head) as usize;
-        if !(TAG..=BATCH_MAX + TAG).contains(&length) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame of a block lane has an impossible length"));
+        if !(TAG..=self.frame_most + TAG).contains(&length) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame of a direct way has an impossible length"));
         }
-        // Whoever has the ticket is a member, so the whole frame's room is taken at once.
+        Ok(Head(head))
+    }
+
+    /// The frame behind `head`, as it was before it was sealed. Tells how many more bytes of it have come, each time.
+    pub(crate) async fn body(&mut self, head: Head, mut arrived: impl FnMut(usize)) -> io::Result<Bytes> {
+        let length = u32::from_be_bytes(head.0) as usize;
         let mut sealed = BytesMut::with_capacity(length);
         while sealed.len() < length {
             let missing = (length - sealed.len()) as u64;
-            if (&mut self.socket).take(missing).read_buf(&mut sealed).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            match (&mut self.socket).take(missing).read_buf(&mut sealed).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                bytes => arrived(bytes),
             }
         }
-        self.sealing.open(head, sealed)
+        self.sealing.open(head.0, sealed)
     }
+}
+
+/// The length of the next frame.
+pub(crate) struct Head([u8; LENGTH]);
+
+/// Waits for `reading`, from the direct connection. The end of `stream` tells that the sender is gone, where the connection itself says
+/// nothing: what it has written comes soon then or never.
+pub(crate) async fn while_sender_is_there<T, S: AsyncRead + Unpin>(
+    reading: impl Future<Output = io::Result<T>>,
+    stream: &mut S,
+    is_ended: &mut bool,
+) -> io::Result<T> {
+    let mut reading = std::pin::pin!(reading);
+    let mut nothing_comes = [0];
+    if !*is_ended {
+        tokio::select! {
+            biased;
+            read = reading.as_mut() => return read,
+            _ = stream.read(&mut nothing_comes) => *is_ended = true,
+        }
+    }
+    tokio::time::timeout(AFTER_END, reading).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 #[cfg(test)]
