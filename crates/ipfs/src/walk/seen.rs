@@ -1,12 +1,12 @@
 //! The blocks that a walk has met, in few bytes each.
 
 use super::ENDLESS;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use types::Cid;
 
-/// A table that is full is made anew at twice its size, and for that moment both are there; so many small ones grow one after the other.
+/// A table that is full is made anew, and for that moment both are there; so many small ones grow one after the other.
 const TABLES: usize = 64;
 
 /// Whether a block is to be visited.
@@ -25,14 +25,14 @@ pub(super) enum Met {
 pub(super) struct Seen {
     keys: [RandomState; 2],
     /// Those below which everything has been looked at.
-    whole: Box<[HashSet<Fingerprint, BuildHasherDefault<AsItIs>>]>,
+    whole: Box<[Table]>,
     partly: HashMap<Fingerprint, u32>,
 }
 
 impl Seen {
     pub(super) fn new() -> Seen {
         let keys = [RandomState::new(), RandomState::new()];
-        Seen { keys, whole: (0..TABLES).map(|_| HashSet::default()).collect(), partly: HashMap::new() }
+        Seen { keys, whole: (0..TABLES).map(|_| Table::default()).collect(), partly: HashMap::new() }
     }
 
     /// Notes that so many levels below `cid` are looked at from here on.
@@ -46,7 +46,7 @@ impl Seen {
                 (true, None) => Met::First,
             };
         }
-        if whole.contains(&fingerprint) {
+        if whole.contains(fingerprint) {
             return Met::Again;
         }
         match self.partly.entry(fingerprint) {
@@ -66,46 +66,78 @@ impl Seen {
         // One digest under two hash functions or codecs is two things.
         let told_apart = (cid.hash().code(), cid.codec(), cid.hash().digest());
         let [one, other] = [0, 1].map(|key: usize| self.keys[key].hash_one(told_apart).to_le_bytes());
-        let mut bytes = [0; 12];
+        let mut bytes = [0; FINGERPRINT];
         bytes[..8].copy_from_slice(&one);
-        bytes[8..].copy_from_slice(&other[..4]);
-        Fingerprint(bytes)
+        bytes[8..].copy_from_slice(&other[..FINGERPRINT - 8]);
+        Fingerprint(if bytes == FREE { [1; FINGERPRINT] } else { bytes })
     }
 }
 
 /// 96 bits of hashes with the keys of this walk: nobody can make two blocks that are taken for one, and among a thousand million blocks
 /// chance does so once in 10^11 walks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Fingerprint([u8; 12]);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Fingerprint([u8; FINGERPRINT]);
+
+const FINGERPRINT: usize = 12;
+/// A place of a table that nothing has taken.
+const FREE: [u8; FINGERPRINT] = [0; FINGERPRINT];
 
 impl Fingerprint {
-    fn table(&self) -> usize {
-        usize::from(self.0[11]) % TABLES
+    fn table(self) -> usize {
+        usize::from(self.0[FINGERPRINT - 1]) % TABLES
     }
-}
 
-impl Hash for Fingerprint {
-    fn hash<H: Hasher>(&self, state: &mut H) {
+    /// Where to look for it first, among so many places.
+    fn place(self, places: usize) -> usize {
         let [a, b, c, d, e, f, g, h, ..] = self.0;
-        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        let share = u128::from(u64::from_le_bytes([a, b, c, d, e, f, g, h])) * places as u128;
+        (share >> u64::BITS) as usize
     }
 }
 
-/// For what is a hash already.
-#[derive(Default)]
-struct AsItIs(u64);
+/// A set of fingerprints. One that doubles, as std's does, has up to 27 bytes for each; this one, grown by a quarter, 14 to 18.
+#[derive(Debug, Default)]
+struct Table {
+    places: Vec<[u8; FINGERPRINT]>,
+    taken: usize,
+}
 
-impl Hasher for AsItIs {
-    fn finish(&self) -> u64 {
-        self.0
+impl Table {
+    const PLACES_LEAST: usize = 16;
+
+    fn contains(&self, fingerprint: Fingerprint) -> bool {
+        !self.places.is_empty() && self.places[self.find(fingerprint)] != FREE
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    /// Whether it was not there.
+    fn insert(&mut self, fingerprint: Fingerprint) -> bool {
+        // The fuller, the longer the look: some twenty places at seventeen of twenty.
+        if (self.taken + 1) * 20 > self.places.len() * 17 {
+            self.grow();
+        }
+        let place = self.find(fingerprint);
+        let is_fresh = self.places[place] == FREE;
+        self.places[place] = fingerprint.0;
+        self.taken += usize::from(is_fresh);
+        is_fresh
     }
 
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
+    /// Its place, or the free one that it would take. There always is a free one.
+    fn find(&self, fingerprint: Fingerprint) -> usize {
+        let mut place = fingerprint.place(self.places.len());
+        while self.places[place] != FREE && self.places[place] != fingerprint.0 {
+            place = if place + 1 == self.places.len() { 0 } else { place + 1 };
+        }
+        place
+    }
+
+    fn grow(&mut self) {
+        let places = (self.places.len() + self.places.len() / 4).max(Table::PLACES_LEAST);
+        let full = std::mem::replace(&mut self.places, vec![FREE; places]);
+        for taken in full.into_iter().filter(|place| *place != FREE) {
+            let place = self.find(Fingerprint(taken));
+            self.places[place] = taken;
+        }
     }
 }
 
@@ -126,5 +158,24 @@ mod tests {
         let met = [2, 1, 2, 3, ENDLESS, ENDLESS, 5].map(|levels| seen.meet(&other, levels));
         assert_eq!(met, [Met::First, Met::Again, Met::Again, Met::Higher, Met::Higher, Met::Again, Met::Again]);
         assert_eq!(seen.meet(&Cid::new_v1(codec::DAG_PB, *other.hash()), ENDLESS), Met::First, "another codec is another thing");
+    }
+    #[test]
+    fn a_table_takes_few_bytes_and_keeps_all() {
+        let mut table = Table::default();
+        let fingerprint = |number: u64| {
+            let mut bytes = [7; FINGERPRINT];
+            // Spread as hashes are, and some of them next to each other.
+            bytes[..8].copy_from_slice(&(number / 3).wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes());
+            bytes[8] = (number % 3) as u8;
+            Fingerprint(bytes)
+        };
+        for number in 0..30_000 {
+            assert!(!table.contains(fingerprint(number)) && table.insert(fingerprint(number)), "{number}");
+            assert!(!table.insert(fingerprint(number / 2)));
+        }
+        assert!((0..30_000).all(|number| table.contains(fingerprint(number))) && !table.contains(fingerprint(30_000)));
+        assert_eq!(table.taken, 30_000);
+        let bytes = table.places.capacity() * FINGERPRINT;
+        assert!(bytes <= 30_000 * 18, "{bytes} bytes");
     }
 }
