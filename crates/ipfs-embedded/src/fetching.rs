@@ -10,7 +10,7 @@
 //! slowly: what is on its way to us already is not ordered twice.
 
 use crate::finding::Finder;
-use crate::gateways::Gateways;
+use crate::gateways::{Car, Gateways};
 use bytes::Bytes;
 use ipfs::BlockError;
 use net::bitswap::{FetchError, Session};
@@ -59,6 +59,8 @@ struct Progress {
     brought: Mutex<Instant>,
     searches_in_vain: AtomicUsize,
     gateways_in_vain: AtomicUsize,
+    /// Gateways gave a block.
+    gateways_gave: AtomicBool,
 }
 
 /// What one fetch knows of its own way.
@@ -82,7 +84,8 @@ enum Failed {
 impl Fetcher {
     pub(crate) fn new(session: Session, activity: Activity, finder: Option<Arc<Finder>>, gateways: Option<Arc<Gateways>>) -> Fetcher {
         let brought = Mutex::new(Instant::now());
-        let progress = Progress { brought, searches_in_vain: AtomicUsize::new(0), gateways_in_vain: AtomicUsize::new(0) };
+        let [searches_in_vain, gateways_in_vain] = [0; 2].map(AtomicUsize::new);
+        let progress = Progress { brought, searches_in_vain, gateways_in_vain, gateways_gave: AtomicBool::new(false) };
         Fetcher { session, finder, gateways, progress: Arc::new(progress), activity }
     }
 
@@ -97,6 +100,12 @@ impl Fetcher {
                 }),
             }
         }
+    }
+
+    /// All blocks from `root` down as one stream, of a gateway; none where nodes gave all so far.
+    pub(crate) async fn car(&self, root: &Cid) -> Option<Car> {
+        let gateways = self.gateways.as_ref().filter(|_| self.progress.gateways_gave.load(Ordering::Relaxed))?;
+        gateways.car(root).await
     }
 
     async fn ask_both(&self, cid: Cid, gateways: Arc<Gateways>) -> Result<Bytes, BlockError> {
@@ -116,6 +125,7 @@ impl Fetcher {
                 },
                 given = &mut http, if of_gateways.is_none() => match given {
                     Ok(data) => {
+                        self.progress.gateways_gave.store(true, Ordering::Relaxed);
                         // Else each of a million blocks would be searched for, and given before anything is found.
                         if way.is_searching.load(Ordering::Relaxed) {
                             self.progress.searches_in_vain.fetch_add(1, Ordering::Relaxed);

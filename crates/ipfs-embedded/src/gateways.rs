@@ -2,7 +2,11 @@
 //! user allows it. A further source beside bitswap; what comes is proven by its hash before anybody sees it.
 //!
 //! One request for a block at a gateway, however many wait for it; the next gateway is asked when the first is slow. One that fails or lies
-//! is put aside (`standing`), and whoever waits is told so.
+//! is put aside (`standing`), and whoever waits is told so. One that gives blocks is asked for whole DAGs too (`cars`).
+
+mod cars;
+
+pub(crate) use cars::Car;
 
 use crate::shared::on_disk;
 use crate::standing::{Aside, Fault, Standing, Ticket};
@@ -14,6 +18,7 @@ use net::http::{Answer, Ask, HttpClient, HttpError, Url};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use types::Cid;
@@ -56,6 +61,8 @@ struct Gateway {
     may_be_private: bool,
     standing: Mutex<Standing>,
     turns: Semaphore,
+    /// It was asked for a whole DAG and gave none.
+    gives_no_cars: AtomicBool,
 }
 
 /// What became of one request.
@@ -187,7 +194,7 @@ impl Gateways {
         named
     }
 
-    async fn ask(&self, gateway: &Gateway, cid: &Cid) -> Said {
+    async fn ask(&self, gateway: &Arc<Gateway>, cid: &Cid) -> Said {
         // Nobody closes them. Whoever stands in line sees at its turn what those before it learnt.
         let _turns = (gateway.turns.acquire().await.ok(), self.turns.acquire().await.ok());
         let asking = match Asking::begin(gateway) {
@@ -202,7 +209,7 @@ impl Gateways {
         }
     }
 
-    async fn take(&self, asking: Asking<'_>, answer: Answer, cid: &Cid) -> Said {
+    async fn take(&self, asking: Asking, answer: Answer, cid: &Cid) -> Said {
         match answer.status {
             200 => {}
             404 | 410 => return asking.no("does not have it".to_owned()),
@@ -266,20 +273,20 @@ impl Gateways {
 impl Gateway {
     fn new(url: Url, is_found: bool, may_be_private: bool) -> Gateway {
         let (standing, turns) = (Mutex::default(), Semaphore::new(REQUESTS_EACH));
-        Gateway { shown: net::http::shown(&url), url, is_found, may_be_private, standing, turns }
+        Gateway { shown: net::http::shown(&url), url, is_found, may_be_private, standing, turns, gives_no_cars: AtomicBool::new(false) }
     }
 }
 
 /// A request under way at a gateway. Dropped before its end it leaves the standing as it was.
-struct Asking<'a> {
-    gateway: &'a Gateway,
+struct Asking {
+    gateway: Arc<Gateway>,
     ticket: Option<Ticket>,
 }
 
-impl Asking<'_> {
-    fn begin(gateway: &Gateway) -> Result<Asking<'_>, Aside> {
+impl Asking {
+    fn begin(gateway: &Arc<Gateway>) -> Result<Asking, Aside> {
         let ticket = gateway.standing.lock().ask(Instant::now())?;
-        Ok(Asking { gateway, ticket: Some(ticket) })
+        Ok(Asking { gateway: gateway.clone(), ticket: Some(ticket) })
     }
 
     fn end<T>(mut self, tell: impl FnOnce(&mut Standing, Ticket, Instant) -> T) -> Option<T> {
@@ -288,8 +295,12 @@ impl Asking<'_> {
     }
 
     fn gave(self, data: Bytes) -> Said {
-        self.end(|standing, ticket, now| standing.gave(data.len() as u64, ticket, now));
+        self.gave_bytes(data.len() as u64);
         Said::Gave(data)
+    }
+
+    fn gave_bytes(self, bytes: u64) {
+        self.end(|standing, ticket, now| standing.gave(bytes, ticket, now));
     }
 
     fn no(self, why: String) -> Said {
@@ -298,7 +309,8 @@ impl Asking<'_> {
     }
 
     fn fault(self, fault: Fault, why: String) -> Said {
-        let url = &self.gateway.shown;
+        let gateway = self.gateway.clone();
+        let url = &gateway.shown;
         if fault == Fault::Lied {
             tracing::warn!(%url, %why, "a gateway lies and is put aside");
         } else {
@@ -317,7 +329,7 @@ impl Asking<'_> {
     }
 }
 
-impl Drop for Asking<'_> {
+impl Drop for Asking {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             self.gateway.standing.lock().dropped(ticket, Instant::now());

@@ -53,7 +53,7 @@ pub struct EmbeddedOptions {
 impl Default for EmbeddedOptions {
     fn default() -> EmbeddedOptions {
         EmbeddedOptions {
-            pin_window: 64,
+            pin_window: 128,
             pin_stall: Duration::from_secs(60),
             keep_fetched: false,
             lanes: None,

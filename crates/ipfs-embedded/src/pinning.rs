@@ -6,8 +6,10 @@
 //!   here? ─ yes: count      no: wanted ─► fetching (bounded) ─► append ─► ... ─► sync ─► write the pin
 //! ```
 //!
-//! Runs under a lease, and touches every block before it looks for it (`safety`). Dropped anywhere, it leaves blocks that are garbage
+//! Where a gateway gave the root, the rest comes as one stream first, if it gives such (`stream`). Runs under a lease, and touches every block before it looks for it (`safety`). Dropped anywhere, it leaves blocks that are garbage
 //! and no pin.
+
+mod stream;
 
 use crate::error::{Damage, pin_error, pin_put_error};
 use crate::fetching::Fetcher;
@@ -53,11 +55,14 @@ pub(crate) struct Pinning {
     network: Option<Arc<Network>>,
     /// Begun when the first block is missing.
     fetcher: Option<Fetcher>,
+    was_streamed: bool,
     /// On a blocking thread now and then.
     walk: Option<Walk>,
     wanted: VecDeque<Visit>,
     fetching: FuturesUnordered<BoxFuture<'static, Fetched>>,
-    /// What is being fetched.
+    /// What came while others were being stored.
+    come: Vec<Fetched>,
+    /// What is being fetched, or came and is not stored.
     asked: HashSet<Visit>,
     /// Blocks that nobody had: how many, and the first of them.
     lost: u64,
@@ -89,9 +94,11 @@ impl Pinning {
             bounds,
             network,
             fetcher: None,
+            was_streamed: false,
             walk,
             wanted: VecDeque::new(),
             fetching: FuturesUnordered::new(),
+            come: Vec::new(),
             asked: HashSet::new(),
             lost: 0,
             lost_named: Vec::new(),
@@ -153,11 +160,12 @@ impl Pinning {
             let can_walk = self.walk.as_ref().is_some_and(Walk::has_more);
             if can_walk && self.wanted.len() < self.bounds.window {
                 self.walk_here().await?;
+                self.stream_from_gateway().await?;
                 self.fetch_wanted().await;
                 continue;
             }
             self.fetch_wanted().await;
-            if self.fetching.is_empty() {
+            if self.fetching.is_empty() && self.come.is_empty() {
                 return Ok(());
             }
             self.take_fetched().await?;
@@ -195,7 +203,7 @@ impl Pinning {
             self.fetcher = Some(network.fetcher(&self.task.source).await);
         }
         let Some(fetcher) = &self.fetcher else { return };
-        while self.fetching.len() < self.bounds.window {
+        while self.fetching.len() + self.come.len() < self.bounds.window {
             let Some(visit) = self.wanted.pop_front() else { return };
             let fetched = fetcher.fetch(visit.cid);
             self.asked.insert(visit);
@@ -203,30 +211,40 @@ impl Pinning {
         }
     }
 
-    /// Waits for fetched blocks and stores as many as have come.
+    /// Waits for fetched blocks and stores as many as have come. Meanwhile further ones are on their way.
     async fn take_fetched(&mut self) -> Result<(), PinError> {
-        let mut taken = Vec::new();
-        let mut bytes = 0;
-        match tokio::time::timeout(self.bounds.stall, self.fetching.next()).await {
-            Ok(first) => taken.extend(first),
-            Err(_) => {
-                self.give_up();
-                return Ok(());
+        if self.come.is_empty() {
+            match tokio::time::timeout(self.bounds.stall, self.fetching.next()).await {
+                Ok(first) => self.come.extend(first),
+                Err(_) => {
+                    self.give_up();
+                    return Ok(());
+                }
             }
         }
-        loop {
-            if let Some((_, Ok(data))) = taken.last() {
-                bytes += data.len();
-            }
-            if bytes >= APPENDED_AT_ONCE {
-                break;
-            }
-            match self.fetching.next().now_or_never() {
-                Some(Some(fetched)) => taken.push(fetched),
-                _ => break,
-            }
+        let size = |fetched: &Fetched| fetched.1.as_ref().map_or(0, Bytes::len);
+        let mut bytes: usize = self.come.iter().map(size).sum();
+        while bytes < APPENDED_AT_ONCE
+            && let Some(Some(fetched)) = self.fetching.next().now_or_never()
+        {
+            bytes += size(&fetched);
+            self.come.push(fetched);
         }
-        self.store_fetched(taken).await?;
+        let taken = std::mem::take(&mut self.come);
+        self.fetch_wanted().await;
+        let mut fetching = std::mem::take(&mut self.fetching);
+        let mut come = Vec::new();
+        let stored = {
+            let mut storing = std::pin::pin!(self.store_fetched(taken));
+            loop {
+                tokio::select! {
+                    stored = storing.as_mut() => break stored,
+                    Some(fetched) = fetching.next() => come.push(fetched),
+                }
+            }
+        };
+        (self.fetching, self.come) = (fetching, come);
+        stored?;
         self.tell();
         Ok(())
     }
@@ -274,6 +292,7 @@ impl Pinning {
     /// Nothing came for a long time: what is asked for or waits counts as missing, and nothing more is looked for.
     fn give_up(&mut self) {
         self.fetching.clear();
+        self.come.clear();
         if self.lost == 0 {
             self.lost_asked = format!("nothing came for {} s", self.bounds.stall.as_secs());
         }
@@ -290,7 +309,7 @@ impl Pinning {
     }
 
     fn tell(&self) {
-        let missing = self.lost + (self.wanted.len() + self.fetching.len()) as u64;
+        let missing = self.lost + (self.wanted.len() + self.asked.len()) as u64;
         self.progress.send_replace(PinProgress { blocks: self.size.blocks, bytes: self.size.bytes, missing });
     }
 }

@@ -23,6 +23,8 @@ use types::{ByteCount, Cid, Depth, Owner};
 #[derive(Clone)]
 enum Does {
     Gives(HashMap<Cid, bytes::Bytes>),
+    /// Blocks too, and an archive: these bytes of the answer to a request for one.
+    Archives(HashMap<Cid, bytes::Bytes>, Vec<u8>),
     Answers(String),
     /// The same answer for the first requests, then blocks.
     First(usize, String, HashMap<Cid, bytes::Bytes>),
@@ -87,7 +89,14 @@ async fn serve(mut stream: TcpStream, does: Does, asked: Arc<Mutex<Vec<String>>>
             }
             Does::Answers(answer) => answer.clone().into_bytes(),
             Does::First(first, answer, _) if count <= *first => answer.clone().into_bytes(),
-            Does::Gives(blocks) | Does::First(_, _, blocks) | Does::Ponders(_, blocks) => {
+            Does::Archives(_, answer) if path.ends_with("?format=car&dag-scope=all") => {
+                assert!(head.contains("accept: application/vnd.ipld.car; version=1; order=dfs; dups=n\r\n"), "{head}");
+                stream.write_all(answer).await.ok();
+                // However it ends, the connection does.
+                return;
+            }
+            Does::Gives(_) if path.contains("format=car") => b"HTTP/1.1 406 Not Acceptable\r\ncontent-length: 0\r\n\r\n".to_vec(),
+            Does::Gives(blocks) | Does::Archives(blocks, _) | Does::First(_, _, blocks) | Does::Ponders(_, blocks) => {
                 assert!(path.ends_with("?format=raw") && head.contains("accept: application/vnd.ipld.raw\r\n"), "{head}");
                 let cid = path.trim_start_matches("/ipfs/").trim_end_matches("?format=raw").parse::<Cid>().unwrap();
                 match blocks.get(&cid) {
@@ -168,7 +177,98 @@ async fn a_tree_that_only_a_gateway_has_is_pinned() {
         assert_eq!(asker.disk.node.get(&block.cid, &Source::local()).await.unwrap(), block.data);
     }
     let row = &asker.gateways()[0];
-    assert_eq!((row.asked, row.given, row.failed, row.bytes), (301, 301, 0, pinned.bytes.0), "each block once");
+    let expected = (302, 301, 1, 0, pinned.bytes.0);
+    assert_eq!((row.asked, row.given, row.missed, row.failed, row.bytes), expected, "each block once, and once in vain for all");
+}
+
+/// A DAG of two levels, and the archive of it.
+struct Archive {
+    blocks: Vec<Block>,
+    bytes: Vec<u8>,
+}
+
+impl Archive {
+    fn new() -> Archive {
+        let mut blocks = Vec::new();
+        let mut tops = Vec::new();
+        for top in 0..5 {
+            let leaves: Vec<Block> = (0..150).map(|seed| raw_of_size(top * 1000 + seed, 10_000)).collect();
+            let node = branch(&leaves.iter().collect::<Vec<_>>());
+            blocks.extend([node.clone()].into_iter().chain(leaves));
+            tops.push(node);
+        }
+        let root = branch(&tops.iter().collect::<Vec<_>>());
+        blocks.insert(0, root.clone());
+        let sections = blocks.iter().flat_map(dag::car::section).map(|part| part.to_vec());
+        let bytes = std::iter::once(dag::car::header(&[root.cid])).chain(sections).collect::<Vec<_>>().concat();
+        Archive { blocks, bytes }
+    }
+
+    /// A gateway that says that so many bytes come, and sends these.
+    fn gateway(&self, bytes: &[u8]) -> Does {
+        let blocks = self.blocks.iter().map(|block| (block.cid, block.data.clone())).collect();
+        let head = ok("application/vnd.ipld.car; version=1; order=dfs; dups=n", self.bytes.len());
+        Does::Archives(blocks, [head.as_bytes(), bytes].concat())
+    }
+
+    async fn pin(&self, asker: &Asker) {
+        let task = PinTask { owner: Owner::User, cid: self.blocks[0].cid, depth: Depth::Recursive, source: Source::default() };
+        let pinned = asker.disk.node.pin(task, Arc::new(tokio::sync::watch::Sender::default())).await.unwrap();
+        assert_eq!(pinned.blocks, self.blocks.len() as u64);
+        assert_eq!(pinned.bytes.0, self.blocks.iter().map(|block| block.data.len() as u64).sum::<u64>());
+        for block in &self.blocks {
+            assert_eq!(asker.disk.node.get(&block.cid, &Source::local()).await.unwrap(), block.data);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dag_comes_as_one_archive_from_a_gateway_that_gives_such() {
+    let archive = Archive::new();
+    let gateway = Server::start(archive.gateway(&archive.bytes)).await;
+    let asker = Asker::new(&[], &[&gateway], Found::No).await;
+    archive.pin(&asker).await;
+    let row = &asker.gateways()[0];
+    assert_eq!((row.asked, row.given, row.failed), (2, 2, 0), "the root, then all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_archive_does_not_bring_is_fetched_block_by_block() {
+    let archive = Archive::new();
+    // Within a block, and before the first one.
+    for (end, asked_least, asked_most) in [(archive.bytes.len() / 2, 300, 420), (20, 750, 760)] {
+        let gateway = Server::start(archive.gateway(&archive.bytes[..end])).await;
+        let asker = Asker::new(&[], &[&gateway], Found::No).await;
+        archive.pin(&asker).await;
+        let asked = gateway.asked();
+        assert!((asked_least..=asked_most).contains(&asked), "cut at {end}: {asked} requests");
+        assert_eq!(asker.gateways()[0].failed, 1);
+    }
+    // In an order that is not the walk's, with the leaves first.
+    let backwards = [archive.blocks[0].clone()].into_iter().chain(archive.blocks[1..].iter().rev().cloned());
+    let sections = backwards.flat_map(|block| dag::car::section(&block)).map(|part| part.to_vec());
+    let bytes = std::iter::once(dag::car::header(&[])).chain(sections).collect::<Vec<_>>().concat();
+    let head = ok("application/vnd.ipld.car", bytes.len());
+    let blocks = archive.blocks.iter().map(|block| (block.cid, block.data.clone())).collect();
+    let gateway = Server::start(Does::Archives(blocks, [head.as_bytes(), &bytes].concat())).await;
+    let asker = Asker::new(&[], &[&gateway], Found::No).await;
+    archive.pin(&asker).await;
+    assert_eq!(asker.gateways()[0].failed, 0, "no fault");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_archive_that_lies_puts_its_gateway_aside_and_another_one_gives_the_rest() {
+    let archive = Archive::new();
+    let mut forged = archive.bytes.clone();
+    let middle = forged.len() / 2;
+    forged[middle] ^= 1;
+    let (bad, good) = (Server::start(archive.gateway(&forged)).await, Server::start(gives(&archive.blocks)).await);
+    let asker = Asker::new(&[], &[&bad, &good], Found::No).await;
+    archive.pin(&asker).await;
+    let row = &asker.gateways()[0];
+    assert!(row.failed == 1 && row.why.as_ref().is_some_and(|why| why.contains("sent something else")), "{row:?}");
+    assert!(row.again_in.is_some_and(|again| again > Duration::from_secs(300)), "{row:?}");
+    assert_eq!(bad.asked(), 2, "it is left alone");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
