@@ -46,11 +46,17 @@ impl Parts {
         if !claims.has(cid, ctx.now.wall) {
             return options;
         }
-        if options.replicas == Replicas::Unset {
-            options.replicas = ctx.options.class.replicas();
+        let class = ctx.options.class.replicas();
+        let is_default = options.replicas == Replicas::Unset;
+        if is_default {
+            options.replicas = class;
         }
         let existing = ctx.shared.pin(cid).map(|(pin, _)| pin);
         match claims.project_with(cid, existing.as_ref(), Some(options.clone()), ctx.now.wall) {
+            // Where no owner wishes more, what cannot be met yet is made good later, as without owners.
+            Projection::Keep(projected) if is_default && projected.replicas == class => {
+                PinOptions { replicas: Replicas::Unset, ..*projected }
+            }
             Projection::Keep(projected) => *projected,
             Projection::AsIs | Projection::Remove => options,
         }
@@ -203,7 +209,8 @@ impl Parts {
             Projection::Remove => return Some(Change::Remove(*cid)),
             Projection::Keep(options) => *options,
         };
-        if options.replicas == Replicas::Unset {
+        let is_default = options.replicas == Replicas::Unset;
+        if is_default {
             options.replicas = ctx.options.class.replicas();
         }
         let Some(pin) = existing else {
@@ -213,7 +220,7 @@ impl Parts {
                 // Those who held it a moment ago have it.
                 (replicas, Some(before)) if before.options.replicas == replicas => before.placement.clone(),
                 (_, before) => {
-                    self.choose(cid, &options, false, None, &before.map(|pin| pin.placement.clone()).unwrap_or_default(), ctx).ok()?
+                    self.choose(cid, &options, is_default, None, &before.map(|pin| pin.placement.clone()).unwrap_or_default(), ctx).ok()?
                 }
             };
             let created = self.repair.time_for(cid, ctx.now.wall);
@@ -238,7 +245,7 @@ impl Parts {
             }
             (PinKind::Data, Replicas::Everywhere) => Vec::new(),
             (PinKind::Data, replicas) if replicas == pin.options.replicas => pin.placement.clone(),
-            (PinKind::Data, _) => self.choose(cid, &options, false, None, &pin.placement, ctx).ok()?,
+            (PinKind::Data, _) => self.choose(cid, &options, is_default, None, &pin.placement, ctx).ok()?,
             (PinKind::Bad | PinKind::ClusterDag | PinKind::Shard, _) => return None,
         };
         if options == pin.options {
@@ -253,3 +260,6 @@ impl Parts {
         self.owned.look(cids, now.after(WRITTEN_BY_THEN));
     }
 }
+
+#[cfg(test)]
+mod tests;
