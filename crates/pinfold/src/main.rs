@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod descriptors;
 mod go_peers;
+mod memory;
 mod names;
 mod output;
 mod reach;
@@ -33,7 +34,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match memory::prepare(&mut tokio::runtime::Builder::new_multi_thread()).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: starting: {error}");
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
         }
     };
     log(&cli.command);
-    let outcome = runtime.block_on(run(cli.command));
+    let outcome = runtime.block_on(memory::watched(run(cli.command)));
     // What still runs (a reader of standard input) must not hold the exit up.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match outcome {
