@@ -192,6 +192,11 @@ pub trait Consensus: Send + Sync + 'static {
     /// The wish at this moment: raw keys and values in `Area::Pins`.
     fn view(&self) -> Arc<dyn Snapshot>;
 
+    /// How many keys the wish has, where the engine keeps the number (a step behind the view at most); none where they have to be counted.
+    fn counted(&self) -> Option<u64> {
+        None
+    }
+
     /// How complete that is.
     fn state(&self) -> ViewState;
 
@@ -223,8 +228,22 @@ pub trait Consensus: Send + Sync + 'static {
         AuthorNumbers::default()
     }
 
+    /// What of the wish came as a set from others, instead of by its history.
+    fn taken_over(&self) -> TakenOver {
+        TakenOver::default()
+    }
+
     /// Finishes what was accepted and ends all tasks; later submits are refused.
     async fn stop(&self);
+}
+
+/// How much of the wish is believed before its history was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TakenOver {
+    /// Keys that were not yet met in the history.
+    pub unsure: u64,
+    /// Keys that others said wrongly and that were put right, since the start.
+    pub mended: u64,
 }
 
 /// Checks what every engine refuses.

@@ -14,7 +14,7 @@
 //! All effects of a block (elements, tombstones, winners, heads, marks, its bytes) are in one batch, so a crash leaves a block
 //! merged or unknown. The other modules are the machine's parts: [`block`] checks what strangers wrote, `merge` applies it,
 //! `alive` is the set, `row` what of it stands at a key, `wants` the frontier, `journal` what is acknowledged and not yet told,
-//! `tell` the blocks made of it, [`author`] whose blocks count.
+//! `tell` the blocks made of it, [`author`] whose blocks count, `snapshot` the set given page by page to peers that join.
 //!
 //! What differs from Go, on purpose: heads move when a block is merged, not when a walk reaches the bottom; the last of equal keys
 //! in one block counts on every peer (in Go it depends on what came before); a block that cannot be read is refused once and does
@@ -37,6 +37,7 @@ mod driver;
 mod journal;
 mod merge;
 mod row;
+mod snapshot;
 mod tell;
 mod values;
 mod wants;
@@ -48,6 +49,7 @@ pub use id::BlockId;
 pub use machine::Machine;
 pub use network::CrdtNetwork;
 pub use row::shown;
+pub use snapshot::answer as page;
 
 use crate::OtherLayout;
 use store::StoreError;

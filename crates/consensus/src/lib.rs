@@ -24,7 +24,7 @@ mod queue;
 pub mod single;
 
 pub use crate::contract::{
-    Change, Consensus, Hint, Kind, OpenError, OtherLayout, Receipt, SubmitError, Version, ViewState, WRITES_MAX, Write,
+    Change, Consensus, Hint, Kind, OpenError, OtherLayout, Receipt, SubmitError, TakenOver, Version, ViewState, WRITES_MAX, Write,
 };
 pub use crate::crdt::{AuthorNumbers, Crdt, CrdtNetwork, CrdtOptions, Finding};
 pub use crate::hints::Hints;

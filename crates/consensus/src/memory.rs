@@ -194,6 +194,13 @@ impl CrdtNetwork for MemoryLink {
         }
         self.network.call(self.me, peer, |crdt| crdt.stretch(&question)).await
     }
+
+    async fn ask_page(&self, peer: PeerId, after: Vec<u8>) -> Result<Vec<u8>, String> {
+        if !self.network.state.lock().gives_stretches {
+            return Err("not offered".to_owned());
+        }
+        self.network.call(self.me, peer, |crdt| crdt.page(&after)).await
+    }
 }
 
 async fn pause(span: Duration) {

@@ -71,6 +71,7 @@ impl Peer {
             spacing_with_others: Millis(200),
             rebroadcast: Millis(60_000),
             alone: false,
+            pages_after: 1 << 20,
             seed: 1,
             signer: None,
             authors: Some(rules),

@@ -38,6 +38,7 @@ fn machine(store: &MemoryStore) -> Machine {
         rebroadcast: Millis::minutes(1),
         alone: false,
         seed: 1,
+        pages_after: 1 << 20,
         signer: None,
         authors: None,
     };

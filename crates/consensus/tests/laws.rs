@@ -58,6 +58,7 @@ impl Peer {
             rebroadcast: Millis(1 << 40),
             alone: false,
             seed: 1,
+            pages_after: 0,
             signer: None,
             authors: None,
         };
@@ -173,6 +174,7 @@ proptest! {
             }
             peer.step(events);
             prop_assert_eq!(peer.contents(), naive(&merged));
+            prop_assert_eq!(peer.machine.pins(), peer.contents().len() as u64);
             prop_assert_eq!(peer.machine.missing() == 0, missing(&merged).is_empty());
             if restarts {
                 peer = Peer::over(peer.store.clone(), 10);
@@ -181,6 +183,63 @@ proptest! {
         prop_assert!(left.is_empty());
         prop_assert_eq!(peer.heads(), naive_heads(&blocks));
         prop_assert_eq!(peer.machine.state(), ViewState::Current);
+    }
+
+    /// A peer that joins takes pages of the set from peers that have merged more or less of the history, while blocks come in any order, and is
+    /// restarted; in the end it has what the naive merge gives, and found nothing wrong in the pages.
+    #[test]
+    fn pages_of_any_moment_and_blocks_in_any_order_give_what_the_naive_merge_gives(
+        history in prop::collection::vec(made(), 2..14),
+        order in prop::collection::vec(0usize..1000, 30),
+        turns in prop::collection::vec((0usize..3, 0usize..1000), 40),
+        restart_at in prop::option::of(0usize..30),
+    ) {
+        let blocks = build(&history);
+        let giver = PeerId::from_ed25519(&[7; 32]);
+        // Without gaps: who misses history gives no pages.
+        let givers: Vec<Peer> = (1..=blocks.len()).map(|length| {
+            let mut peer = Peer::new(10);
+            for (cid, bytes) in &blocks[..length] {
+                peer.step(vec![announced(vec![*cid]), Event::Block { cid: *cid, bytes: bytes.clone().into() }]);
+            }
+            peer
+        }).collect();
+        let mut peer = Peer::new(10);
+        peer.step(vec![Event::Connected { peer: giver, is_pinfold: true }]);
+        let mut left: Vec<usize> = (0..blocks.len()).collect();
+        let mut pages = 0;
+        for (number, (what, choice)) in turns.into_iter().enumerate() {
+            let asked = peer.effects.iter().position(|effect| matches!(effect, Effect::FetchPage { .. }));
+            if let Some(at) = asked.filter(|_| what == 0 || left.is_empty()) {
+                let Some(Effect::FetchPage { after, .. }) = peer.effects.remove(at) else { unreachable!("it stands there") };
+                let giver_now = &givers[choice % givers.len()];
+                let bytes = consensus::crdt::page(giver_now.store.snapshot(), &after).expect("reads");
+                pages += 1;
+                peer.step(vec![Event::Page { from: giver, bytes: bytes.into() }]);
+            } else if !left.is_empty() {
+                let (cid, bytes) = &blocks[left.remove(order[left.len() % order.len()] % left.len())];
+                peer.step(vec![announced(vec![*cid]), Event::Block { cid: *cid, bytes: bytes.clone().into() }]);
+            }
+            if restart_at == Some(number) {
+                peer = Peer::over(peer.store.clone(), 10);
+            }
+        }
+        prop_assert!(left.is_empty());
+        while let Some(effect) = peer.effects.pop_front() {
+            if let Effect::FetchPage { peer: asked, .. } = effect {
+                peer.step(vec![Event::Page { from: asked, bytes: Vec::new().into() }]);
+            }
+        }
+        peer.step(Vec::new());
+        prop_assert_eq!(peer.contents(), naive(&blocks), "{} pages", pages);
+        prop_assert_eq!(peer.heads(), naive_heads(&blocks));
+        prop_assert_eq!((peer.machine.unsure(), peer.machine.mended()), (None, 0));
+        prop_assert_eq!(peer.machine.pins(), peer.contents().len() as u64);
+        let rows = |peer: &Peer, area| peer.store.snapshot().scan(area, None, b"", usize::MAX).expect("scans");
+        let walked = givers.last().expect("one at least");
+        for area in [Area::Tombstones, Area::Processed, Area::DagBlocks] {
+            prop_assert_eq!(rows(&peer, area), rows(walked, area));
+        }
     }
 
     /// Peers that write, remove, crash and hear of each other only now and then: every own write shows at once and stays until
@@ -199,6 +258,7 @@ proptest! {
                     let write = Write { key: key(number), value: value.map(|value| vec![value].into()), expect: None };
                     peers[at].step(vec![Event::Submit { ticket: 1, writes: vec![write] }]);
                     prop_assert_eq!(peers[at].contents().get(&key(number)).cloned(), value.map(|value| vec![value]));
+                    prop_assert_eq!(peers[at].machine.pins(), peers[at].contents().len() as u64);
                 }
                 6..8 => sync(&mut peers, at, (at + 1) % 3),
                 8 => {

@@ -53,6 +53,7 @@ fn options(signer: Option<consensus::crdt::Signer>) -> MachineOptions {
         rebroadcast: Millis(60_000),
         alone: false,
         seed: 1,
+        pages_after: 1 << 20,
         signer,
         authors: None,
     }

@@ -36,6 +36,7 @@ fn blocks_made(writers: usize, pushes: bool) -> Vec<usize> {
                 spacing_with_others: Millis(SPACING),
                 rebroadcast: Millis(600_000),
                 alone: false,
+                pages_after: 1 << 20,
                 seed: number as u64 + 1,
                 signer: Some(signer),
                 authors: None,

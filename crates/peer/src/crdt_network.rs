@@ -14,9 +14,11 @@ use types::{Cid, PeerId, PeerMessage};
 pub const HEADS: &str = "/pinfold/heads/1";
 /// Protocol by which Pinfold peers ask for a stretch of history at once.
 pub const STRETCH: &str = "/pinfold/stretch/1";
+/// Protocol by which a joining Pinfold peer asks for a page of the set.
+pub const PAGE: &str = "/pinfold/page/1";
 /// A question about a stretch names some CIDs.
 const QUESTION_LONGEST: usize = 1 << 20;
-/// An answer holds at most 3.1 MiB (`Crdt::stretch`).
+/// An answer holds at most 3.1 MiB (`Crdt::stretch`, `Crdt::page`).
 const STRETCH_LONGEST: usize = 4 << 20;
 const STRETCH_DEADLINE: Duration = Duration::from_secs(30);
 /// Answers being made at once; further askers wait.
@@ -105,9 +107,19 @@ impl CrdtNetwork for ClusterNetwork {
     }
 
     async fn ask_stretch(&self, peer: PeerId, question: Vec<u8>) -> Result<Vec<u8>, String> {
+        self.ask(peer, STRETCH, &question).await
+    }
+
+    async fn ask_page(&self, peer: PeerId, after: Vec<u8>) -> Result<Vec<u8>, String> {
+        self.ask(peer, PAGE, &after).await
+    }
+}
+
+impl ClusterNetwork {
+    async fn ask(&self, peer: PeerId, protocol: &'static str, question: &[u8]) -> Result<Vec<u8>, String> {
         let ask = async {
-            let (mut stream, _) = self.host.open(peer, &[STRETCH]).await.map_err(|error| error.to_string())?;
-            net::frame::write_frame(&mut stream, &question).await.map_err(|error| error.to_string())?;
+            let (mut stream, _) = self.host.open(peer, &[protocol]).await.map_err(|error| error.to_string())?;
+            net::frame::write_frame(&mut stream, question).await.map_err(|error| error.to_string())?;
             let answer = net::frame::read_frame(&mut stream, STRETCH_LONGEST).await.map_err(|error| error.to_string())?;
             Ok(answer.map(|answer| answer.to_vec()).unwrap_or_default())
         };
@@ -116,19 +128,29 @@ impl CrdtNetwork for ClusterNetwork {
 }
 
 /// Answers those who ask for stretches of history, until the host stops.
-pub async fn answer_stretches(crdt: Arc<Crdt>, mut asked: Incoming) {
+pub async fn answer_stretches(crdt: Arc<Crdt>, asked: Incoming) {
+    answer_questions(asked, move |question| crdt.stretch(question)).await;
+}
+
+/// Answers those who ask for pages of the set, until the host stops.
+pub async fn answer_pages(crdt: Arc<Crdt>, asked: Incoming) {
+    answer_questions(asked, move |after| crdt.page(after)).await;
+}
+
+async fn answer_questions(mut asked: Incoming, answer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) {
+    let answer = Arc::new(answer);
     let places = Arc::new(tokio::sync::Semaphore::new(ANSWERS_AT_ONCE));
     while let Some((_, _, mut stream)) = asked.next().await {
-        let crdt = crdt.clone();
+        let answer = answer.clone();
         let Ok(place) = places.clone().acquire_owned().await else { return };
         tokio::spawn(async move {
-            let answer = async {
+            let answering = async {
                 let question = net::frame::read_frame(&mut stream, QUESTION_LONGEST).await.ok()??;
-                let answer = tokio::task::spawn_blocking(move || crdt.stretch(&question)).await.ok()?;
+                let answer = tokio::task::spawn_blocking(move || answer(&question)).await.ok()?;
                 net::frame::write_frame(&mut stream, &answer).await.ok()
             };
             // An asker that went away, or is too slow, asks again.
-            tokio::time::timeout(STRETCH_DEADLINE, answer).await.ok();
+            tokio::time::timeout(STRETCH_DEADLINE, answering).await.ok();
             drop(place);
         });
     }

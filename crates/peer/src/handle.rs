@@ -97,6 +97,10 @@ pub struct Totals {
     pub left_out: u64,
     /// Blocks of it that count although their signature is wrong, since the start.
     pub wrongly_signed: u64,
+    /// Pins that came from other peers' sets when this peer joined, and are not yet compared with the history.
+    pub unsure: u64,
+    /// Pins that such a set said wrongly and that were put right, since the start.
+    pub mended: u64,
 }
 
 /// Of when the pages of a long read are.

@@ -227,6 +227,9 @@ impl Peer {
     }
 
     fn count_pins(&self) -> u64 {
+        if let Some(pins) = self.core.consensus.counted() {
+            return pins;
+        }
         let mut counted = self.counted.lock();
         match *counted {
             Some((until, pins)) if Instant::now() < until => pins,
@@ -348,7 +351,9 @@ impl Cluster for Peer {
         // Shards are parts of what people pinned.
         let authors = self.core.consensus.authors();
         let wrongly_signed = if authors.required { 0 } else { authors.wrong };
-        Totals { pins: self.count_pins().saturating_sub(parts), short, waiting, left_out: authors.left_out, wrongly_signed }
+        let consensus::TakenOver { unsure, mended } = self.core.consensus.taken_over();
+        let pins = self.count_pins().saturating_sub(parts);
+        Totals { pins, short, waiting, left_out: authors.left_out, wrongly_signed, unsure, mended }
     }
 
     async fn pin(&self, cid: Cid, options: PinOptions, depth: Depth) -> Result<Pin, CommandError> {

@@ -1,8 +1,9 @@
 //! What the machine reads of the disk: the wish out of the consensus' view, the ledger out of the store.
 
+use bytes::Bytes;
 use cluster::SharedView;
 use consensus::Consensus;
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::sync::Arc;
 use store::{Area, Snapshot, Store};
 use types::{ByteCount, Cid, Pin};
@@ -13,12 +14,13 @@ pub struct View<'a> {
     store: &'a dyn Store,
     wish: OnceCell<Arc<dyn Snapshot>>,
     ledger: OnceCell<Arc<dyn Snapshot>>,
+    ahead: RefCell<Ahead>,
 }
 
 impl<'a> View<'a> {
     /// Over these two.
     pub fn new(consensus: &'a dyn Consensus, store: &'a dyn Store) -> View<'a> {
-        View { consensus, store, wish: OnceCell::new(), ledger: OnceCell::new() }
+        View { consensus, store, wish: OnceCell::new(), ledger: OnceCell::new(), ahead: RefCell::default() }
     }
 
     fn wish(&self) -> &Arc<dyn Snapshot> {
@@ -92,11 +94,57 @@ impl SharedView for View<'_> {
     }
 
     fn own_size(&self, cid: &Cid) -> Option<ByteCount> {
-        logged(self.ledger().get(Area::Ledger, &cid.to_bytes())).flatten().map(|size| read_size(&size))
+        let key = cid.to_bytes();
+        let found = logged(self.ahead.borrow_mut().get(self.ledger().as_ref(), &key)).flatten();
+        found.map(|size| read_size(&size))
     }
 
     fn ledger_count(&self) -> u64 {
         logged(self.ledger().count(Area::Ledger)).unwrap_or(0)
+    }
+}
+
+/// Looks entries of the ledger up one by one; where they are asked for in their order, as every round does, they are read in portions.
+#[derive(Default)]
+struct Ahead {
+    last: Vec<u8>,
+    /// Questions in order so far.
+    run: u32,
+    /// What stands behind [`Ahead::last`] of the time when it was read, up to its last key, or to the end.
+    page: std::vec::IntoIter<(Bytes, Bytes)>,
+    end: Option<End>,
+}
+
+/// Up to where a page says what there is.
+enum End {
+    Key(Bytes),
+    All,
+}
+
+impl Ahead {
+    /// So many in order are no chance any more.
+    const RUN: u32 = 4;
+    const PAGE: usize = 256;
+
+    fn get(&mut self, ledger: &dyn Snapshot, key: &[u8]) -> Result<Option<Bytes>, store::StoreError> {
+        let is_next = key > self.last.as_slice();
+        let is_in_page = is_next && self.end.as_ref().is_some_and(|end| if let End::Key(end) = end { key <= &end[..] } else { true });
+        self.run = if is_next { self.run + 1 } else { 0 };
+        self.last.clear();
+        self.last.extend_from_slice(key);
+        if is_in_page {
+            while self.page.as_slice().first().is_some_and(|(stored, _)| &stored[..] < key) {
+                self.page.next();
+            }
+            return Ok(self.page.as_slice().first().filter(|(stored, _)| stored == key).map(|(_, size)| size.clone()));
+        }
+        self.end = None;
+        if self.run >= Ahead::RUN {
+            let page = ledger.scan(Area::Ledger, Some(key), &[], Ahead::PAGE)?;
+            self.end = Some(page.last().filter(|_| page.len() == Ahead::PAGE).map_or(End::All, |(key, _)| End::Key(key.clone())));
+            self.page = page.into_iter();
+        }
+        ledger.get(Area::Ledger, key)
     }
 }
 
@@ -134,6 +182,36 @@ fn logged<T>(outcome: Result<T, store::StoreError>) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entries_of_the_ledger_are_found_in_whatever_order_they_are_asked_for() {
+        use store::{Batch, Durability, MemoryStore};
+        let store = MemoryStore::new();
+        let mut batch = Batch::new();
+        let key = |number: u32| [&[1], &number.to_be_bytes()[..]].concat();
+        // With holes, and more than one page.
+        let is_there = |number: u32| (number < 2000 && number.is_multiple_of(3)) || (1000..1600).contains(&number);
+        for number in (0..2000).filter(|number| is_there(*number)) {
+            batch.put(Area::Ledger, key(number), write_size(ByteCount(number.into())));
+        }
+        store.commit(batch, Durability::Buffered).expect("commits");
+        let ledger = store.snapshot();
+        let up = || 0..2100u32;
+        let orders: [Vec<u32>; 5] = [
+            up().collect(),
+            up().rev().collect(),
+            up().map(|number| number * 7919 % 2100).collect(),
+            up().flat_map(|number| [number, number, number / 2]).collect(),
+            up().step_by(5).chain(up().step_by(301)).chain(up()).collect(),
+        ];
+        for order in orders {
+            let mut ahead = Ahead::default();
+            for number in order {
+                let found = ahead.get(ledger.as_ref(), &key(number)).expect("reads").map(|size| read_size(&size));
+                assert_eq!(found, is_there(number).then_some(ByteCount(number.into())), "{number}");
+            }
+        }
+    }
 
     #[test]
     fn sizes_of_the_ledger_read_back() {

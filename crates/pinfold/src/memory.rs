@@ -127,7 +127,8 @@ mod tests {
     #[test]
     fn rest_comes_after_work_and_some_times_again() {
         let mut rest = Rest::default();
-        let looks = [(100, false), (2_000, false), (3_000, false), (3_100, true), (3_200, true), (3_400, true), (3_500, true), (3_650, false)];
+        let looks =
+            [(100, false), (2_000, false), (3_000, false), (3_100, true), (3_200, true), (3_400, true), (3_500, true), (3_650, false)];
         for (computed, due) in looks {
             assert_eq!(rest.look(Duration::from_millis(computed)), due, "{computed}");
         }

@@ -79,6 +79,7 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
     let protocols = Protocols::register(&host).context("answering other peers")?;
     let heads = host.accept(&[crdt_network::HEADS]).context("answering for heads")?;
     let stretches = host.accept(&[crdt_network::STRETCH]).context("answering for history")?;
+    let pages = host.accept(&[crdt_network::PAGE]).context("answering for the set")?;
     let dag_blocks = DagBlocks::default();
     let cluster_bitswap = Bitswap::start(host.clone(), Arc::new(dag_blocks.clone()), BitswapLimits::default());
     let welcome = match invite {
@@ -174,8 +175,11 @@ pub async fn start(settings: &Settings, keys: &Keys, bound: &Bound, invite: Opti
         Some(streams) => Some(start_go(&host, &node_host, streams, &peer, settings, trusted, inbound).await?),
         None => None,
     };
-    let tasks =
-        vec![tokio::spawn(crdt_network::answer_heads(crdt.clone(), heads)), tokio::spawn(crdt_network::answer_stretches(crdt, stretches))];
+    let tasks = vec![
+        tokio::spawn(crdt_network::answer_heads(crdt.clone(), heads)),
+        tokio::spawn(crdt_network::answer_stretches(crdt.clone(), stretches)),
+        tokio::spawn(crdt_network::answer_pages(crdt, pages)),
+    ];
     Ok(Running { peer, go, urls, joined, hosts: vec![host, node_host], node, store, cluster_name, tasks })
 }
 

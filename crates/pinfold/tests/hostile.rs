@@ -106,8 +106,15 @@ async fn garbage_huge_and_half_frames_on_every_protocol_harm_nobody() {
     let secret: [u8; 32] = [0x5a; 32];
     let (cluster, node) = (stranger(101, Some(secret)).await, stranger(102, None).await);
     let bitswap = "/ipfs/bitswap/1.2.0";
-    let of_cluster =
-        [peer::join::JOIN, peer::links::MESSAGES, peer::links::BOOK, peer::crdt_network::HEADS, peer::crdt_network::STRETCH, bitswap];
+    let of_cluster = [
+        peer::join::JOIN,
+        peer::links::MESSAGES,
+        peer::links::BOOK,
+        peer::crdt_network::HEADS,
+        peer::crdt_network::STRETCH,
+        peer::crdt_network::PAGE,
+        bitswap,
+    ];
     let targets = of_cluster
         .iter()
         .map(|name| (&cluster, "cluster", *name))

@@ -164,3 +164,28 @@ fn what_an_import_acknowledged_survives_kill_minus_nine() {
     assert_eq!(again[1] + again[3], again[0]);
     assert_eq!(by_cid(&peer.say(&["state", "export"])), by_cid(&wanted));
 }
+
+/// Whoever joins shows all pins at once, as another peer gives them, and compares them with the history after that.
+#[test]
+fn who_joins_takes_the_set_over_and_compares_it_with_the_history() {
+    const PINS: u64 = 30_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = Peer::up(folder.path(), "first");
+    let file = folder.path().join("pins.ndjson");
+    std::fs::write(&file, lines(PINS)).expect("written");
+    first.say(&["state", "import", file.to_str().expect("a name")]);
+    let second = Peer::join(folder.path(), "second", &first.invite());
+    let (mut was_unsure, mut least) = (0, u64::MAX);
+    until("all is taken over and compared", LATER, || {
+        let (_, status) = second.get("/pinfold/v1/status");
+        let status: Value = serde_json::from_slice(&status).expect("JSON");
+        let (pins, unsure) = (status["pins"].as_u64()?, status["unsure"].as_u64()?);
+        was_unsure = was_unsure.max(unsure);
+        least = least.min(pins);
+        let current = status["mended"] == 0 && pins == PINS && unsure == 0 && was_unsure > 0;
+        current.then_some(())
+    });
+    assert!(was_unsure > PINS / 2, "most came with the set: {was_unsure}");
+    let exported = |peer: &Peer| by_cid(&peer.say(&["state", "export"]));
+    assert_eq!(exported(&first), exported(&second));
+}

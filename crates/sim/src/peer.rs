@@ -60,6 +60,8 @@ pub struct Running {
     pub blocks_asked: BTreeSet<Cid>,
     /// Stretches of history asked for, and of whom.
     pub stretches_asked: BTreeSet<(Cid, Place)>,
+    /// The page of the set asked for, and of whom.
+    pub page_asked: Option<(Vec<u8>, Place)>,
     /// Peers asked for heads.
     pub heads_asked: BTreeSet<Place>,
     /// Full questions that wait until the asker's heads are merged.

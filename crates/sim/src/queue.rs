@@ -31,6 +31,10 @@ pub enum Packet {
     WantStretch(Cid, Rc<Vec<Cid>>),
     /// Here are some; none when there is nothing to give.
     Stretch(Cid, Rc<Vec<Bytes>>),
+    /// "Give me a page of the set, behind this key."
+    WantPage(Rc<Vec<u8>>),
+    /// The page behind that key; empty when there is none to give.
+    Page(Rc<Vec<u8>>, Bytes),
     /// "What are your heads?"
     WantHeads,
     /// These.
@@ -76,6 +80,8 @@ pub enum What {
     BlockLate(Place, u32, Cid),
     /// A question for a stretch of history was not answered.
     StretchLate(Place, u32, Cid, Place),
+    /// A question for a page of the set was not answered.
+    PageLate(Place, u32, Vec<u8>, Place),
     /// A question for heads was not answered.
     HeadsLate(Place, u32, Place),
     /// The node of a peer ends an operation, or is half through it.

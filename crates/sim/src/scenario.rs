@@ -151,6 +151,7 @@ impl Settings {
             spacing_with_others: Millis(700),
             rebroadcast: Millis::seconds(30),
             alone: self.peers == 1,
+            pages_after: 2_000,
             seed: self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (place as u64) << 32 ^ u64::from(life),
             signer: None,
             authors: None,

@@ -10,6 +10,7 @@ mod large;
 mod looking;
 mod minds;
 mod nodes;
+mod pages;
 mod stretches;
 mod watch;
 
@@ -138,6 +139,7 @@ impl World {
             What::Deferred(place, life) => self.ask_deferred(place, life),
             What::BlockLate(place, life, cid) => self.block_late(place, life, cid),
             What::StretchLate(place, life, cid, other) => self.stretch_late(place, life, cid, other),
+            What::PageLate(place, life, after, other) => self.page_late(place, life, &after, other),
             What::HeadsLate(place, life, other) => self.heads_late(place, life, other),
             What::NodeDone(place, life, done) => self.node_done(place, life, done),
             What::Door(number) => self.door(number),
@@ -173,6 +175,8 @@ impl World {
             Packet::WantBlock(cid) => self.block_wanted(from, to, cid),
             Packet::WantStretch(cid, have) => self.stretch_wanted(from, to, cid, &have),
             Packet::Stretch(cid, blocks) => self.stretch_came(from, to, cid, &blocks),
+            Packet::WantPage(after) => self.page_wanted(from, to, after),
+            Packet::Page(after, bytes) => self.page_came(from, to, &after, bytes),
             Packet::Block(cid, bytes) => self.block_came(to, cid, bytes),
         }
     }

@@ -54,6 +54,17 @@ impl Health {
             let blocks = count(totals.wrongly_signed, "block", "blocks");
             add(Level::Warn, format!("{blocks} of the shared state taken with a wrong signature: see `pinfold status --json`"));
         }
+        if totals.unsure > 0 {
+            let pins = count(totals.unsure, "pin was", "pins were");
+            add(Level::Good, format!("{pins} taken over from another peer, and are being compared with the history"));
+        }
+        if totals.mended > 0 {
+            let pins = count(totals.mended, "pin was", "pins were");
+            add(
+                Level::Warn,
+                format!("{pins} not what the history says when this peer took them over from another one; this was put right"),
+            );
+        }
         for row in peers {
             match row.health {
                 PeerHealth::Down => add(Level::Warn, format!("{} is down: its copies are being replaced", name(row))),
@@ -168,6 +179,10 @@ mod tests {
 
     #[test]
     fn blocks_that_do_not_count_are_told_of() {
+        let health = Health::of(&[], &Totals { pins: 1, unsure: 1, ..Totals::default() });
+        assert_eq!((health.level, health.reasons.len()), (Level::Good, 1));
+        let health = Health::of(&[], &Totals { pins: 1, unsure: 1, mended: 1, ..Totals::default() });
+        assert_eq!((health.level, health.reasons.len()), (Level::Warn, 2));
         let health = Health::of(&[], &Totals { pins: 1, left_out: 2, wrongly_signed: 1, ..Totals::default() });
         assert_eq!((health.level, health.reasons.len()), (Level::Warn, 2));
         assert!(health.reasons[0].starts_with("2 blocks of the shared state left out"), "{:?}", health.reasons);

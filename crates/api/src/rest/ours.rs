@@ -113,6 +113,8 @@ impl Rest {
             "pins": totals.pins,
             "short": totals.short,
             "waiting": totals.waiting,
+            "unsure": totals.unsure,
+            "mended": totals.mended,
             "authors": authors_value(&self.cluster.authors()),
         })))
     }

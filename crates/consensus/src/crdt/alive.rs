@@ -63,6 +63,7 @@ impl<'k> Alive<'k> {
             Some(value) => (Area::Pins, Some(row::encode(self.spilled, &self.entries, value))),
             None => (Area::Elements, (!self.entries.is_empty()).then(|| row::encode_hidden(self.spilled, &self.entries))),
         };
+        draft.more_pins += i64::from(self.shown.is_some()) - i64::from(self.stands_in == Some(Area::Pins));
         if let Some(old) = self.stands_in.filter(|old| row.is_none() || *old != area) {
             draft.delete(old, self.key);
         }
@@ -79,6 +80,17 @@ impl<'k> Alive<'k> {
     /// Lets it show something else; what it showed before.
     pub(crate) fn show(&mut self, value: Option<Bytes>) -> Option<Bytes> {
         std::mem::replace(&mut self.shown, value)
+    }
+
+    pub(crate) fn key(&self) -> &'k [u8] {
+        self.key
+    }
+
+    /// Takes the winner out, as if it had not been added; whoever does so adds another element or shows nothing.
+    pub(crate) fn forget_winner(&mut self) {
+        if !self.entries.is_empty() {
+            self.entries.remove(0);
+        }
     }
 
     pub(crate) fn winner(&self) -> Option<Entry> {

@@ -14,11 +14,18 @@ type Writes = BTreeMap<Bytes, Option<Bytes>>;
 pub(crate) struct Draft {
     view: Arc<dyn Snapshot>,
     areas: [Writes; Area::ALL.len()],
+    /// How many more rows `Area::Pins` has than before the step.
+    pub(crate) more_pins: i64,
 }
 
 impl Draft {
     pub(crate) fn new(view: Arc<dyn Snapshot>) -> Draft {
-        Draft { view, areas: Default::default() }
+        Draft { view, areas: Default::default(), more_pins: 0 }
+    }
+
+    /// What the store had before the step.
+    pub(crate) fn view(&self) -> &Arc<dyn Snapshot> {
+        &self.view
     }
 
     pub(crate) fn get(&self, area: Area, key: &[u8]) -> Result<Option<Bytes>, StoreError> {

@@ -6,7 +6,7 @@
 use super::author::{AuthorNumbers, Signatures};
 use super::event::{Effect, Event, MachineOptions};
 use super::machine::Machine;
-use super::{BlockId, CrdtError, CrdtNetwork, ancestors};
+use super::{BlockId, CrdtError, CrdtNetwork, ancestors, snapshot};
 use crate::hints::HintSender;
 use crate::queue::{Submit, SubmitQueue, stopped};
 use crate::{Receipt, SubmitError, Version, ViewState};
@@ -19,6 +19,7 @@ use store::{Area, Durability, Store};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 use types::{Cid, Millis, PeerId};
 use wire::heads::{decode_heads, encode_heads};
 
@@ -88,6 +89,9 @@ pub(super) struct Seen {
     pub(super) authors: AuthorNumbers,
     /// Up to where wishes were acknowledged, and up to where `heads` have them.
     pub(super) marks: (u64, u64),
+    pub(super) pins: u64,
+    pub(super) unsure: Option<u64>,
+    pub(super) mended: u64,
 }
 
 impl Seen {
@@ -100,8 +104,18 @@ impl Seen {
             height: machine.height(),
             authors: machine.authors().clone(),
             marks: machine.marks(),
+            pins: machine.pins(),
+            unsure: machine.unsure(),
+            mended: machine.mended(),
         }
     }
+}
+
+/// A page that was not yet asked for by the machine, and will be.
+struct PageAhead {
+    peer: PeerId,
+    after: Vec<u8>,
+    asking: AbortOnDropHandle<Option<Bytes>>,
 }
 
 /// The loop's own things.
@@ -120,6 +134,7 @@ pub(super) struct Driver {
     tickets: BTreeMap<u64, oneshot::Sender<Result<Receipt, SubmitError>>>,
     ticket: u64,
     tasks: JoinSet<Event>,
+    page_ahead: Option<PageAhead>,
     /// What to report when a task ends without saying anything.
     underway: HashMap<tokio::task::Id, Event>,
 }
@@ -147,6 +162,7 @@ impl Driver {
             tickets: BTreeMap::new(),
             ticket: 0,
             tasks: JoinSet::new(),
+            page_ahead: None,
             underway: HashMap::new(),
         }
     }
@@ -212,7 +228,7 @@ impl Driver {
             let Some(ended) = self.tasks.try_join_next_with_id() else { break };
             self.note_end(ended, events);
             bytes += match events.last() {
-                Some(Event::Block { bytes, .. }) => bytes.len(),
+                Some(Event::Block { bytes, .. } | Event::Page { bytes, .. }) => bytes.len(),
                 Some(Event::Stretch { blocks, .. }) => blocks.iter().map(Bytes::len).sum(),
                 _ => 0,
             };
@@ -247,7 +263,11 @@ impl Driver {
             }
         };
         let silent = self.underway.remove(&id);
-        events.extend(event.or(silent));
+        let event = event.or(silent);
+        if let Some(Event::Page { from, bytes }) = &event {
+            self.page_ahead(*from, bytes);
+        }
+        events.extend(event);
     }
 
     /// Decides, commits, performs.
@@ -284,6 +304,21 @@ impl Driver {
             Effect::State(state) => self.hints.state(state),
             Effect::Fetch { cid, likely } => self.fetch(cid, likely),
             Effect::FetchStretch { cid, peer, have } => self.fetch_stretch(cid, peer, &have),
+            Effect::FetchPage { peer, after } => {
+                tracing::debug!(%peer, "asking for a page of the set");
+                self.fetch_page(peer, after);
+            }
+            Effect::Taken(pins) => {
+                tracing::debug!(pins = pins.len(), "a page of the set is taken over");
+            }
+            Effect::PagesEnded => {
+                tracing::debug!(unsure = ?self.seen.lock().unsure, "no more pages of the set come");
+                self.page_ahead = None;
+                self.hints.lagged();
+            }
+            Effect::Mended(pins) => {
+                tracing::warn!(pins, "the set that was given when this peer joined was not what the history says; it was put right");
+            }
             Effect::AskHeads(peer) => self.ask_heads(peer),
             Effect::Push { peers, bytes } => self.network.push(&peers, bytes),
             Effect::Broadcast(heads) => self.broadcast(encode_heads(&heads)),
@@ -327,6 +362,33 @@ impl Driver {
 
     fn signatures(&self) -> Option<Signatures> {
         self.options.authors.as_ref().map(|rules| rules.signatures.clone())
+    }
+
+    fn fetch_page(&mut self, peer: PeerId, after: Vec<u8>) {
+        let asking = match self.page_ahead.take().filter(|ahead| ahead.peer == peer && ahead.after == after) {
+            Some(ahead) => ahead.asking,
+            None => self.ask_page(peer, after),
+        };
+        self.spawn(Event::Page { from: peer, bytes: Bytes::new() }, async move {
+            let bytes = asking.await.ok()??;
+            Some(Event::Page { from: peer, bytes })
+        });
+    }
+
+    /// The next page is on its way while the machine takes this one.
+    fn page_ahead(&mut self, peer: PeerId, page: &Bytes) {
+        if let Some(after) = snapshot::last_of(page) {
+            let asking = self.ask_page(peer, after.clone());
+            self.page_ahead = Some(PageAhead { peer, after, asking });
+        }
+    }
+
+    fn ask_page(&self, peer: PeerId, after: Vec<u8>) -> AbortOnDropHandle<Option<Bytes>> {
+        let network = self.network.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let answer = tokio::time::timeout(STRETCH_TIME, network.ask_page(peer, after)).await.ok()?;
+            answer.inspect_err(|error| tracing::debug!(%peer, error, "no page of the set")).ok().map(Bytes::from)
+        }))
     }
 
     fn ask_heads(&mut self, peer: PeerId) {

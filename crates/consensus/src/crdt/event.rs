@@ -26,6 +26,8 @@ pub struct MachineOptions {
     pub alone: bool,
     /// Chance comes from here.
     pub seed: u64,
+    /// A peer whose set was empty asks for pages of it once it has merged so many bytes of history and there is more.
+    pub pages_after: usize,
     /// Signs own blocks.
     pub signer: Option<Signer>,
     /// What is asked of the authors of others' blocks; none: nothing.
@@ -79,6 +81,13 @@ pub enum Event {
         from: PeerId,
         /// The blocks.
         blocks: Vec<Bytes>,
+    },
+    /// A page of the set came, or nothing did: bytes, not checked.
+    Page {
+        /// Who answered.
+        from: PeerId,
+        /// The page.
+        bytes: Bytes,
     },
     /// A trusted Pinfold peer made this block and handed it over unasked: the same as telling it as a head and giving it.
     Pushed {
@@ -150,6 +159,19 @@ pub enum Effect {
         /// Where the stretch may end: the own heads.
         have: Vec<Cid>,
     },
+    /// Ask a Pinfold peer for a page of the set; answered by [`Event::Page`].
+    FetchPage {
+        /// Whom to ask.
+        peer: PeerId,
+        /// The key behind which it begins; empty for the first.
+        after: Vec<u8>,
+    },
+    /// A page of the set was taken over. Nobody is hinted at each of its pins, only at the end of all pages.
+    Taken(Vec<Change>),
+    /// No more pages come: who follows the wish compares it as a whole.
+    PagesEnded,
+    /// The history was read, and pages had said so many things that it does not say; they are put right.
+    Mended(u64),
     /// Ask a peer for its heads; answered by [`Event::Heads`] or [`Event::AskFailed`].
     AskHeads(PeerId),
     /// Hand an own block to these peers, without waiting; it may be lost.

@@ -7,7 +7,7 @@ use super::machine::{Machine, PUSH_BYTES_MAX};
 use super::{CrdtError, CrdtNetwork, ancestors};
 use crate::contract::claim;
 use crate::hints::HintSender;
-use crate::{Consensus, Hints, Kind, OpenError, Receipt, SubmitError, ViewState, Write};
+use crate::{Consensus, Hints, Kind, OpenError, Receipt, SubmitError, TakenOver, ViewState, Write};
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -34,6 +34,8 @@ pub struct CrdtOptions {
     pub rebroadcast: Duration,
     /// No other members are configured.
     pub alone: bool,
+    /// A peer whose set was empty asks for pages of it once it has merged so many bytes of history and there is more.
+    pub pages_after: usize,
     /// Signs own blocks.
     pub signer: Option<Signer>,
     /// What is asked of the authors of others' blocks; none: nothing.
@@ -49,6 +51,7 @@ impl CrdtOptions {
             spacing_with_others: Duration::from_millis(200),
             rebroadcast: Duration::from_secs(60),
             alone: false,
+            pages_after: 1 << 20,
             signer: None,
             authors: None,
         }
@@ -65,6 +68,7 @@ impl CrdtOptions {
             rebroadcast: millis(self.rebroadcast),
             alone: self.alone,
             seed: name,
+            pages_after: self.pages_after,
             signer: self.signer.clone(),
             authors: self.authors.clone(),
         }
@@ -152,6 +156,14 @@ impl Crdt {
             .unwrap_or_default()
     }
 
+    /// The answer to another Pinfold peer that asks for a page of the set, behind a key; empty when there is none to give. Blocks its thread for up
+    /// to some ten thousand reads of the store.
+    pub fn page(&self, after: &[u8]) -> Vec<u8> {
+        super::page(self.store.snapshot(), after)
+            .inspect_err(|error| tracing::warn!(%error, "reading a page of the set"))
+            .unwrap_or_default()
+    }
+
     /// A block of the DAG, to serve by bitswap. Blocks its thread for a read of the store.
     pub fn block(&self, cid: &Cid) -> Option<Bytes> {
         let id = super::BlockId::of_cid(cid)?;
@@ -195,6 +207,15 @@ impl Consensus for Crdt {
 
     fn view(&self) -> Arc<dyn Snapshot> {
         super::shown(self.store.snapshot())
+    }
+
+    fn taken_over(&self) -> TakenOver {
+        let seen = self.seen.lock();
+        TakenOver { unsure: seen.unsure.unwrap_or(0), mended: seen.mended }
+    }
+
+    fn counted(&self) -> Option<u64> {
+        Some(self.seen.lock().pins)
     }
 
     fn state(&self) -> ViewState {

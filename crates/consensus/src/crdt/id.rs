@@ -47,6 +47,11 @@ pub(crate) fn raw_key(text: &str) -> Option<Vec<u8>> {
     (key.len() <= crate::contract::KEY_BYTES_MAX).then_some(key)
 }
 
+/// Whether these bytes can be a key of the set.
+pub(crate) fn is_key(key: &[u8]) -> bool {
+    key.len() <= crate::contract::KEY_BYTES_MAX && wire::cids::cid_from_bytes(key).is_some()
+}
+
 /// Writes the key text of a raw key over what `text` held.
 pub(crate) fn write_key_text(text: &mut String, key: &[u8]) {
     text.clear();

@@ -4,17 +4,20 @@
 //! the commit fails, the machine has gone ahead of the store and must be read again by [`Machine::open`].
 
 mod authors;
+mod history;
+mod paging;
 mod spacing;
 
 use self::authors::Authors;
+use self::paging::Paging;
 use self::spacing::Writers;
-use super::ancestors::HAVE_MAX;
 use super::block::{Block, LINKS_MAX, PRIORITY_MAX};
 use super::draft::Draft;
 use super::event::{Effect, Event, MachineOptions, PlantedBug, Step};
 use super::id::BlockId;
 use super::journal::Journal;
-use super::merge::{Mark, Set, mark, mark_refused, read_mark, show};
+use super::merge::{Mark, mark, mark_refused, read_mark, show};
+use super::snapshot::Unsure;
 use super::tell::Told;
 use super::values::Values;
 use super::wants::{WANTS_MAX, Wants};
@@ -29,6 +32,9 @@ use types::{Cid, Millis, PeerId};
 /// The greatest height merged, in `Area::Meta`.
 const HEIGHT: &[u8] = b"crdt/height";
 
+/// How many rows `Area::Pins` has, in `Area::Meta`.
+const PINS: &[u8] = b"crdt/pins";
+
 /// How rows of `Area::Pins` are laid out, in `Area::Meta`; a state without it and with a height is of the layout before.
 const ROWS: &[u8] = b"crdt/rows";
 const ROWS_NOW: u8 = 2;
@@ -36,18 +42,6 @@ const ROWS_NOW: u8 = 2;
 /// Heads in a block or broadcast of ours.
 const HEADS_TOLD_MAX: usize = 1024;
 const _: () = assert!(HEADS_TOLD_MAX <= LINKS_MAX);
-
-/// Blocks under way at once, when they are small.
-const FETCHES_MAX: usize = 256;
-
-/// Bytes under way at once, by the size of the last blocks.
-const FETCH_BYTES: usize = 32 << 20;
-
-/// Stretches of history under way at once, each of up to some megabytes; they overlap where branches meet.
-const STRETCHES_MAX: usize = 2;
-
-/// How long a peer that could not give a stretch is not asked for one.
-const MUTE: Millis = Millis(10_000);
 
 /// Up to so many blocks, missing for at most so long, are the ordinary way of news and do not make the view incomplete.
 const LAG_BLOCKS: usize = 16;
@@ -85,9 +79,11 @@ pub struct Machine {
     options: MachineOptions,
     heads: BTreeMap<BlockId, u64>,
     height: u64,
+    pins: u64,
     journal: Journal,
     wants: Wants,
     values: Values,
+    paging: Paging,
     authors: Authors,
     writers: Writers,
     /// Connected ones, and whether each is a Pinfold.
@@ -148,14 +144,21 @@ impl Machine {
             let found = rows.and_then(|row| row.first().copied()).unwrap_or(1);
             return Err(OtherLayout { found, known: ROWS_NOW }.into());
         }
+        let pins = match draft.get(Area::Meta, PINS)? {
+            Some(row) => number(&row).ok_or_else(|| CrdtError::damaged("number of pins", PINS))?,
+            // A state of before they were counted.
+            None => draft.view().count(Area::Pins)?,
+        };
         let mut machine = Machine {
             heads,
             height,
+            pins,
             journal: Journal::load(&draft)?,
             wants: Wants::load(&draft, now)?,
             values: Values::default(),
             authors: Authors::open(&draft, options.authors.clone(), now)?,
             writers: Writers::default(),
+            paging: Paging::new(height == 0, Unsure::load(&draft)?, now),
             peers: BTreeMap::new(),
             asks: BTreeMap::new(),
             stretches: BTreeMap::new(),
@@ -191,6 +194,7 @@ impl Machine {
         self.tell(&mut round)?;
         self.speak(&mut round);
         self.ask_again(&mut round);
+        self.page(&mut round)?;
         self.fetch(&mut round);
         self.look(&mut round);
         Ok(self.end(round))
@@ -219,6 +223,21 @@ impl Machine {
     /// Keys whose wish is acknowledged and not yet in a block.
     pub fn pending(&self) -> usize {
         self.journal.len()
+    }
+
+    /// Elements that came from a page of another peer and were not yet met in the history; none when there is nothing to compare.
+    pub fn unsure(&self) -> Option<u64> {
+        self.paging.unsure.as_ref().map(|unsure| unsure.count)
+    }
+
+    /// What pages said wrongly and was put right, since the start.
+    pub fn mended(&self) -> u64 {
+        self.paging.mended
+    }
+
+    /// How many pins are wished.
+    pub fn pins(&self) -> u64 {
+        self.pins
     }
 
     /// The height of the highest block merged.
@@ -268,6 +287,7 @@ impl Machine {
                 }
             }
             Event::Pushed { from, bytes } => return self.pushed(from, bytes, round),
+            Event::Page { from, bytes } => return self.page_came(from, &bytes, round),
             Event::Stretch { cid, from, blocks } => return self.stretch_came(&cid, from, blocks, round),
             Event::Connected { peer, is_pinfold } => self.connected(peer, is_pinfold, round),
             Event::Disconnected { peer } => {
@@ -336,6 +356,7 @@ impl Machine {
             self.wants.postpone(&id, Millis(round.now.0 + NO_ROOM.0));
             return Ok(());
         }
+        self.paging.merged(bytes.len());
         self.judge(id, bytes, block, round)
     }
 
@@ -348,20 +369,6 @@ impl Machine {
         }
         self.wants.announced(id, Some(from), round.now);
         self.block_came(&cid, bytes, round)
-    }
-
-    /// Takes of a stretch what is wanted; each block says by its links what is wanted next.
-    fn stretch_came(&mut self, cid: &Cid, from: PeerId, blocks: Vec<Bytes>, round: &mut Round) -> Result<(), CrdtError> {
-        self.stretches.remove(&from);
-        let asked = BlockId::of_cid(cid);
-        for bytes in blocks {
-            self.block_came(&wire::delta::block_cid(&bytes), bytes, round)?;
-        }
-        if let Some(asked) = asked.filter(|asked| self.wants.contains(asked)) {
-            self.wants.stretch_ended(&asked);
-            self.mute.insert(from, Millis(round.now.0 + MUTE.0));
-        }
-        Ok(())
     }
 
     /// Merges a block, ours or fetched, and moves the heads: a head is a merged block that no merged block links to.
@@ -392,8 +399,7 @@ impl Machine {
             self.height = priority;
             round.draft.put(Area::Meta, HEIGHT, alive::varint(priority));
         }
-        let Round { draft, changes, .. } = round;
-        Set { draft, values: &mut self.values, journal: &self.journal, changes }.merge(id, bytes, block)
+        self.set(round).merge(id, bytes, block)
     }
 
     fn connected(&mut self, peer: PeerId, is_pinfold: bool, round: &mut Round) {
@@ -499,32 +505,6 @@ impl Machine {
         }
     }
 
-    fn fetch(&mut self, round: &mut Round) {
-        self.mute.retain(|_, until| *until > round.now);
-        while self.wants.missing_linked() > 0
-            && self.stretches.len() < STRETCHES_MAX
-            && let Some(peer) = self.peer_for_stretch()
-            && let Some(id) = self.wants.next_stretch(round.now)
-        {
-            self.stretches.insert(peer, id);
-            let have = self.heads.keys().take(HAVE_MAX).map(BlockId::cid).collect();
-            round.effects.push(Effect::FetchStretch { cid: id.cid(), peer, have });
-        }
-        let most = (FETCH_BYTES / self.block_size.max(1)).clamp(8, FETCHES_MAX);
-        while let Some((id, likely)) = self.wants.next_fetch(most, round.now) {
-            round.effects.push(Effect::Fetch { cid: id.cid(), likely });
-        }
-    }
-
-    /// A Pinfold peer that has no question of this kind; another one each time.
-    fn peer_for_stretch(&mut self) -> Option<PeerId> {
-        let is_free = |peer: &PeerId| !self.stretches.contains_key(peer) && !self.mute.contains_key(peer);
-        let free: Vec<PeerId> =
-            self.peers.iter().filter(|(peer, is_pinfold)| **is_pinfold && is_free(peer)).map(|(peer, _)| *peer).collect();
-        let at = (self.chance() * free.len() as f64) as usize;
-        free.get(at).copied()
-    }
-
     fn look(&mut self, round: &mut Round) {
         let state = self.completeness(round.now);
         if state != self.state {
@@ -552,7 +532,12 @@ impl Machine {
         self.wants.oldest(LAG_BLOCKS).map(|oldest| Millis(oldest.0 + LAG_SPAN.0))
     }
 
-    fn end(&mut self, round: Round) -> Step {
+    fn end(&mut self, mut round: Round) -> Step {
+        self.paging.save(&mut round);
+        if round.draft.more_pins != 0 {
+            self.pins = self.pins.saturating_add_signed(round.draft.more_pins);
+            round.draft.put(Area::Meta, PINS, alive::varint(self.pins));
+        }
         self.values.settle();
         let Round { draft, changes, mut effects, durability, .. } = round;
         if !changes.is_empty() {
@@ -568,7 +553,9 @@ impl Machine {
         let asks = self.asks.values().filter_map(|ask| ask.again).min();
         let left_out =
             if self.authors.is_due() { Some(Millis(0)) } else { self.authors.awaited_until().filter(|_| self.state != ViewState::Current) };
-        [journal, rebroadcast, self.speak_at, self.wants.next_wake(), lag, asks, left_out].into_iter().flatten().min()
+        let sweep = (self.paging.is_sweeping() && self.wants.is_empty() && self.journal.is_empty()).then_some(Millis(0));
+        let paging = self.paging.next_wake();
+        [sweep, paging, journal, rebroadcast, self.speak_at, self.wants.next_wake(), lag, asks, left_out].into_iter().flatten().min()
     }
 
     fn next_rebroadcast(&mut self, now: Millis) -> Millis {

@@ -6,6 +6,7 @@ use super::block::{Block, Tombstones};
 use super::draft::Draft;
 use super::id::BlockId;
 use super::journal::Journal;
+use super::snapshot::{Settled, Unsure};
 use super::values::Values;
 use crate::Change;
 use bytes::Bytes;
@@ -54,6 +55,8 @@ pub(crate) struct Set<'s> {
     pub(crate) values: &'s mut Values,
     pub(crate) journal: &'s Journal,
     pub(crate) changes: &'s mut Vec<Change>,
+    /// While elements of pages are compared with the history.
+    pub(crate) unsure: Option<&'s mut Unsure>,
 }
 
 impl Set<'_> {
@@ -96,10 +99,12 @@ impl Set<'_> {
                     None => mark(self.draft, &block)? == Some(Mark::Merged),
                 };
                 known.insert(block, is_merged);
-                if is_merged {
-                    merged.push(block);
-                } else {
+                if !is_merged {
                     self.draft.put(Area::Tombstones, [&block.0[..], &key].concat(), Bytes::new());
+                }
+                // A page may have brought its element before it.
+                if is_merged || self.unsure.is_some() {
+                    merged.push(block);
                 }
             }
             if !merged.is_empty() {
@@ -109,9 +114,15 @@ impl Set<'_> {
         Ok(removals)
     }
 
-    fn change(&mut self, key: Vec<u8>, removed: &[BlockId], added: Option<Entry>) -> Result<(), CrdtError> {
+    fn change(&mut self, key: Vec<u8>, removed: &[BlockId], mut added: Option<Entry>) -> Result<(), CrdtError> {
         let mut alive = Alive::load(self.draft, &key)?;
-        let before = alive.winner();
+        let mut before = alive.winner();
+        match self.settle_unsure(&mut alive, removed, added)? {
+            Settled::Known if removed.is_empty() => return Ok(()),
+            Settled::Known => added = None,
+            Settled::Dropped => before = None,
+            Settled::Nothing => {}
+        }
         alive.change(removed, added, self.draft, self.values)?;
         let after = alive.winner();
         if before == after || self.journal.get(&key).is_some() {

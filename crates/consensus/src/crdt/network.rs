@@ -30,4 +30,11 @@ pub trait CrdtNetwork: Send + Sync + 'static {
         let _ = (peer, question);
         Err("not offered".to_owned())
     }
+
+    /// Asks a Pinfold peer for a page of the set; the answer is what its [`Crdt::page`](super::Crdt::page) gives behind this key, at most 3.1 MiB.
+    /// Without it all comes by the history.
+    async fn ask_page(&self, peer: PeerId, after: Vec<u8>) -> Result<Vec<u8>, String> {
+        let _ = (peer, after);
+        Err("not offered".to_owned())
+    }
 }

@@ -52,6 +52,7 @@ impl World {
             ops: BTreeMap::new(),
             blocks_asked: BTreeSet::new(),
             stretches_asked: BTreeSet::new(),
+            page_asked: None,
             heads_asked: BTreeSet::new(),
             deferred: Vec::new(),
             linked: BTreeSet::new(),

@@ -106,6 +106,10 @@ impl World {
                     self.fetch_block(place, cid, likely);
                 }
                 crdt::Effect::FetchStretch { cid, peer, have } => self.fetch_stretch(place, cid, self.places.get(&peer).copied(), have),
+                crdt::Effect::FetchPage { peer, after } => self.fetch_page(place, self.places.get(&peer).copied(), after),
+                crdt::Effect::Taken(changes) => self.wish_changed(place, &changes),
+                crdt::Effect::PagesEnded => self.think(place, Event::Shared(SharedChange::Lagged)),
+                crdt::Effect::Mended(pins) => panic!("peer {place} was given {pins} pins that the history does not have"),
                 crdt::Effect::AskHeads(peer) => self.ask_heads(place, self.places.get(&peer).copied()),
                 crdt::Effect::Push { peers, bytes } => self.push(place, &peers, &bytes),
                 crdt::Effect::Broadcast(heads) => self.broadcast(place, heads),
