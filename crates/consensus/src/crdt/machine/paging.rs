@@ -1,6 +1,7 @@
 //! When a machine asks for pages of the set, and when what they said is compared (`snapshot`).
 
 use super::{Machine, Round};
+use crate::ViewState;
 use crate::crdt::CrdtError;
 use crate::crdt::event::Effect;
 use crate::crdt::id::BlockId;
@@ -35,7 +36,7 @@ pub(super) struct Paging {
 }
 
 enum Phase {
-    /// The set was empty at the start.
+    /// The set was empty at the start, and never whole since.
     Possible,
     Asked {
         peer: PeerId,
@@ -82,6 +83,11 @@ impl Paging {
 impl Machine {
     /// Begins to ask where the history has turned out to be long; ends the comparison where it was read to its end.
     pub(super) fn page(&mut self, round: &mut Round) -> Result<(), CrdtError> {
+        let was_whole = self.height > 0 && self.state == ViewState::Current;
+        if matches!(self.paging.phase, Phase::Possible) && was_whole {
+            // From here on it lacks what was written meanwhile, not the set.
+            self.paging.phase = Phase::Over;
+        }
         if matches!(self.paging.phase, Phase::Possible)
             && self.paging.merged >= self.options.pages_after
             && self.wants.missing_linked() > 0

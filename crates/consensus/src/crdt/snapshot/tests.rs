@@ -195,6 +195,18 @@ fn what_a_page_leaves_out_comes_with_the_history() {
 }
 
 #[test]
+fn who_had_the_whole_set_once_asks_for_no_pages() {
+    let mut giver = Peer::with(0..1);
+    let mut peer = Peer::over(MemoryStore::new());
+    assert_eq!(peer.join(&giver, 10_000, &honest), 0, "a short history is no reason");
+    for number in 1..50 {
+        giver.write(Write::put(key(number), format!("{number}")));
+    }
+    assert_eq!(peer.join(&giver, 10_000, &honest), 0);
+    assert_eq!((peer.shown(), peer.machine.unsure()), (giver.shown(), None));
+}
+
+#[test]
 fn pages_that_do_not_come_or_do_not_go_on_end() {
     let giver = Peer::with(0..30);
     let nothing = |_| Vec::new();
