@@ -191,6 +191,18 @@ fn a_stranger_does_not_hold_the_view_up_for_ever() {
 }
 
 #[test]
+fn a_view_that_is_not_current_does_not_keep_it_awake_for_a_stranger() {
+    let alone = block(By::Author(5), &[], 1, 1, "x", &[]);
+    let mut peer = Peer::new(rules(true, &[1]));
+    peer.hears(&alone, std::slice::from_ref(&alone));
+    assert_eq!(peer.machine.authors().left_out, 1);
+    peer.now += 60_000;
+    let step = peer.machine.step(Vec::new(), Millis(peer.now), peer.store.snapshot()).expect("steps");
+    assert_ne!(peer.machine.state(), ViewState::Current, "nothing that counts is here");
+    assert!(step.next_wake.is_none_or(|at| at.0 > peer.now), "{:?} at {}", step.next_wake, peer.now);
+}
+
+#[test]
 fn what_was_left_out_is_taken_up_after_a_restart_too() {
     let blocks: Vec<Block> = (0..600).map(|number| block(By::Nobody, &[], 1, number, "x", &[])).collect();
     let mut peer = Peer::new(rules(true, &[]));

@@ -539,20 +539,20 @@ impl Machine {
             round.draft.put(Area::Meta, PINS, alive::varint(self.pins));
         }
         self.values.settle();
-        let Round { draft, changes, mut effects, durability, .. } = round;
+        let Round { draft, changes, mut effects, durability, now } = round;
         if !changes.is_empty() {
             effects.insert(0, Effect::Changed(changes));
         }
-        Step { batch: draft.into_batch(), durability, effects, next_wake: self.next_wake() }
+        Step { batch: draft.into_batch(), durability, effects, next_wake: self.next_wake(now) }
     }
 
-    fn next_wake(&self) -> Option<Millis> {
+    fn next_wake(&self, now: Millis) -> Option<Millis> {
         let journal = (!self.journal.is_empty()).then_some(self.tell_after);
         let rebroadcast = (!self.heads.is_empty()).then_some(self.rebroadcast_at);
         let lag = (self.state == ViewState::Current).then(|| self.lag_ends()).flatten();
         let asks = self.asks.values().filter_map(|ask| ask.again).min();
-        let left_out =
-            if self.authors.is_due() { Some(Millis(0)) } else { self.authors.awaited_until().filter(|_| self.state != ViewState::Current) };
+        // Once over, this wait changes nothing any more, whatever else keeps the view from being current.
+        let left_out = if self.authors.is_due() { Some(Millis(0)) } else { self.authors.awaited_until().filter(|until| *until > now) };
         let sweep = (self.paging.is_sweeping() && self.wants.is_empty() && self.journal.is_empty()).then_some(Millis(0));
         let paging = self.paging.next_wake();
         [sweep, paging, journal, rebroadcast, self.speak_at, self.wants.next_wake(), lag, asks, left_out].into_iter().flatten().min()
