@@ -553,7 +553,7 @@ impl Machine {
         let asks = self.asks.values().filter_map(|ask| ask.again).min();
         // Once over, this wait changes nothing any more, whatever else keeps the view from being current.
         let left_out = if self.authors.is_due() { Some(Millis(0)) } else { self.authors.awaited_until().filter(|until| *until > now) };
-        let sweep = (self.paging.is_sweeping() && self.wants.is_empty() && self.journal.is_empty()).then_some(Millis(0));
+        let sweep = (self.paging.is_sweeping() && self.is_history_read(now)).then_some(Millis(0));
         let paging = self.paging.next_wake();
         [sweep, paging, journal, rebroadcast, self.speak_at, self.wants.next_wake(), lag, asks, left_out].into_iter().flatten().min()
     }

@@ -96,10 +96,7 @@ impl Machine {
             self.paging.unsure = Some(Unsure::default());
             self.ask_page(peer, Vec::new(), 0, round);
         }
-        // What is left out until its author is known may count after all.
-        let is_judged = !self.authors.is_due() && self.authors.awaited_until().is_none_or(|until| until <= round.now);
-        let is_all_here = self.height > 0 && self.wants.is_empty() && self.journal.is_empty();
-        let is_read = is_all_here && is_judged && !self.paging.is_asked();
+        let is_read = self.is_history_read(round.now);
         let is_lost = self.paging.lost_at <= round.now;
         if is_lost {
             self.paging.lost_at = Millis(round.now.0 + LOST.0);
@@ -119,6 +116,14 @@ impl Machine {
             }
             None => Ok(()),
         }
+    }
+
+    /// Whether all known history is here, so that pages can be compared with it.
+    pub(super) fn is_history_read(&self, now: Millis) -> bool {
+        // What is left out until its author is known may count after all.
+        let is_judged = !self.authors.is_due() && self.authors.awaited_until().is_none_or(|until| until <= now);
+        let is_all_here = self.height > 0 && self.wants.is_empty() && self.journal.is_empty();
+        is_all_here && is_judged && !self.paging.is_asked()
     }
 
     /// A page, or nothing of the kind.
