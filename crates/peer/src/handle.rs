@@ -180,13 +180,14 @@ pub trait Cluster: Send + Sync + 'static {
     fn pin_of(&self, cid: &Cid) -> Option<Pin>;
     /// Pins after a CID in key order, at most `limit`.
     fn pins(&self, after: Option<&Cid>, limit: usize) -> Vec<Pin>;
-    /// The copies of a pin on every member; for a CID that is not pinned, every member with `unpinned`.
-    fn status(&self, cid: &Cid) -> (Option<Pin>, Vec<CopyRow>);
+    /// The copies of a pin on every member; for a CID that is not pinned, every member with `unpinned`. Waits until this peer's
+    /// machine was told of the wish as it is (milliseconds; copies are unconfirmed when that takes longer than 10 s).
+    async fn status(&self, cid: &Cid) -> (Option<Pin>, Vec<CopyRow>);
     /// The same for a page of pins, cheaper than one by one.
-    fn status_page(&self, pins: &[Pin]) -> Vec<Vec<CopyRow>>;
+    async fn status_page(&self, pins: &[Pin]) -> Vec<Vec<CopyRow>>;
     /// The same in short, appended to `rows`: for every pin a row of each member, the members in one order. How many a pin has.
-    fn short_rows(&self, pins: &[Pin], rows: &mut Vec<ShortRow>) -> usize {
-        let copies = self.status_page(pins);
+    async fn short_rows(&self, pins: &[Pin], rows: &mut Vec<ShortRow>) -> usize {
+        let copies = self.status_page(pins).await;
         let members = copies.first().map_or(0, Vec::len);
         let short = |row: CopyRow| ShortRow { peer: row.peer, state: row.state, because: row.because, tries: row.tries, since: row.since };
         rows.extend(copies.into_iter().flatten().map(short));
@@ -198,7 +199,7 @@ pub trait Cluster: Send + Sync + 'static {
     /// that are added get the present time.
     async fn import(&self, pins: Vec<Pin>, renews: bool) -> Result<Imported, CommandError>;
     /// Why a pin is where it is; none when it is not in the shared state.
-    fn why(&self, cid: &Cid) -> Option<Explanation>;
+    async fn why(&self, cid: &Cid) -> Option<Explanation>;
     /// Waits until `copies` holders confirmed it, or the time is over: how many have.
     async fn wait_copies(&self, cid: &Cid, copies: u32, limit: Duration) -> u32;
     /// Live events; a slow reader loses the oldest and is told.

@@ -18,6 +18,7 @@ use crate::scrub::{Scrub, ScrubAsk, ScrubReport};
 use crate::sharded::ShardedAdd;
 use crate::submitter::Submitter;
 use crate::view;
+use crate::waiting::{self, unsettle};
 use async_trait::async_trait;
 use cluster::{Answer, Balancing, Command, CopyRow, Duty, Event, Explanation, PeerRow, SharedChange, ShortRow, plan};
 use consensus::Hint;
@@ -27,7 +28,6 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
-use store::Area;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use types::{ByteCount, Cid, Depth, Owner, PeerId, Pin, PinOptions, UnixMillis};
@@ -220,12 +220,6 @@ impl Peer {
         self.links.set_node_addresses(self.core.node.addresses().await);
     }
 
-    fn pin_with_version(&self, cid: &Cid) -> Option<(Pin, u64)> {
-        let key = cid.to_bytes();
-        let stored = self.core.consensus.view().get(Area::Pins, &key).ok()??;
-        view::read_pin(&key, &stored)
-    }
-
     fn count_pins(&self) -> u64 {
         if let Some(pins) = self.core.consensus.counted() {
             return pins;
@@ -406,32 +400,40 @@ impl Cluster for Peer {
     }
 
     fn pin_of(&self, cid: &Cid) -> Option<Pin> {
-        self.pin_with_version(cid).map(|(pin, _)| pin)
+        waiting::pin_now(&self.core, cid).map(|(pin, _)| pin)
     }
 
     fn pins(&self, after: Option<&Cid>, limit: usize) -> Vec<Pin> {
         view::pins_after(self.core.consensus.view().as_ref(), after, limit).into_iter().map(|(pin, _)| pin).collect()
     }
 
-    fn status(&self, cid: &Cid) -> (Option<Pin>, Vec<CopyRow>) {
-        let pin = self.pin_with_version(cid);
+    async fn status(&self, cid: &Cid) -> (Option<Pin>, Vec<CopyRow>) {
+        let (pin, is_told) = waiting::told_pin(&self.core, cid).await;
         let known = pin.as_ref().map(|(pin, version)| (pin, *version));
-        let rows = self.core.read(|machine, now| machine.status_of(known, cid, now));
+        let mut rows = self.core.read(|machine, now| machine.status_of(known, cid, now));
+        unsettle(rows.iter_mut().map(|row| (&mut row.state, &mut row.because)), is_told);
         (pin.map(|(pin, _)| pin), self.named(rows))
     }
 
-    fn status_page(&self, pins: &[Pin]) -> Vec<Vec<CopyRow>> {
+    async fn status_page(&self, pins: &[Pin]) -> Vec<Vec<CopyRow>> {
+        let is_told = self.core.caught_up().await;
         let rows: Vec<Vec<CopyRow>> = self.core.read(|machine, now| {
             let of = |pin: &Pin| machine.status_of(Some((pin, wire::pin::pin_version(&wire::pin::encode_pin(pin)))), &pin.cid, now);
             pins.iter().map(of).collect()
         });
-        rows.into_iter().map(|rows| self.named(rows)).collect()
+        let named = |mut rows: Vec<CopyRow>| {
+            unsettle(rows.iter_mut().map(|row| (&mut row.state, &mut row.because)), is_told);
+            self.named(rows)
+        };
+        rows.into_iter().map(named).collect()
     }
 
-    fn short_rows(&self, pins: &[Pin], rows: &mut Vec<ShortRow>) -> usize {
+    async fn short_rows(&self, pins: &[Pin], rows: &mut Vec<ShortRow>) -> usize {
         let before = rows.len();
+        let is_told = self.core.caught_up().await;
         let view = view::View::new(self.core.consensus.as_ref(), self.core.store.as_ref());
         self.core.read(|machine, now| machine.short_rows(pins, now, &|cid| cluster::SharedView::is_ours(&view, cid), rows));
+        unsettle(rows.iter_mut().skip(before).map(|row| (&mut row.state, &mut row.because)), is_told);
         (rows.len() - before).checked_div(pins.len()).unwrap_or(0)
     }
 
@@ -443,8 +445,8 @@ impl Cluster for Peer {
         bulk::import(&self.core, pins, renews).await
     }
 
-    fn why(&self, cid: &Cid) -> Option<Explanation> {
-        let (pin, version) = self.pin_with_version(cid)?;
+    async fn why(&self, cid: &Cid) -> Option<Explanation> {
+        let (pin, version) = waiting::told_pin(&self.core, cid).await.0?;
         let mut why = self.core.read(|machine, now| machine.explain(&pin, version, now));
         for (row, _) in &mut why.peers {
             if let Some(name) = self.links.name_of(&row.peer).filter(|_| row.name.is_empty()) {

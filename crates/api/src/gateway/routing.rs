@@ -48,7 +48,7 @@ impl Gateway {
 
     /// The members that hold it, then those that the DHT names.
     async fn providers(&self, cid: &Cid) -> BoxStream<'static, Provider> {
-        let (pin, copies) = self.cluster.status(cid);
+        let (pin, copies) = self.cluster.status(cid).await;
         let holders: HashSet<PeerId> =
             copies.iter().filter(|copy| pin.is_some() && copy.state == PinState::Pinned && copy.is_live).map(|copy| copy.peer).collect();
         let is_here = self.own.has(&[*cid]).await.is_ok_and(|has| has == [true]);

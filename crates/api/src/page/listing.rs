@@ -7,6 +7,7 @@ use crate::rest::pins::is_part;
 use cluster::CopyRow;
 use peer::Cluster;
 use std::cmp::Reverse;
+use tokio::runtime::Handle;
 use types::{Cid, Pin, PinState};
 use wire::rest::query::Query;
 
@@ -56,7 +57,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Reads the shared state; blocking.
+    /// Reads the shared state; blocking, on a thread for that.
     pub fn read(cluster: &dyn Cluster, wanted: Wanted) -> Listing {
         let mut found: Vec<Pin> = Vec::new();
         let mut after: Option<Cid> = None;
@@ -80,7 +81,7 @@ impl Listing {
         let matching = found.len();
         let first = wanted.page.saturating_mul(PAGE).min(matching);
         let pins: Vec<Pin> = found.drain(first..(first + PAGE).min(matching)).collect();
-        let copies = cluster.status_page(&pins);
+        let copies = Handle::current().block_on(cluster.status_page(&pins));
         Listing { wanted, pins: pins.into_iter().zip(copies).collect(), matching, is_partial }
     }
 }
@@ -90,7 +91,7 @@ fn matching(cluster: &dyn Cluster, pins: Vec<Pin>, wanted: &Wanted) -> Vec<Pin> 
     if !wanted.only_unfinished || pins.is_empty() {
         return pins;
     }
-    let copies = cluster.status_page(&pins);
+    let copies = Handle::current().block_on(cluster.status_page(&pins));
     pins.into_iter().zip(copies).filter(|(_, rows)| rows.iter().any(is_unfinished)).map(|(pin, _)| pin).collect()
 }
 

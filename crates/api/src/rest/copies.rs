@@ -11,6 +11,7 @@ use peer::go::{GoList, GoRow};
 use peer::{Cluster, Moment, PinReader};
 use std::borrow::Cow;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use types::{Pin, PinState};
 use wire::gotime::GoTime;
 use wire::rest::LineWriter;
@@ -20,6 +21,7 @@ use wire::status::Filter;
 /// Pages of the status of every pin.
 pub(super) struct StatusPages {
     cluster: Arc<dyn Cluster>,
+    runtime: Handle,
     go: Vec<GoList>,
     reader: Box<dyn PinReader>,
     filter: Filter,
@@ -39,6 +41,7 @@ impl StatusPages {
         StatusPages {
             reader: cluster.read_pins(Moment::Passing),
             cluster,
+            runtime: Handle::current(),
             go,
             filter,
             is_local,
@@ -67,7 +70,7 @@ impl Pages for StatusPages {
         if count == 0 {
             return Ok(None);
         }
-        let members = self.cluster.short_rows(&self.pins, &mut self.rows);
+        let members = self.runtime.block_on(self.cluster.short_rows(&self.pins, &mut self.rows));
         let facts = PeerFacts::of(&*self.cluster);
         let order = Order::of(self.rows.get(..members).unwrap_or_default(), &self.go, &facts, self.is_local);
         let mut page = Vec::with_capacity(self.size + self.size / 8);

@@ -26,7 +26,7 @@ impl Rest {
         let method = request.head.method.clone();
         let (get, post) = (method == Method::GET, method == Method::POST);
         match path {
-            ["why", cid] if get => self.why(cid),
+            ["why", cid] if get => self.why(cid).await,
             ["peers"] if get => {
                 let forecasts = self.cluster.forecasts();
                 let (rows, go, paths) = (self.cluster.peers(), self.go_peers(), self.cluster.paths());
@@ -92,8 +92,8 @@ impl Rest {
         content::answer(&*self.cluster, wanted, path).await
     }
 
-    fn why(&self, cid: &str) -> Answer {
-        let explanation = self.cluster.why(&parse_cid(cid)?).ok_or_else(Failure::not_pinned)?;
+    async fn why(&self, cid: &str) -> Answer {
+        let explanation = self.cluster.why(&parse_cid(cid)?).await.ok_or_else(Failure::not_pinned)?;
         Ok(json::value(&explanation_value(&explanation)))
     }
 

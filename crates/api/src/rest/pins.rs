@@ -44,7 +44,7 @@ impl Rest {
             Some(go) => go.copies(&cid, self.cluster.pin_of(&cid).as_ref()).await,
             None => Vec::new(),
         };
-        Ok(self.one_status(&cid, only_own, copies))
+        Ok(self.one_status(&cid, only_own, copies).await)
     }
 
     /// The Go peers, where their copies are asked for.
@@ -52,8 +52,8 @@ impl Rest {
         self.cluster.go().filter(|_| !only_own)
     }
 
-    fn one_status(&self, cid: &Cid, only_own: bool, copies: Vec<GoCopy>) -> Response {
-        let (pin, rows) = self.cluster.status(cid);
+    async fn one_status(&self, cid: &Cid, only_own: bool, copies: Vec<GoCopy>) -> Response {
+        let (pin, rows) = self.cluster.status(cid).await;
         let facts = json::PeerFacts::of(&*self.cluster);
         let mut line = String::new();
         let rows = rows.into_iter().filter(|row| !only_own || facts.is_self(&row.peer));
@@ -95,7 +95,7 @@ impl Rest {
             Some(go) => go.recover(&cid, self.cluster.pin_of(&cid).as_ref()).await,
             None => Vec::new(),
         };
-        Ok(self.one_status(&cid, only_own, copies))
+        Ok(self.one_status(&cid, only_own, copies).await)
     }
 
     pub(super) async fn recover_all(&self, query: &Query, request: Request) -> Answer {
@@ -237,7 +237,7 @@ impl Pages for NamedPages {
         let facts = json::PeerFacts::of(&*self.cluster);
         let mut page = String::new();
         for (cid, copies) in part.iter().zip(copies) {
-            let (pin, rows) = self.cluster.status(cid);
+            let (pin, rows) = self.runtime.block_on(self.cluster.status(cid));
             let rows = rows.into_iter().filter(|row| !self.is_local || facts.is_self(&row.peer));
             json::push_status(&mut page, cid, pin.as_ref(), rows, copies, &facts);
         }

@@ -218,13 +218,13 @@ impl Cluster for Twin {
         pins.values().filter(|pin| after.is_none_or(|after| pin.cid > *after)).take(limit).cloned().collect()
     }
 
-    fn status(&self, cid: &Cid) -> (Option<Pin>, Vec<CopyRow>) {
+    async fn status(&self, cid: &Cid) -> (Option<Pin>, Vec<CopyRow>) {
         let pin = self.pin_of(cid);
         let rows = self.rows(cid, pin.as_ref());
         (pin, rows)
     }
 
-    fn status_page(&self, pins: &[Pin]) -> Vec<Vec<CopyRow>> {
+    async fn status_page(&self, pins: &[Pin]) -> Vec<Vec<CopyRow>> {
         pins.iter().map(|pin| self.rows(&pin.cid, Some(pin))).collect()
     }
 
@@ -247,7 +247,7 @@ impl Cluster for Twin {
         Ok(imported)
     }
 
-    fn why(&self, cid: &Cid) -> Option<Explanation> {
+    async fn why(&self, cid: &Cid) -> Option<Explanation> {
         let pin = self.pin_of(cid)?;
         let peers = self.rows(cid, Some(&pin)).into_iter().map(|row| (row, "most free space".to_owned())).collect();
         Some(Explanation {

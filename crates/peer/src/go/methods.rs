@@ -205,7 +205,7 @@ impl Methods {
     }
 
     async fn status(&self, cid: Cid) -> PinInfo {
-        let (pin, rows) = self.0.cluster.status(&cid);
+        let (pin, rows) = self.0.cluster.status(&cid).await;
         Own::of(&self.0).await.pin_info(&cid, pin.as_ref(), &rows)
     }
 
@@ -214,7 +214,7 @@ impl Methods {
         let mut after = None;
         loop {
             let pins = self.0.cluster.pins(after.as_ref(), PAGE);
-            for (pin, rows) in pins.iter().zip(self.0.cluster.status_page(&pins)) {
+            for (pin, rows) in pins.iter().zip(self.0.cluster.status_page(&pins).await) {
                 let info = own.pin_info(&pin.cid, Some(pin), &rows);
                 if wire::status::of_bit(info.short.status).is_some_and(|state| filter.has(state)) {
                     send(replies, &info).await?;
@@ -238,7 +238,7 @@ impl Methods {
         let recovered = self.0.cluster.recover(None).await.map_err(Failure::method)?;
         let own = Own::of(&self.0).await;
         for cid in recovered {
-            let (pin, rows) = self.0.cluster.status(&cid);
+            let (pin, rows) = self.0.cluster.status(&cid).await;
             send(replies, &own.pin_info(&cid, pin.as_ref(), &rows)).await?;
         }
         Ok(())

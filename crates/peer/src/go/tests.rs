@@ -163,13 +163,13 @@ impl Cluster for Twin {
         self.pins.lock().values().filter(|pin| after.is_none_or(|after| pin.cid > *after)).take(limit).cloned().collect()
     }
 
-    fn status(&self, cid: &Cid) -> (Option<Pin>, Vec<CopyRow>) {
+    async fn status(&self, cid: &Cid) -> (Option<Pin>, Vec<CopyRow>) {
         let pin = self.pin_of(cid);
         let row = self.row(pin.as_ref(), cid);
         (pin, vec![row])
     }
 
-    fn status_page(&self, pins: &[Pin]) -> Vec<Vec<CopyRow>> {
+    async fn status_page(&self, pins: &[Pin]) -> Vec<Vec<CopyRow>> {
         pins.iter().map(|pin| vec![self.row(Some(pin), &pin.cid)]).collect()
     }
 
@@ -181,7 +181,7 @@ impl Cluster for Twin {
         Err(CommandError::Stopping)
     }
 
-    fn why(&self, _: &Cid) -> Option<Explanation> {
+    async fn why(&self, _: &Cid) -> Option<Explanation> {
         None
     }
 
