@@ -490,7 +490,7 @@ fn a_submit_that_is_a_batch_is_a_block_at_once_and_skips_the_journal() {
     }
     assert_eq!([7, 8, 1_999].map(|number| other.value(number)), [Some("b".into()), None, Some("b".into())]);
 
-    // A key with a pending wish, a key twice, a removal: one after the other through the journal.
+    // A key with a pending wish, a key twice, a removal: one after the other, as if they had come alone.
     let mut overlapping: Vec<Write> = batch("c");
     overlapping.push(Write::put(key(8), "c"));
     let mut twice: Vec<Write> = batch("d");
@@ -499,8 +499,30 @@ fn a_submit_that_is_a_batch_is_a_block_at_once_and_skips_the_journal() {
     removing.push(Write::remove(key(7)));
     for (now, writes, seen) in [(103, overlapping, Some("c")), (104, twice, Some("e")), (105, removing, None)] {
         let effects = peer.at(now, submit(writes));
-        assert!(is_accepted(&effects) && told(&effects).is_empty());
+        assert!(is_accepted(&effects));
         assert_eq!(peer.value(7), seen.map(Bytes::from));
+    }
+}
+
+#[test]
+fn many_wishes_of_one_step_are_a_block_at_once_and_skip_the_journal() {
+    let wishes = |count: u32| -> Vec<Event> {
+        let wish = |number| Event::Submit { ticket: 1, writes: vec![Write::put(key(number), "b")] };
+        (10..10 + count).map(wish).collect()
+    };
+    let pending = |peer: &Peer| peer.store.snapshot().count(Area::Intents).expect("counts");
+    // Few wait for their turn, since each block costs every peer something.
+    for (count, beside_go, is_told) in [(20, false, false), (48, false, true), (48, true, false)] {
+        let mut peer = Peer::new();
+        if beside_go {
+            peer.at(0, vec![Event::Connected { peer: someone(1), is_pinfold: false }]);
+        }
+        assert_eq!(told(&peer.at(2_000, put(1, "a"))).len(), 1);
+        assert!(told(&peer.at(2_001, put(2, "a"))).is_empty());
+        let effects = peer.at(2_002, wishes(count));
+        assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Accepted { .. })).count(), count as usize);
+        assert_eq!((told(&effects).len(), pending(&peer)), if is_told { (1, 0) } else { (0, u64::from(count) + 1) }, "{count} {beside_go}");
+        assert_eq!([2, 10, 9 + count].map(|number| peer.value(number)), [Some("a".into()), Some("b".into()), Some("b".into())]);
     }
 }
 

@@ -6,18 +6,25 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::ffi::{c_int, c_long};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::runtime::Builder;
 
 /// A thread of the blocking pool that has no work ends after so long.
 const BLOCKING_KEPT: Duration = Duration::from_secs(3);
+/// Pages that are free for so long go back to the system. mimalloc's own 10 ms are less than lies between two uses of the same buffer while
+/// much is written: an import of pins spent a tenth of its CPU on pages that went and came.
+const UNUSED: Duration = Duration::from_millis(50);
 /// How often it is looked whether there is rest.
 const LOOK: Duration = Duration::from_secs(5);
 /// Rest: the process computed for at most so long since the last look.
 const QUIET: Duration = Duration::from_millis(250);
 /// Work after which there is something to give back.
 const WORTH: Duration = Duration::from_millis(500);
+
+/// `mi_option_purge_delay` of mimalloc 2.
+const PURGE_DELAY: c_int = 15;
 
 /// How often there was rest after work.
 static RESTS: AtomicU32 = AtomicU32::new(0);
@@ -27,8 +34,9 @@ thread_local! {
     static GIVEN: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Lets the threads of a runtime give back what they do not use.
+/// Lets the threads of a runtime give back what they do not use, once they have not used it for [`UNUSED`].
 pub fn prepare(runtime: &mut Builder) -> &mut Builder {
+    keep_while_in_use();
     runtime.thread_keep_alive(BLOCKING_KEPT).on_thread_park(give_back)
 }
 
@@ -65,6 +73,18 @@ fn give_back() {
     let rests = RESTS.load(Ordering::Relaxed);
     if GIVEN.replace(rests) != rests {
         collect();
+    }
+}
+
+/// Sets mimalloc's time for pages without use; a person's own `MIMALLOC_PURGE_DELAY` counts.
+#[expect(unsafe_code, reason = "mimalloc's crate has these functions only with features that change the whole library")]
+fn keep_while_in_use() {
+    unsafe extern "C" {
+        fn mi_option_set_default(option: c_int, value: c_long);
+    }
+    // SAFETY: mimalloc's own function (it is linked as the allocator of this binary): it sets a number under a number, and bounds both.
+    unsafe {
+        mi_option_set_default(PURGE_DELAY, UNUSED.as_millis() as c_long);
     }
 }
 
@@ -134,6 +154,22 @@ mod tests {
         }
         let seen: Vec<bool> = [9_000, 9_100, 12_000, 12_010].map(|computed| rest.look(Duration::from_millis(computed))).to_vec();
         assert_eq!(seen, [false, true, false, true]);
+    }
+
+    /// The number of the option is mimalloc's of this version.
+    #[test]
+    #[expect(unsafe_code, reason = "mimalloc's crate has this function only with features that change the whole library")]
+    fn the_time_of_unused_pages_is_set() {
+        unsafe extern "C" {
+            fn mi_option_get(option: c_int) -> c_long;
+        }
+        // SAFETY: mimalloc's own function: it reads a number, whose place it bounds.
+        let now = || unsafe { mi_option_get(PURGE_DELAY) };
+        let ours = UNUSED.as_millis() as c_long;
+        // Another test may have set it.
+        assert!([10, ours].contains(&now()), "{}", now());
+        keep_while_in_use();
+        assert_eq!(now(), ours);
     }
 
     #[test]

@@ -135,7 +135,8 @@ impl Parts {
     /// The pin there, when a root with shards is pinned again, or added again without being cut.
     fn root_of(&self, asked: &Asked, ctx: &Context) -> Option<Pin> {
         let is_again = self.leaving.is_none() && asked.depth == Depth::Recursive && self.pieces.has(&asked.cid);
-        ctx.shared.pin(&asked.cid).map(|(pin, _)| pin).filter(|pin| is_again && pin.kind == PinKind::Meta)
+        let (pin, _) = if is_again { ctx.shared.pin(&asked.cid)? } else { return None };
+        (pin.kind == PinKind::Meta).then_some(pin)
     }
 
     /// The pin as it will be written, or why not.

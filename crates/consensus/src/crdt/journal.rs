@@ -85,6 +85,11 @@ impl Journal {
         (self.next, self.by_number.keys().next().copied().unwrap_or(self.next))
     }
 
+    /// How many wishes were noted in the current step.
+    pub(crate) fn fresh(&self) -> u64 {
+        self.next - self.fresh
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }

@@ -18,7 +18,7 @@ use super::id::BlockId;
 use super::journal::Journal;
 use super::merge::{Mark, mark, mark_refused, read_mark, show};
 use super::snapshot::Unsure;
-use super::tell::Told;
+use super::tell::{self, Told};
 use super::values::Values;
 use super::wants::{WANTS_MAX, Wants};
 use super::{CrdtError, alive};
@@ -437,9 +437,11 @@ impl Machine {
         }
     }
 
-    /// Makes a block of the pending wishes, if it is time.
+    /// Makes a block of the pending wishes, if it is time, or if there are so many that they fill one: what is told in the step that noted
+    /// it needs no place in the journal.
     fn tell(&mut self, round: &mut Round) -> Result<(), CrdtError> {
-        if self.journal.is_empty() || round.now < self.tell_after {
+        let fills_one = self.journal.fresh() >= tell::FILL && !self.has_others();
+        if self.journal.is_empty() || (round.now < self.tell_after && !fills_one) {
             return Ok(());
         }
         let told = Told::take(&mut self.journal, &mut round.draft)?;

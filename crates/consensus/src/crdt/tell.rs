@@ -33,6 +33,10 @@ pub(crate) struct Told {
 /// A submit of so many writes is a batch already, and need not be gathered with others.
 const BATCH_MIN: usize = 1024;
 
+/// So many wishes of one step are told at once, whatever the distance to the block before: they come no faster than the disk syncs, and
+/// one block for each is about what the distance would have made of them.
+pub(super) const FILL: u64 = 48;
+
 impl Told {
     /// These writes as a block of their own, past the journal; none when they are few, do not fit one block, or are more than additions of
     /// different keys.
