@@ -8,13 +8,15 @@
 //! ```
 //!
 //! Memory is bounded by the options: one cache and one memtable for each area that is written. The time to open is bounded by
-//! fjall's journal, which is cut at 64 MiB at the latest; under a small limit ([`Quota`]) earlier.
+//! the memtables too, for what tables have is left out of fjall's journal before it is read ([`journal`]); the journal is cut at 64 MiB at the
+//! latest, under a small limit ([`Quota`]) earlier.
 //!
 //! A full disk or a reached limit is refused before fjall is touched. Where fjall fails all the same it is opened again by the next write.
 
 mod engine;
 mod format;
 mod group;
+mod journal;
 mod packing;
 mod rest;
 

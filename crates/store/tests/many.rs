@@ -24,6 +24,10 @@ const PAGE: usize = 4096;
 const SWEPT: usize = 512;
 /// Blocks of which each is looked at in tests, and a sample of as many in measurements.
 const READS: u64 = 100_000;
+/// Writers are killed when they have written these shares of all blocks.
+const KILLED: [u64; 3] = [20, 10, 4];
+/// At most so many: as much as the longest journal of fjall has.
+const JOURNAL_ENTRIES: u64 = 900_000;
 
 #[test]
 fn many_blocks_outlive_a_kill_and_half_of_them_a_collection() {
@@ -44,8 +48,12 @@ fn run(dir: &Path, count: u64) {
     finished("fill", count, dir);
     out_of_memory(dir);
     finished("read", count, dir);
-    let more = killed(count, dir);
-    finished("open", more, dir);
+    let mut more = count;
+    for share in KILLED {
+        more = killed(more, (count / share).min(JOURNAL_ENTRIES), dir);
+        out_of_memory(dir);
+        finished("open", more, dir);
+    }
     out_of_memory(dir);
     finished("read", more, dir);
     finished("halve", more, dir);
@@ -61,11 +69,11 @@ fn finished(part: &str, count: u64, dir: &Path) {
     }
 }
 
-/// Kills a process that writes; how many blocks there are at least.
-fn killed(count: u64, dir: &Path) -> u64 {
+/// Kills a process when it has written so many blocks; how many there are at least.
+fn killed(count: u64, written: u64, dir: &Path) -> u64 {
     let mut victim = this("write", count, dir).stdout(Stdio::piped()).spawn().expect("starts");
     let lines = BufReader::new(victim.stdout.take().expect("piped")).lines();
-    let enough = count + count / 20 + GROUP / 2;
+    let enough = count + written + GROUP / 2;
     let mut acknowledged = count;
     let mut is_killed = false;
     for line in lines.map_while(Result::ok) {
@@ -255,11 +263,17 @@ fn memory() -> String {
     format!(r#""rss_mib":{rss:.1},"rss_peak_mib":{peak:.1},"cpu_s_so_far":{cpu:.2}"#)
 }
 
-/// Lets the system forget what it keeps of the files in memory.
+/// Lets the system forget what it keeps of the files in memory; of their names and places too where that is allowed.
 fn out_of_memory(dir: &Path) {
+    forget_files(dir);
+    // Root alone may.
+    let _ = std::fs::write("/proc/sys/vm/drop_caches", "3");
+}
+
+fn forget_files(dir: &Path) {
     for entry in std::fs::read_dir(dir).expect("lists").map(|entry| entry.expect("lists").path()) {
         if entry.is_dir() {
-            out_of_memory(&entry);
+            forget_files(&entry);
         } else {
             let file = std::fs::File::open(&entry).expect("opens");
             file.sync_all().expect("syncs");

@@ -4,7 +4,7 @@
 //! of them failed. Closing and opening it again mends both: once every memtable is in a table, the journal holds nothing that is needed and
 //! is left behind ([`Engine::settle`], [`cut_journal`]); what a failed write left is read again from the journal as after a crash.
 
-use super::{DiskOptions, failed};
+use super::{DiskOptions, failed, journal};
 use crate::lock::sync_dir;
 use crate::{Area, StoreError};
 use fjall::config::{BlockSizePolicy, BloomConstructionPolicy, CompressionPolicy, FilterPolicy, FilterPolicyEntry, PartitioningPolicy};
@@ -13,7 +13,7 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// fjall's least limit for its journal; replaying it bounds the time to open.
+/// fjall's least limit for its journal.
 const JOURNAL: u64 = 64 << 20;
 /// Bytes of a data block before compression; the values are small, and most reads are lists.
 const BLOCK: u32 = 8 << 10;
@@ -30,6 +30,7 @@ impl Engine {
     pub(super) fn open(dir: &Path, options: &DiskOptions) -> Result<Engine, StoreError> {
         let keys = dir.join("keys");
         let creation = Creation::begin(dir, &keys).map_err(StoreError::failed("creating the store"))?;
+        journal::shorten(&keys);
         let database = Database::builder(&keys)
             .cache_size(options.cache.get())
             .max_journaling_size(JOURNAL)
