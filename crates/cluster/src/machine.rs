@@ -249,9 +249,12 @@ impl Parts {
 
     fn pin_changed(&mut self, change: &PinChange, ctx: &mut Context) {
         let members = Members { ours: &self.others, go: &self.go };
-        self.holdings.wish_changed(&change.cid, change.before.as_ref(), change.after.as_ref(), members, ctx.now);
+        let confirmed = self.holdings.wish_changed(change, members, ctx.options, ctx.now);
         if let Some(change) = self.owned_changed(change, ctx) {
             self.tracker.wish_changed(&change, ctx);
+        }
+        if let Some((_, version)) = &change.after {
+            confirmed.iter().for_each(|peer| self.tracker.confirmed(peer, &change.cid, *version, ctx));
         }
         let look = look!(self, ctx);
         self.repair.wish_changed(change, look, ctx);
@@ -299,6 +302,7 @@ impl Parts {
         let silent = self.health.tick(ctx.options, ctx.now, ctx.effects);
         if !silent.is_empty() {
             self.tracker.unconfirm(&silent);
+            self.holdings.silent(&silent);
             self.repair.look_soon(ctx);
             if silent.iter().any(|peer| self.health.is_lost(peer, ctx.options, ctx.now)) {
                 self.repair.look_now(ctx);

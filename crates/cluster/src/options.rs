@@ -150,6 +150,8 @@ pub enum PlantedBug {
     IgnoresTakers,
     /// Chooses holders without what it gives to each of them already.
     ForgetsGiven,
+    /// Takes what was said of one value of a pin for the next one.
+    TakesAnyEarlyWord,
 }
 
 /// What a machine is told once.

@@ -9,7 +9,7 @@
 //! | 3 acknowledged is on disk | *acknowledged-is-kept* (peers lose their power while they answer) |
 //! | 4 partitions move nothing at once | *partitions-move-nothing*, *grace-is-waited*, *sites-get-time* |
 //! | 5 who repairs | *repairers-take-turns* |
-//! | 6 status from exceptions | *status-true*, *status-has-its-age*, *explained* |
+//! | 6 status from exceptions | *status-true*, *status-has-its-age*, *confirmed-by-its-word*, *explained* |
 //! | 7 limits | *within-limits* |
 //! | 8 catching up | *catches-up*, *converged* |
 //!
@@ -58,6 +58,8 @@ pub enum Invariant {
     ShardsFit,
     /// A silent peer is shown as silent, with the age of its last word.
     StatusHasItsAge,
+    /// With the wish itself a copy is shown as held only where its holder has said so of this very wish, since it started and was linked.
+    ConfirmedByItsWord,
     /// With nothing in the way, missing history comes soon.
     CatchesUp,
     /// The same seed gives the same run.
@@ -86,6 +88,7 @@ impl Invariant {
             Invariant::TakersAgree => "takers-agree",
             Invariant::ShardsFit => "shards-fit",
             Invariant::StatusHasItsAge => "status-has-its-age",
+            Invariant::ConfirmedByItsWord => "confirmed-by-its-word",
             Invariant::CatchesUp => "catches-up",
             Invariant::SameSeedSameTrace => "same-seed-same-trace",
         }

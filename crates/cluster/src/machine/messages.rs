@@ -87,6 +87,10 @@ impl Parts {
     }
 
     fn heard_report(&mut self, peer: &PeerId, report: &HoldingReport, ctx: &mut Context) {
+        // It was on its way when the peer started anew, and may speak of what is lost since.
+        if self.health.of(peer).is_some_and(|standing| report.incarnation < standing.incarnation) {
+            return;
+        }
         for copy in report.copies.iter().filter(|copy| copy.state == PinState::Pinned) {
             self.tracker.confirmed(peer, &copy.cid, copy.version, ctx);
         }

@@ -34,6 +34,7 @@ fn check_kind(kind: PinKind, peers: &str, placed: &[u8], least: u32, most: u32, 
     let number = |count| NonZeroU32::new(count).expect("not zero");
     let wish = PinOptions { replicas: Replicas::Between { least: number(least), most: number(most) }, ..PinOptions::default() };
     let pin = Pin { kind, ..pin_on(cid(1), &placement, wish) };
+    let shelf = Shelf { pins: [(cid(1).to_bytes(), (pin.clone(), 1))].into(), ..Shelf::default() };
     for (index, how) in peers.bytes().enumerate().skip(1) {
         let other = peer(index as u8);
         health.hello(&other, &hello(1 << 40, 0, how == b'd'), &options, at(0));
@@ -52,7 +53,7 @@ fn check_kind(kind: PinKind, peers: &str, placed: &[u8], least: u32, most: u32, 
             holdings.report(
                 &other,
                 &HoldingReport { incarnation: 1, complete: None, answer: 0, copies: vec![copy] },
-                &Shelf::default(),
+                &shelf,
                 &options,
                 at(1000),
             );

@@ -117,6 +117,11 @@ fn showing_a_silent_peer_as_live_is_found() {
     must_be_found(PlantedBug::ShowsSilentAsLive, Profile::All, Invariant::StatusHasItsAge);
 }
 
+#[test]
+fn taking_a_word_about_another_wish_for_this_one_is_found() {
+    must_be_found(PlantedBug::TakesAnyEarlyWord, Profile::All, Invariant::ConfirmedByItsWord);
+}
+
 // Rule 7: limits.
 
 /// People add at the same moment through two peers, which know nothing of each other's adds; each disk has room for two things.

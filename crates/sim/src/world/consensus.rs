@@ -1,6 +1,7 @@
 //! Drives the CRDT machines: steps, commits with the time that a disk takes, then performs.
 
 use super::World;
+use super::watch::is_sampled;
 use crate::queue::{Packet, Place, What};
 use crate::view::read_pin;
 use bytes::Bytes;
@@ -146,8 +147,13 @@ impl World {
         if self.settings.steps {
             hints.iter().for_each(|hint| self.say(|| self.seen(place, hint)));
         }
-        let change = if is_lost { SharedChange::Lagged } else { SharedChange::Pins(hints) };
-        self.think(place, Event::Shared(change));
+        if is_lost {
+            return self.think(place, Event::Shared(SharedChange::Lagged));
+        }
+        let wished = |hint: &PinChange| hint.after.as_ref().map(|(_, version)| (hint.cid, *version));
+        let wishes: Vec<(Cid, u64)> = hints.iter().filter_map(wished).filter(|(cid, _)| is_sampled(cid)).collect();
+        self.think(place, Event::Shared(SharedChange::Pins(hints)));
+        self.must_be_said(place, &wishes);
     }
 
     fn seen(&self, place: Place, change: &PinChange) -> String {

@@ -221,7 +221,7 @@ impl World {
         let Some(running) = self.peers[at].running.as_mut() else { return };
         let event = if is_up {
             running.linked.insert(other);
-            self.watch.linked(at, other, self.now);
+            self.watch.linked(at, (other, peer), self.now);
             crdt::Event::Connected { peer, is_pinfold: true }
         } else {
             running.linked.remove(&other);

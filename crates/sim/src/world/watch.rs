@@ -7,7 +7,7 @@ use crate::queue::{Place, Time};
 use cluster::order::Distances;
 use cluster::{Notice, PeerHealth, SharedView, ViewState};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use types::{Because, ByteCount, Cid, PeerId, PeerMessage, Pin};
+use types::{Because, ByteCount, Cid, PeerId, PeerMessage, Pin, PinKind, PinState};
 
 /// Removals count for so long.
 const REMOVALS_WITHIN: Time = 60_000;
@@ -25,6 +25,14 @@ const SETTLED: Time = 60_000;
 const CAUGHT_UP_WITHIN: Time = 60_000;
 /// A missing site gets so many graces.
 const SITE_GRACES: Time = 6;
+
+/// One of so many pins is looked at with each change.
+const SAMPLE: u8 = 8;
+
+/// Whether changes of this pin are looked at.
+pub(super) fn is_sampled(cid: &Cid) -> bool {
+    cid.hash().digest().last().is_some_and(|byte| byte % SAMPLE == 0)
+}
 
 /// What was seen of all peers.
 #[derive(Debug, Default)]
@@ -58,6 +66,8 @@ struct Seen {
     words: Vec<Time>,
     /// Since when it misses history that it could have.
     behind: Option<Time>,
+    /// Copies of which others said last that they hold them, and which version they named; sampled.
+    early: BTreeMap<(PeerId, Cid), u64>,
     /// What others said that they take of a shipment, and how much of that was not moved yet.
     taken: BTreeMap<PeerId, (u64, ByteCount)>,
 }
@@ -88,9 +98,11 @@ impl Watch {
         self.peers[place].is_approved = true;
     }
 
-    pub fn linked(&mut self, place: Place, other: Place, now: Time) {
-        self.peers[place].linked.entry(other).or_insert(now);
-        self.peers[place].words[other] = now;
+    pub fn linked(&mut self, place: Place, (other, peer): (Place, PeerId), now: Time) {
+        let seen = &mut self.peers[place];
+        seen.linked.entry(other).or_insert(now);
+        seen.words[other] = now;
+        seen.early.retain(|(from, _), _| *from != peer);
     }
 
     pub fn unlinked(&mut self, place: Place, other: Place) {
@@ -115,6 +127,15 @@ impl Watch {
                 if *incarnation > *known {
                     *known = *incarnation;
                     seen.promised.retain(|(owner, _), _| *owner != from);
+                    seen.early.retain(|(other, _), _| *other != from);
+                }
+            }
+            PeerMessage::Holdings(report) if seen.lives.get(&from).is_none_or(|life| *life <= report.incarnation) => {
+                for copy in report.copies.iter().filter(|copy| is_sampled(&copy.cid)) {
+                    match copy.state {
+                        PinState::Pinned => drop(seen.early.insert((from, copy.cid), copy.version)),
+                        _ => drop(seen.early.remove(&(from, copy.cid))),
+                    }
                 }
             }
             _ => {}
@@ -334,6 +355,31 @@ impl World {
         }
         if let Some(what) = wrong {
             self.break_rule(Invariant::StatusHasItsAge, what);
+        }
+    }
+
+    /// Rule 6: the machine was just told of these wishes; what it shows as held on others, they have said.
+    pub(super) fn must_be_said(&mut self, place: Place, wishes: &[(Cid, u64)]) {
+        let peer = &self.peers[place];
+        let Some(running) = &peer.running else { return };
+        let mut wrong = None;
+        for (cid, version) in wishes {
+            // A root is held by nobody. Of two changes at once the later one counts.
+            let is_so = |(pin, now): &&(Pin, u64)| pin.kind != PinKind::Meta && now == version;
+            let Some((pin, _)) = running.view.get(cid).filter(is_so) else { continue };
+            for row in running.machine.status_of(Some((pin, *version)), cid, peer.clocks(self.now)) {
+                let is_shown = row.peer != peer.id && row.is_placed && row.state == PinState::Pinned;
+                let said = self.watch.peers[place].early.get(&(row.peer, *cid));
+                if is_shown && said != Some(version) {
+                    wrong = Some(format!(
+                        "peer {place} shows {cid} on {:?} as held as soon as it is wished ({version}), which said: {said:?}",
+                        self.places_of(&[row.peer])
+                    ));
+                }
+            }
+        }
+        if let Some(what) = wrong {
+            self.break_rule(Invariant::ConfirmedByItsWord, what);
         }
     }
 
