@@ -64,15 +64,15 @@ pub fn run(root: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
         "heal" => heal::run(root, &options, load),
         "wire" => wire::run(root, &options, load),
         "node" => node::run(root, &options, load),
-        "spread" => pure(root, "spread_stays_even_and_little_moves"),
-        "plan" => pure(root, "a_million_pins_are_planned"),
+        "spread" => pure(root, "cluster", "spread_stays_even_and_little_moves"),
+        "plan" => pure(root, "cluster", "a_million_pins_are_planned"),
         other => bail!("there is no benchmark {other:?}: slice, car, million, pins, bandwidth, heal, wire, node, spread, plan"),
     }
 }
 
-/// A measurement that is a test of the pure crate too: run optimized, with its figures printed.
-fn pure(root: &Path, test: &str) -> anyhow::Result<()> {
-    let arguments = ["test", "--release", "-p", "cluster", "--lib", test, "--", "--nocapture", "--include-ignored"];
+/// A measurement that is a test of a crate too: run optimized, with its figures printed.
+fn pure(root: &Path, package: &str, test: &str) -> anyhow::Result<()> {
+    let arguments = ["test", "--release", "-p", package, "--lib", test, "--", "--nocapture", "--include-ignored"];
     let status = std::process::Command::new("cargo").args(arguments).current_dir(root).status().context("starting cargo")?;
     if status.success() { Ok(()) } else { bail!("{test} failed") }
 }

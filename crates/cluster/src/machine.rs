@@ -292,9 +292,6 @@ impl Parts {
             return;
         }
         ctx.effects.push(Effect::Tell(peer, self.hello(ctx)));
-        for records in self.membership.messages() {
-            ctx.effects.push(Effect::Tell(peer, types::PeerMessage::Records(records)));
-        }
         self.holdings.linked(&peer, false, ctx.now);
     }
 

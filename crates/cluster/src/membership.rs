@@ -162,12 +162,6 @@ impl Membership {
         Ok(true)
     }
 
-    /// Everything, for a peer that was just connected.
-    pub fn messages(&self) -> Vec<Vec<SignedRecord>> {
-        let records: Vec<SignedRecord> = self.records.values().cloned().collect();
-        records.chunks(MESSAGE_MOST).map(<[SignedRecord]>::to_vec).collect()
-    }
-
     /// What is known newer than these.
     pub fn newer(&self, records: &[SignedRecord]) -> Vec<SignedRecord> {
         let newer = |record: &SignedRecord| self.records.get(&record.key).filter(|own| own.version > record.version).cloned();

@@ -23,12 +23,14 @@ use std::time::{Duration, Instant};
 use store::{Area, Batch, Durability, Store};
 use tokio::sync::{Notify, broadcast, oneshot, watch};
 use tokio::task::AbortHandle;
-use types::{Millis, Now, Owner, PeerMessage, UnixMillis};
+use types::{Millis, Now, Owner, PeerMessage, SignedRecord, UnixMillis};
 
 use crate::handle::Live;
 
 /// Live events kept for a slow reader before it is told that it lagged.
 const LIVE_QUEUE: usize = 4096;
+/// Records that are passed on in one message; 50 of the largest fit.
+const RECORDS_TOGETHER: usize = 50;
 /// Notices kept for pages and `/health/alerts`.
 const NOTICES: usize = 1000;
 
@@ -290,24 +292,46 @@ impl Core {
 
     fn perform(&self, effects: Vec<Effect>) {
         let mut ledger = Batch::new();
+        let mut accepted = Vec::new();
         for effect in effects {
             match effect {
+                // Many come together from a peer that was just met.
+                Effect::Record(record) => accepted.push(record),
                 Effect::Ledger { cid, ours: Some(bytes) } => {
                     ledger.put(Area::Ledger, cid.to_bytes(), crate::view::write_size(bytes));
                 }
                 Effect::Ledger { cid, ours: None } => {
                     ledger.delete(Area::Ledger, cid.to_bytes());
                 }
-                // Says nothing that the ledger must come before.
+                // Say nothing that the ledger or a record must come before.
+                Effect::Note(notice) => self.note(notice),
                 Effect::Changed(cid) => self.tell_live(Live::Pin(cid)),
                 other => {
                     // The ledger is entered before whatever follows it.
                     self.write_ledger(std::mem::take(&mut ledger));
+                    self.keep_records(std::mem::take(&mut accepted));
                     self.perform_one(other);
                 }
             }
         }
         self.write_ledger(ledger);
+        self.keep_records(accepted);
+    }
+
+    /// Stores records and passes them on, with one sync and few messages.
+    fn keep_records(&self, accepted: Vec<SignedRecord>) {
+        if accepted.is_empty() {
+            return;
+        }
+        accepted.iter().for_each(|record| self.author_record(record));
+        if let Err(error) = records::keep(self.store.as_ref(), &accepted) {
+            tracing::error!(%error, "keeping records");
+        }
+        // Who has one already takes it for known and passes it on no further.
+        let Some(links) = self.links() else { return };
+        for together in accepted.chunks(RECORDS_TOGETHER) {
+            links.tell_all(&PeerMessage::Records(together.to_vec()));
+        }
     }
 
     fn write_ledger(&self, batch: Batch) {
@@ -346,16 +370,6 @@ impl Core {
                     waiting.send(answer).ok();
                 }
             }
-            Effect::Record(record) => {
-                self.author_record(&record);
-                if let Err(error) = records::keep(self.store.as_ref(), &record) {
-                    tracing::error!(%error, "keeping a record");
-                }
-                // Who has it already takes it for known and passes it on no further.
-                if let Some(links) = self.links() {
-                    links.tell_all(&PeerMessage::Records(vec![record]));
-                }
-            }
             Effect::Trusted(members) => {
                 self.know_authors(members.iter().copied());
                 self.trust.set_members(members);
@@ -366,9 +380,8 @@ impl Core {
             }
             Effect::Measure => self.measure.notify_one(),
             Effect::LaneEnded { peer, lease } => self.end_lane(net::blockstream::lane_owner(&peer, lease)),
-            Effect::Note(notice) => self.note(notice),
             // Done by `perform`.
-            Effect::Ledger { .. } | Effect::Changed(_) => {}
+            Effect::Ledger { .. } | Effect::Record(_) | Effect::Note(_) | Effect::Changed(_) => {}
         }
     }
 

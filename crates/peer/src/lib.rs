@@ -17,6 +17,7 @@ mod claims;
 pub mod clock;
 pub mod core;
 pub mod crdt_network;
+mod exchange;
 mod fill;
 mod garbage;
 pub mod go;

@@ -5,11 +5,12 @@
 //! was trusted elsewhere a moment ago can bring its proof along.
 
 use crate::core::Core;
+use crate::exchange::{CoreShelf, Exchanges, Outcome};
 use crate::handle::Live;
 use crate::peer::Inbound;
 use cluster::{Event, LinkState};
 use consensus::Consensus;
-use net::{Host, Messages};
+use net::{Host, Incoming, Messages};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -24,6 +25,8 @@ pub const MESSAGES: &str = "/pinfold/peer/1";
 pub const BOOK: &str = "/pinfold/book/1";
 /// How long an answer about all copies may wait until the asker's heads are merged here; the asker asks again.
 const MERGE_PATIENCE: Duration = Duration::from_secs(60);
+/// Address books exchanged at once.
+const BOOKS_AT_ONCE: usize = 64;
 /// Records in one message.
 const RECORDS_AT_ONCE: usize = 200;
 
@@ -58,6 +61,7 @@ pub struct Links {
     store: Arc<dyn Store>,
     inbound: Arc<dyn Inbound>,
     own: OwnFacts,
+    exchanges: Arc<Exchanges>,
     state: Mutex<State>,
     node_addresses: Mutex<Vec<String>>,
 }
@@ -71,8 +75,10 @@ struct State {
 impl Links {
     /// Over a running cluster host.
     pub fn new(host: Host, messages: Messages, core: &Arc<Core>, inbound: Arc<dyn Inbound>, own: OwnFacts) -> Arc<Links> {
+        let exchanges = Arc::new(Exchanges::new(host.clone(), CoreShelf::new(core)));
         let links = Arc::new(Links {
             host,
+            exchanges,
             messages,
             core: Arc::downgrade(core),
             consensus: core.consensus.clone(),
@@ -90,6 +96,11 @@ impl Links {
     /// The cluster host.
     pub fn host(&self) -> &Host {
         &self.host
+    }
+
+    /// Records between this peer and others.
+    pub(crate) fn exchanges(&self) -> Arc<Exchanges> {
+        self.exchanges.clone()
     }
 
     /// A member's name.
@@ -177,11 +188,13 @@ impl Links {
 
     /// A peer connected on the cluster host.
     pub fn connected(self: &Arc<Links>, peer: PeerId) {
-        self.send_records(peer);
         let links = self.clone();
         tokio::spawn(async move { links.exchange_book(peer).await });
         if self.is_trusted(&peer) {
             self.link(peer);
+        } else {
+            // It may not know who is trusted, or bring the proof that it is.
+            tokio::spawn(self.clone().exchange_records(peer));
         }
     }
 
@@ -224,10 +237,12 @@ impl Links {
         }
     }
 
-    fn link(&self, peer: PeerId) {
+    fn link(self: &Arc<Links>, peer: PeerId) {
         if self.state.lock().linked.insert(peer) {
             self.inbound.connected(peer);
             self.feed(Event::Link(peer, LinkState::Up));
+            // Also where that was done before it was trusted: what it said then may have been said in vain.
+            tokio::spawn(self.clone().exchange_records(peer));
             self.tell_live(Live::Peers);
         }
     }
@@ -248,7 +263,21 @@ impl Links {
         }
     }
 
-    /// Every record known here, to a peer that just came: it may not know who is trusted.
+    /// Gives a peer the records that it lacks, and takes those that are lacking here.
+    async fn exchange_records(self: Arc<Links>, peer: PeerId) {
+        match self.exchanges.ask(peer).await {
+            Ok(Outcome::Done { gave, took }) => tracing::debug!(%peer, gave, took, "records were exchanged"),
+            // It sends its own by itself.
+            Ok(Outcome::NotSpoken) => self.send_records(peer),
+            Ok(Outcome::Gone) => {}
+            Err(why) => {
+                tracing::debug!(%peer, %why, "an exchange of records broke off: all are sent");
+                self.send_records(peer);
+            }
+        }
+    }
+
+    /// Every record known here, to an older peer.
     fn send_records(&self, peer: PeerId) {
         match crate::records::load(self.store.as_ref()) {
             Ok(records) => {
@@ -455,4 +484,17 @@ impl Links {
 /// The peer id at the end of a multiaddr (`/p2p/<id>`).
 pub fn peer_of(address: &str) -> Option<PeerId> {
     address.rsplit_once("/p2p/").and_then(|(_, id)| id.parse().ok())
+}
+
+/// Answers those who exchange address books, until the host stops.
+pub(crate) async fn answer_books(links: Arc<Links>, mut books: Incoming) {
+    let places = Arc::new(tokio::sync::Semaphore::new(BOOKS_AT_ONCE));
+    while let Some((peer, _, stream)) = books.next().await {
+        let (links, places) = (links.clone(), places.clone());
+        let Ok(place) = places.acquire_owned().await else { return };
+        tokio::spawn(async move {
+            links.answer_book(peer, stream).await;
+            drop(place);
+        });
+    }
 }

@@ -3,6 +3,7 @@
 use crate::bulk;
 use crate::claims::Claiming;
 use crate::core::Core;
+use crate::exchange::RECORDS;
 use crate::fill::Fill;
 use crate::go::GoMembers;
 use crate::handle::{AddSession, ClaimRow, Cluster, CommandError, Identity, Imported, Live, Moment, PinReader, Released, Totals};
@@ -38,7 +39,7 @@ const SPACE_EVERY: Duration = Duration::from_secs(2);
 const SPACE_PAUSE: Duration = Duration::from_millis(50);
 /// Pins are counted at most this often, and that takes at most a twentieth of the time.
 const COUNT_FRESH: Duration = Duration::from_secs(1);
-/// Streams of joins and address books answered at once.
+/// Streams of joins answered at once.
 const ANSWERS_AT_ONCE: usize = 64;
 
 /// What takes gossip and connections for the consensus (the CRDT driver). Among Go peers [`crate::go::GoInbound`] stands before it.
@@ -61,13 +62,15 @@ pub struct Protocols {
     received: mpsc::Receiver<(PeerId, Vec<u8>)>,
     joins: Incoming,
     books: Incoming,
+    records: Incoming,
 }
 
 impl Protocols {
     /// Registers all of them.
     pub fn register(host: &Host) -> Result<Protocols, OpenError> {
         let (messages, received) = Messages::start(host, MESSAGES, MessageLimits::default())?;
-        Ok(Protocols { messages, received, joins: host.accept(&[JOIN])?, books: host.accept(&[BOOK])? })
+        let (joins, books, records) = (host.accept(&[JOIN])?, host.accept(&[BOOK])?, host.accept(&[RECORDS])?);
+        Ok(Protocols { messages, received, joins, books, records })
     }
 }
 
@@ -119,7 +122,7 @@ impl Peer {
         let records = parts.machine.records.clone();
         let core = Core::new(parts.machine, parts.consensus, parts.node, parts.store, parts.trust, owner);
         core.know_first_authors(&records, me);
-        let Protocols { messages, received, joins, books } = parts.protocols;
+        let Protocols { messages, received, joins, books, records: records_asked } = parts.protocols;
         let links = Links::new(parts.host.clone(), messages, &core, parts.inbound.clone(), parts.own);
         let moving = Moving::new(core.clone(), parts.key.clone(), parts.host.id());
         let claiming = Claiming::new(core.clone(), parts.key.clone(), me);
@@ -160,7 +163,8 @@ impl Peer {
             tokio::spawn(peer.limits.clone().run()),
             tokio::spawn(peer.names.clone().run()),
             tokio::spawn(answer_joins(joining.clone(), joins)),
-            tokio::spawn(answer_books(links.clone(), books)),
+            tokio::spawn(crate::links::answer_books(links.clone(), books)),
+            tokio::spawn(crate::exchange::serve(links.exchanges(), records_asked)),
             tokio::spawn(crate::adopt::run(core.clone(), parts.adopt, me, name)),
         ];
         let measured = Arc::downgrade(&peer);
@@ -290,18 +294,6 @@ async fn answer_joins(joining: Arc<Joining>, mut joins: Incoming) {
         let Ok(place) = places.acquire_owned().await else { return };
         tokio::spawn(async move {
             joining.answer(peer, stream).await;
-            drop(place);
-        });
-    }
-}
-
-async fn answer_books(links: Arc<Links>, mut books: Incoming) {
-    let places = Arc::new(tokio::sync::Semaphore::new(ANSWERS_AT_ONCE));
-    while let Some((peer, _, stream)) = books.next().await {
-        let (links, places) = (links.clone(), places.clone());
-        let Ok(place) = places.acquire_owned().await else { return };
-        tokio::spawn(async move {
-            links.answer_book(peer, stream).await;
             drop(place);
         });
     }

@@ -2,9 +2,11 @@
 
 use cluster::MemberDocument;
 use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::{Area, Batch, Durability, Store, StoreError};
 use types::{PeerId, RecordKey, RecordKind, SignedRecord, UnixMillis};
+use wire::reconcile::RecordName;
 
 /// Signs a member record: `author` trusts `peer`, or (with `trusted` false) expels it.
 pub fn member(key: &SigningKey, author: PeerId, peer: &PeerId, version: u64, written: UnixMillis, trusted: bool) -> SignedRecord {
@@ -66,11 +68,26 @@ fn storage_key(key: &RecordKey) -> Vec<u8> {
     [&kind.to_be_bytes()[..], &(key.key.len() as u16).to_be_bytes(), &key.key, author].concat()
 }
 
-/// Writes a record durably.
-pub fn keep(store: &dyn Store, record: &SignedRecord) -> Result<(), StoreError> {
+/// Writes records durably, with one sync.
+pub fn keep<'a>(store: &dyn Store, records: impl IntoIterator<Item = &'a SignedRecord>) -> Result<(), StoreError> {
     let mut batch = Batch::new();
-    batch.put(Area::Records, storage_key(&record.key), wire::record::encode_record(record));
+    for record in records {
+        batch.put(Area::Records, storage_key(&record.key), wire::record::encode_record(record));
+    }
     store.commit(batch, Durability::Synced)
+}
+
+/// Names of all records of this disk, as exchanges have them, each with where it lies.
+pub fn names(store: &dyn Store) -> Result<BTreeMap<RecordName, Vec<u8>>, StoreError> {
+    let mut names = BTreeMap::new();
+    pages(store, &[], |key, value| drop(names.insert(wire::reconcile::name_of(value), key.to_vec())))?;
+    Ok(names)
+}
+
+/// The record that lies there now.
+pub fn under(store: &dyn Store, key: &[u8]) -> Option<SignedRecord> {
+    let kept = store.snapshot().get(Area::Records, key).ok()??;
+    wire::record::decode_record(&kept).ok()
 }
 
 /// The version of the kept record that `author` wrote about a member.
@@ -97,20 +114,23 @@ pub fn load(store: &dyn Store) -> Result<Vec<SignedRecord>, StoreError> {
 }
 
 fn scan(store: &dyn Store, prefix: &[u8]) -> Result<Vec<SignedRecord>, StoreError> {
+    let mut records = Vec::new();
+    pages(store, prefix, |_, value| match wire::record::decode_record(value) {
+        Ok(record) => records.push(record),
+        Err(error) => tracing::warn!(%error, "a kept record does not read"),
+    })?;
+    Ok(records)
+}
+
+fn pages(store: &dyn Store, prefix: &[u8], mut each: impl FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
     const PAGE: usize = 1000;
     let snapshot = store.snapshot();
-    let mut records = Vec::new();
     let mut after: Option<Vec<u8>> = None;
     loop {
         let page = snapshot.scan(Area::Records, after.as_deref(), prefix, PAGE)?;
-        for (_, value) in &page {
-            match wire::record::decode_record(value) {
-                Ok(record) => records.push(record),
-                Err(error) => tracing::warn!(%error, "a kept record does not read"),
-            }
-        }
+        page.iter().for_each(|(key, value)| each(key, value));
         if page.len() < PAGE {
-            return Ok(records);
+            return Ok(());
         }
         after = page.last().map(|(key, _)| key.to_vec());
     }
@@ -154,7 +174,7 @@ mod tests {
         let key = SigningKey::from_bytes(&[5; 32]);
         let author = PeerId::from_ed25519(&key.verifying_key().to_bytes());
         let record = member(&key, author, &author, 1, UnixMillis(7), true);
-        keep(&store, &record).expect("kept");
+        keep(&store, [&record]).expect("kept");
         assert_eq!(load(&store).expect("loaded"), vec![record]);
     }
 }

@@ -309,7 +309,7 @@ impl Running {
         // What this peer published is its user's, as are the keys: it goes along into the next cluster.
         let me = Cluster::identity(&*self.peer).await.peer;
         for register in names.iter().filter(|register| register.key.author == me) {
-            peer::records::keep(self.store.as_ref(), register)?;
+            peer::records::keep(self.store.as_ref(), [register])?;
         }
         Ok(())
     }

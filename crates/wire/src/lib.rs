@@ -7,7 +7,7 @@
 //! shared state    pin, delta, heads, topic, export, raft
 //! gossip          pubsub, metric
 //! peer RPC        msgpack, rpc                            (Go peers)
-//! our own         peer, record, join                      (Pinfold peers)
+//! our own         peer, record, reconcile, join           (Pinfold peers)
 //! blocks          bitswap, kad                            (kad: who has them, in the DHT)
 //! local net       mdns                                    (how peers find each other there)
 //! people, disk    rest, status, multiaddr, gotime, identity
@@ -36,6 +36,7 @@ pub mod rpc;
 
 pub mod join;
 pub mod peer;
+pub mod reconcile;
 pub mod record;
 
 pub mod bitswap;

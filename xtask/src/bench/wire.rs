@@ -4,6 +4,7 @@
 //! - *meet*: a peer that is started again, from its start until both see each other;
 //! - *idle*: CPU, memory and bytes of two peers that have nothing to do, at 0, 100,000 and a million pins. The bytes are all that goes over
 //!   loopback, so they are those of the two only on a machine where nothing else talks;
+//! - *records* (only when asked for): bytes and time of an exchange of 0 to 100,000 records, beside sending them all;
 //! - *burst* (with `PINFOLD_PEERS`): a burst through us until three Go peers list it, beside the same burst through a Go peer;
 //! - *join-go* (likewise): joining one Go peer, whose pins came in batches or one by one (a DAG that is a line).
 
@@ -33,10 +34,14 @@ const EVERYWHERE: &str = "?replication-min=-1&replication-max=-1";
 
 /// Runs all parts, or the one that is asked for.
 pub fn run(root: &Path, options: &Options, load_before: f64) -> anyhow::Result<()> {
+    // Bytes and time of the protocol alone: no processes.
+    if options.only.as_deref() == Some("records") {
+        return super::pure(root, "peer", "what_exchanges_of_records_cost");
+    }
     if let Some(only) = options.only.as_deref()
         && !["join", "meet", "idle", "burst", "join-go"].contains(&only)
     {
-        bail!("--only {only}: there are join, meet, idle, burst and join-go");
+        bail!("--only {only}: there are join, meet, idle, burst, join-go and records");
     }
     let binary = build(root)?;
     let folder = std::env::temp_dir().join(format!("pinfold-bench-wire-{}", std::process::id()));

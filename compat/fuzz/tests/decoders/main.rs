@@ -49,6 +49,7 @@ targets! {
     rpc_frames: shared::rpc_frames, vectors::rpc_frames, COUNT;
     peer_message: own::peer_message, own::peer_messages, COUNT;
     record: own::record, own::records, COUNT;
+    exchange: own::exchange, own::exchanges, COUNT;
     ipns_record: names::ipns_record, names::ipns_records, COUNT;
     ipns_name: names::ipns_name, names::ipns_names, COUNT;
     key_pem: names::key_pem, names::key_pems, COUNT;

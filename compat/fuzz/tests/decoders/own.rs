@@ -4,6 +4,7 @@ use crate::values::{some_messages, some_peers, some_records};
 use fuzz::same;
 use types::{PeerMessage, UnixMillis};
 use wire::join::{self, Invite, JoinAnswer, JoinRequest, Known, Welcome};
+use wire::reconcile::{self, Content, Exchange, Range};
 use wire::{peer, record};
 
 pub fn peer_message(input: &[u8]) -> bool {
@@ -31,6 +32,36 @@ pub fn record(input: &[u8]) -> bool {
 
 pub fn records() -> Vec<Vec<u8>> {
     some_records().iter().map(record::encode_record).collect()
+}
+
+pub fn exchange(input: &[u8]) -> bool {
+    let Ok(message) = reconcile::decode(input) else { return false };
+    // One form for each message.
+    same(&reconcile::encode(&message)[..], input);
+    true
+}
+
+pub fn exchanges() -> Vec<Vec<u8>> {
+    let name = |first: u8| {
+        let mut name = [first; 16];
+        name[15] = 1;
+        name
+    };
+    let range = |end, content| Range { end, content };
+    let ranges = vec![
+        range(Some(name(1)), Content::Same),
+        range(Some(reconcile::bound_between(&name(2), &name(4))), Content::Fingerprint([7; 16])),
+        range(Some(name(9)), Content::Names(vec![name(4), name(5), name(8)])),
+        range(None, Content::Names(Vec::new())),
+    ];
+    let messages = [
+        Exchange::Ready,
+        Exchange::Ranges(Vec::new()),
+        Exchange::Ranges(ranges),
+        Exchange::Wanted(vec![name(1), name(7)]),
+        Exchange::Records(some_records()),
+    ];
+    messages.iter().map(reconcile::encode).collect()
 }
 
 pub fn invite(input: &[u8]) -> bool {
