@@ -65,8 +65,9 @@ pub fn run(root: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
         "wire" => wire::run(root, &options, load),
         "node" => node::run(root, &options, load),
         "spread" => pure(root, "cluster", "spread_stays_even_and_little_moves"),
+        "claims" => pure(root, "cluster", "what_many_claims_take"),
         "plan" => pure(root, "cluster", "a_million_pins_are_planned"),
-        other => bail!("there is no benchmark {other:?}: slice, car, million, pins, bandwidth, heal, wire, node, spread, plan"),
+        other => bail!("there is no benchmark {other:?}: slice, car, million, pins, bandwidth, heal, wire, node, spread, plan, claims"),
     }
 }
 

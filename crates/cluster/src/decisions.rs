@@ -5,7 +5,7 @@
 //! wins, and of two made at the same moment the one of the greater author.
 
 use std::collections::BTreeMap;
-use types::{PeerId, RecordKey, RecordKind, SignedRecord};
+use types::{PeerId, RecordKind, SignedRecord};
 
 /// What a peer is there for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,20 +113,11 @@ impl Decisions {
     }
 }
 
-/// The version of the next decision about a thing.
-pub(crate) fn next_version<'a>(
-    records: impl Iterator<Item = &'a RecordKey>,
-    version: impl Fn(&RecordKey) -> u64,
-    about: (RecordKind, &[u8]),
-) -> u64 {
-    records.filter(|key| (key.kind, key.key.as_slice()) == about).map(version).max().unwrap_or(0) + 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::peer;
-    use types::UnixMillis;
+    use types::{RecordKey, UnixMillis};
 
     fn record(author: u8, kind: RecordKind, key: &[u8], version: u64, value: &str) -> SignedRecord {
         SignedRecord {

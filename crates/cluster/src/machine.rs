@@ -107,8 +107,10 @@ struct Pending {
 
 impl Machine {
     /// A machine that knows nothing yet: its first wake begins the first round.
-    pub fn new(options: Options, now: Now) -> Machine {
+    pub fn new(mut options: Options, now: Now) -> Machine {
         let membership = Membership::new(&options);
+        // They are there now; twice they would take twice the memory.
+        options.records = Vec::new();
         let others = others(&membership, &options);
         let mut health = Health::new(membership.trusted(), &options.me, now);
         health.set_duties(membership.decisions());

@@ -22,6 +22,8 @@ const AT_ONCE: usize = 64;
 pub(super) struct Owned {
     /// When each is to be looked at, and how often it was.
     due: BTreeMap<Cid, (Millis, u32)>,
+    /// The same by time: after a start all claims are due.
+    order: BTreeSet<(Millis, Cid)>,
     /// Pins that were removed although they are claimed: they come back, and nothing is let go meanwhile.
     removed: BTreeMap<Cid, Pin>,
 }
@@ -29,13 +31,32 @@ pub(super) struct Owned {
 impl Owned {
     pub(super) fn look(&mut self, cids: impl IntoIterator<Item = Cid>, at: Millis) {
         for cid in cids {
-            let due = self.due.entry(cid).or_insert((at, 0));
-            *due = (due.0.min(at), 0);
+            let at = self.due.get(&cid).map_or(at, |(before, _)| at.min(*before));
+            self.set(cid, at, 0);
         }
     }
 
     pub(super) fn next_wake(&self) -> Option<Millis> {
-        self.due.values().map(|(at, _)| *at).min()
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    fn set(&mut self, cid: Cid, at: Millis, looks: u32) {
+        if let Some((before, _)) = self.due.insert(cid, (at, looks)) {
+            self.order.remove(&(before, cid));
+        }
+        self.order.insert((at, cid));
+    }
+
+    fn done(&mut self, cid: &Cid) {
+        if let Some((at, _)) = self.due.remove(cid) {
+            self.order.remove(&(at, *cid));
+        }
+    }
+
+    /// The first that are due, and how often each was looked at.
+    fn first_due(&self, now: Millis) -> Vec<(Cid, u32)> {
+        let due = self.order.iter().take_while(|(at, _)| *at <= now).take(AT_ONCE);
+        due.map(|(_, cid)| (*cid, self.due.get(cid).map_or(0, |(_, looks)| *looks))).collect()
     }
 }
 
@@ -161,21 +182,13 @@ impl Parts {
 
     /// Brings pins in line with their claims.
     pub(super) fn mend_owned(&mut self, ctx: &mut Context) {
-        let due: Vec<(Cid, u32)> = self
-            .owned
-            .due
-            .iter()
-            .filter(|(_, (at, _))| *at <= ctx.now.mono)
-            .take(AT_ONCE)
-            .map(|(cid, (_, looks))| (*cid, *looks))
-            .collect();
-        for (cid, looks) in due {
+        for (cid, looks) in self.owned.first_due(ctx.now.mono) {
             if !ctx.is_current() {
-                self.owned.due.insert(cid, (ctx.now.after(AGAIN), looks));
+                self.owned.set(cid, ctx.now.after(AGAIN), looks);
                 continue;
             }
             let Some(change) = self.mended(&cid, ctx) else {
-                self.owned.due.remove(&cid);
+                self.owned.done(&cid);
                 self.let_go_removed(&cid, ctx);
                 continue;
             };
@@ -183,7 +196,7 @@ impl Parts {
                 let look = look!(self, ctx);
                 self.repair.is_first(&cid, look)
             };
-            self.owned.due.insert(cid, (ctx.now.after(AGAIN), looks + 1));
+            self.owned.set(cid, ctx.now.after(AGAIN), looks + 1);
             if is_first || looks >= LOOKS_MOST {
                 self.submit(vec![change], None, ctx);
             }
