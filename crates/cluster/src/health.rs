@@ -14,6 +14,8 @@ use types::{ByteCount, Load, Millis, Now, PeerId, PeerMessage, UnixMillis};
 const TICK: Millis = Millis::seconds(1);
 /// A whole failure domain is given up so many graces late.
 const DOMAIN_GRACES: u64 = 6;
+/// When nobody who has a pin is heard of, its holders are given up so many graces late.
+const SOURCE_GRACES: u64 = 12;
 /// Texts in a hello longer than this are cut: a stranger sends them.
 const TEXT_MOST: usize = 1024;
 /// Clocks this near to each other count as equal: a hello takes time to arrive.
@@ -349,6 +351,17 @@ impl Health {
             }
             PeerHealth::Up | PeerHealth::Suspect | PeerHealth::Cordoned | PeerHealth::Draining => false,
         }
+    }
+
+    /// Whether nothing is to be waited for from a peer even where nobody else has what it holds: gone, or silent for twelve graces.
+    pub fn is_given_up(&self, peer: &PeerId, options: &Options, now: Now) -> bool {
+        let heard = match self.peers.get(peer) {
+            Some(standing) if standing.phase == PeerHealth::Gone => return true,
+            Some(standing) => standing.heard,
+            // Since the start.
+            None => Millis(0),
+        };
+        now.mono.0.saturating_sub(heard.0) > options.grace.0.saturating_mul(SOURCE_GRACES)
     }
 
     /// When the grace of a silent peer is over; none for one that is not silent.

@@ -489,7 +489,8 @@ pub struct UpArgs {
     /// between those that cannot; `no` for one behind a NAT (default auto).
     #[arg(long, value_name = "auto|yes|no")]
     pub reachable: Option<String>,
-    /// How long a silent peer is waited for before its copies are replaced (s, m, h; default 10m).
+    /// How long a silent peer is waited for before its copies are replaced (s, m, h; default 10m); twelve times as long where nobody else
+    /// in reach has a copy.
     #[arg(long, value_name = "DURATION")]
     pub grace: Option<String>,
     /// One JSON line when ready, instead of text.

@@ -204,6 +204,9 @@ fn the_only_holder_comes_back_to_a_pin_that_is_still_its_own() {
     falls_silent(&mut table, 1);
     pass(&mut table, &[2, 3, 4], 720);
     table.accept_writes();
+    assert_eq!(placement(&table, 1), [peer(1)], "nobody else has it: it is waited for");
+    pass(&mut table, &[2, 3, 4], 7_200);
+    table.accept_writes();
     assert!(placement(&table, 1).contains(&peer(1)) && placement(&table, 1).len() == 2, "it would let go as it comes back");
     // A client pins it again meanwhile: it still stays.
     pins(&mut table, 1, PinOptions { name: "again".into(), ..copies(1, 1) });
@@ -243,7 +246,7 @@ fn a_copy_that_another_gave_to_a_stranger_is_not_taken_for_lost() {
     let mut table = among_go();
     table.wish(pin_on(cid(1), &[peer(4)], copies(1, 1)));
     table.wish(pin_on(cid(2), &[peer(9)], copies(1, 1)));
-    pass(&mut table, &[1, 2, 3, 4], 1000);
+    pass(&mut table, &[1, 2, 3, 4], 8_000);
     table.accept_writes();
     assert_eq!(placement(&table, 1), [peer(4)]);
     assert_ne!(placement(&table, 2), [peer(9)], "nobody knows that one");

@@ -42,21 +42,31 @@ pub(crate) fn judge(pin: &Pin, size: Option<ByteCount>, prefer: Option<PeerId>, 
         return Verdict::Expired;
     }
     let Some((least, most)) = look.wished(pin) else { return Verdict::Fine };
-    if pin.kind == PinKind::Shard && !has_source(pin, look) {
+    let has_source = has_source(pin, look);
+    let without_source = || Verdict::Hopeless(Because::NoProvider { missing: 0, first: None, asked: String::new() });
+    if pin.kind == PinKind::Shard && !has_source {
         // Shards exist nowhere but here: nobody could fetch it, and with the placement the knowledge of who has it would go.
-        return Verdict::Hopeless(Because::NoProvider { missing: 0, first: None, asked: String::new() });
+        return without_source();
     }
     let holders = sort_holders(pin, look);
     let is_short = (holders.good.len() as u32) < least;
     if is_short || !holders.must_go.is_empty() {
+        // That all holders are silent is a cut line rather than as many dead disks: whoever were placed now would have nobody to fetch from, and
+        // would copy for nothing when they are back.
+        if !has_source && pin.placement.iter().any(|peer| !look.health.is_given_up(peer, look.options, look.now)) {
+            return without_source();
+        }
         return replace(pin, size, prefer, holders, least, look);
     }
     surplus(pin, &holders.good, (least, most), look)
 }
 
-/// Whether a peer that is heard of has it, or had it and has not let go yet.
+/// Whether a peer that is heard of has it, or had it and has not let go yet; or it stands in the CID itself.
 fn has_source(pin: &Pin, look: Look) -> bool {
-    pin.placement.iter().any(|peer| look.is_live(peer)) || look.holdings.leaving_holders(&pin.cid).any(|peer| look.is_live(&peer))
+    const IDENTITY: u64 = 0;
+    pin.cid.hash().code() == IDENTITY
+        || pin.placement.iter().any(|peer| look.is_live(peer))
+        || look.holdings.leaving_holders(&pin.cid).any(|peer| look.is_live(&peer))
 }
 
 struct Holders {

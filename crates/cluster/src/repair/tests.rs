@@ -111,12 +111,20 @@ fn who_leaves_or_left_is_replaced_in_any_case() {
 fn without_enough_others_the_silent_stay_listed_and_count_when_they_return() {
     check("uxuxxx", &[1, 2], 2, 3, "keep 2 lose 1 gain 1"); // the own peer takes it
     check("uxxxxx", &[0, 1], 2, 3, "hopeless");
-    check("uxxxuu", &[1, 2, 3], 5, 5, "keep 12 lose 3 gain 3");
+    check("uuxxuu", &[1, 2, 3], 5, 5, "keep 12 lose 3 gain 3");
+}
+
+#[test]
+fn what_no_peer_in_reach_has_waits_for_those_who_have_it() {
+    check("uxuuuu", &[1], 1, 1, "hopeless");
+    check("uxxuuu", &[1, 2], 2, 3, "hopeless");
+    check("usxuuu", &[1, 2], 2, 3, "hopeless"); // one of them within grace
+    check("ugxuuu", &[1, 2], 2, 3, "hopeless"); // one of them gone
+    check("ugguuu", &[1, 2], 2, 3, "keep  lose 12 gain 2"); // nobody comes back: it may be found elsewhere
 }
 
 #[test]
 fn a_shard_that_nobody_can_give_keeps_its_placement() {
-    check_kind(PinKind::Data, "uxuuuu", &[1], 1, 1, "keep  lose 1 gain 1");
     check_kind(PinKind::Shard, "uxuuuu", &[1], 1, 1, "hopeless");
     check_kind(PinKind::Shard, "uxxuuu", &[1, 2], 2, 3, "hopeless");
     check_kind(PinKind::Shard, "uxuuuu", &[1, 2], 2, 3, "keep 2 lose 1 gain 1");
