@@ -9,10 +9,10 @@ With {"symmetric": true} every destination gets another outer port, at random: t
 Rules come as JSON lines on standard input: {"delay": 0.075} seconds for every packet, {"symmetric": true} for new mappings. A line is
 answered with "ok". {"count": true} is answered with the packets passed between the sites. Ends with its standard input.
 """
-import heapq, json, os, pathlib, random, select, struct, sys, time
+import pathlib, random, struct, sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
-from link import UNDER_WAY_MOST, tun
+from carry import carry
 
 TCP, UDP = 6, 17
 PUBLIC = bytes([11, 0, 0, 1])
@@ -68,66 +68,42 @@ class Nat:
         return rewritten(packet, target=self.inner[kind, port])
 
 
-def main():
-    chance = random.Random(7)
-    fds = [tun(namespace) for namespace in sys.argv[1:]]
-    nats = {fd: Nat(number, chance) for number, fd in enumerate(fds) if number}
-    by_address = {nat.address: (fd, nat) for fd, nat in nats.items()}
-    under_way, count, delay, between = [], 0, 0.0, 0
-    poll = select.epoll()
-    for fd in [*fds, 0]:
-        poll.register(fd, select.EPOLLIN)
-    print("ready", flush=True)
-    pending = b""
-    while True:
-        wait = max(0.0, under_way[0][0] - time.monotonic()) if under_way else -1
-        for fd, _ in poll.poll(wait):
-            if fd == 0:
-                data = os.read(0, 65536)
-                if not data:
-                    return
-                *lines, pending = (pending + data).split(b"\n")
-                for line in lines:
-                    rule = json.loads(line)
-                    delay = rule.get("delay", delay)
-                    for nat in nats.values():
-                        nat.is_symmetric = rule.get("symmetric", nat.is_symmetric)
-                    print(between if rule.get("count") else "ok", flush=True)
-                continue
-            for _ in range(64):
-                try:
-                    packet = os.read(fd, 65536)
-                except BlockingIOError:
-                    break
-                # Whole IPv4 packets of TCP and UDP; fragments and the rest do not pass.
-                if len(packet) < 28 or packet[0] >> 4 != 4 or packet[9] not in (TCP, UDP) or struct.unpack("!H", packet[6:8])[0] & 0x3FFF:
-                    continue
-                kind, length = packet[9], (packet[0] & 15) * 4
-                ports = struct.unpack("!HH", packet[length:length + 4])
-                source, target = (packet[12:16], ports[0]), (packet[16:20], ports[1])
-                if fd in nats:
-                    packet = nats[fd].out(packet, kind, source, target)
-                    source = (nats[fd].address, struct.unpack("!H", packet[length:length + 2])[0])
-                if target[0] == PUBLIC:
-                    to = fds[0]
-                elif target[0] in by_address:
-                    to, nat = by_address[target[0]]
-                    packet = nat.into(packet, kind, source, target[1])
-                    between += bool(packet and fd in nats)
-                else:
-                    continue
-                if packet is None or to == fd or len(under_way) >= UNDER_WAY_MOST:
-                    continue
-                count += 1
-                heapq.heappush(under_way, (time.monotonic() + delay, count, to, packet))
-        now = time.monotonic()
-        while under_way and under_way[0][0] <= now:
-            _, _, fd, packet = heapq.heappop(under_way)
-            try:
-                os.write(fd, packet)
-            except (BlockingIOError, OSError):
-                pass  # a full or downed device drops, too
+class Net:
+    """The public machine is number 0, the sites follow."""
+
+    def __init__(self, sites):
+        chance = random.Random(7)
+        self.nats = {number: Nat(number, chance) for number in range(1, sites + 1)}
+        self.by_address = {nat.address: (number, nat) for number, nat in self.nats.items()}
+        self.delay, self.between = 0.0, 0
+
+    def told(self, rule):
+        self.delay = rule.get("delay", self.delay)
+        for nat in self.nats.values():
+            nat.is_symmetric = rule.get("symmetric", nat.is_symmetric)
+        return self.between if rule.get("count") else "ok"
+
+    def way(self, number, packet, now):
+        # Whole IPv4 packets of TCP and UDP; fragments and the rest do not pass.
+        if len(packet) < 28 or packet[0] >> 4 != 4 or packet[9] not in (TCP, UDP) or struct.unpack("!H", packet[6:8])[0] & 0x3FFF:
+            return None
+        kind, length = packet[9], (packet[0] & 15) * 4
+        ports = struct.unpack("!HH", packet[length:length + 4])
+        source, target = (packet[12:16], ports[0]), (packet[16:20], ports[1])
+        if number in self.nats:
+            packet = self.nats[number].out(packet, kind, source, target)
+            source = (self.nats[number].address, struct.unpack("!H", packet[length:length + 2])[0])
+        if target[0] == PUBLIC:
+            to = 0
+        elif target[0] in self.by_address:
+            to, nat = self.by_address[target[0]]
+            packet = nat.into(packet, kind, source, target[1])
+            self.between += bool(packet and number in self.nats)
+        else:
+            return None
+        return (to, now + self.delay, packet) if packet and to != number else None
 
 
 if __name__ == "__main__":
-    main()
+    net = Net(len(sys.argv) - 2)
+    carry(sys.argv[1:], net.told, net.way)
