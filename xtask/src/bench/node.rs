@@ -3,14 +3,17 @@
 //! - *store*: ten million small blocks in the block store ([`store`]);
 //! - *pin*: a pin of a DAG of a million blocks that are here already ([`pin`]);
 //! - *swap*: a file over bitswap on loopback, between Pinfold and Kubo in all four ways ([`swap`]; Kubo by `PINFOLD_PEERS`);
+//! - *cars*: 2,000 small files at 100 ms round trip, by bitswap, over HTTP block by block and as one archive ([`cars`]; needs root);
 //! - *far*: a file over bitswap at 100 ms round trip, without and with 1% loss, beside plain TCP over the same link ([`far`]; needs root).
 //!
 //! Adds and CAR imports beside Kubo are `bench slice` and `bench car`.
 
+mod cars;
 mod far;
 mod pin;
 mod store;
 mod swap;
+mod world;
 
 use super::Options;
 use super::machine::{commit, limits, load};
@@ -19,7 +22,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use std::path::Path;
 
-const PARTS: [&str; 4] = ["store", "pin", "swap", "far"];
+const PARTS: [&str; 5] = ["store", "pin", "swap", "far", "cars"];
 
 /// Measures as often as asked, all parts or the one that is asked for.
 pub fn run(root: &Path, options: &Options, load_before: f64) -> anyhow::Result<()> {
@@ -47,7 +50,8 @@ fn measure(root: &Path, options: &Options, load_before: f64, folder: &Path) -> a
                 "store" => store::run(root, &place, options.blocks, round)?,
                 "pin" => pin::run(root, &place, options.blocks, round)?,
                 "swap" => swap::run(root, &place, options, round)?,
-                _ => far::run(root, &place, options, round)?,
+                "far" => far::run(root, &place, options, round)?,
+                _ => cars::run(root, &place, options, round)?,
             });
             std::fs::remove_dir_all(&place)?;
         }
