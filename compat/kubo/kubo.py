@@ -4,6 +4,8 @@ from judge import BEGUN, BIN, FOLDER, IPFS, expect, judge, passed, start, until
 
 PASSWORD = "a secret of the daemon"
 ENTRIES = int(os.environ.get("KUBO_ENTRIES", "50000"))
+# Longer than Kubo waits before it sends a want again (`rebroadcastInterval` of boxo, looked at each 15 s).
+STILL = 60
 
 
 def run(argv, env=None, **options):
@@ -45,9 +47,12 @@ class Kubo:
         self.port = int(api.read_text().strip().split("/")[4])
         self.ipfs("config", "Addresses.API", f"/ip4/127.0.0.1/tcp/{self.port}")
 
+    @property
+    def authorization(self):
+        return ["--api-auth", f"basic:me:{PASSWORD}"] if hasattr(self, "port") else []
+
     def ipfs(self, *arguments, offline=False, **options):
-        authorization = ["--api-auth", f"basic:me:{PASSWORD}"] if hasattr(self, "port") and not offline else []
-        return run([IPFS, *authorization, *arguments], self.env, **options)
+        return run([IPFS, *([] if offline else self.authorization), *arguments], self.env, **options)
 
     def is_pinned(self, cid):
         return cid in self.ipfs("pin", "ls", "--type=recursive", "--quiet").split()
@@ -95,6 +100,34 @@ def everywhere(peer, cid):
     return lambda: all(state == "pinned" for state in peer.states(cid).values()) and len(peer.states(cid)) == 2
 
 
+def pin_large(other, root):
+    """A pin, tried again where Kubo has lost its way; whether it came to its end.
+
+    boxo (0.42 and before) takes a block that does not come within twice the usual time, 50 ms at the least, for a "don't have"; after 16 in a row it
+    drops the peer from the session (`sessionwantsender.go`). When the blocks come in that very moment, the drop is carried out after all wants were
+    answered: then the session has no peer, none of its wants is live, and what it wants next it neither asks of anybody nor ever tells again. Two Kubos
+    do so among themselves when the giver is stopped for 50 ms now and then. Its want list is empty then, and its log ends with "sent too many dont haves,
+    removing from session"; a want of which an answer of ours was lost would stand in the list, and be sent again after half a minute."""
+    pin = subprocess.Popen([IPFS, *other.authorization, "pin", "add", root], env={**os.environ, **other.env}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    came, since = -1, time.time()
+    while True:
+        try:
+            pin.wait(5)
+            break
+        except subprocess.TimeoutExpired:
+            stat = json.loads(other.ipfs("bitswap", "stat", "--enc=json"))
+        if stat["BlocksReceived"] != came:
+            came, since = stat["BlocksReceived"], time.time()
+        if time.time() - since > STILL:
+            pin.kill()
+            pin.wait()
+            expect(f"a pin that stands still at {came:,} blocks wants nothing of anybody ({stat['Wantlist']})", not stat["Wantlist"])
+            return False
+    if pin.returncode != 0:
+        raise SystemExit(f"FAILED: Kubo's pin: {pin.stderr.read().strip()}")
+    return True
+
+
 def pins_a_large_folder(one):
     """A Kubo that nobody told anything but the address fetches by bitswap. It asks for 32 blocks at once and sends a want list each 20 ms at the most
     (`concurrency` of its walk, `minSendMessageDelay` of boxo), so 50,000 files take it 40 s from whomever."""
@@ -106,7 +139,9 @@ def pins_a_large_folder(one):
     other = Kubo("other")
     other.ipfs("swarm", "connect", one.swarm)
     begun = time.time()
-    other.ipfs("pin", "add", root, timeout=400)
+    while not pin_large(other, root):
+        print("note: kubo: its pin stood still with nothing wanted, as it does among Kubos on a busy machine; it was begun again", flush=True)
+        expect("Kubo pins within its time", time.time() - begun < 400)
     print(f"figure: kubo: a pin of {ENTRIES:,} entries from a peer, by bitswap: {time.time() - begun:.1f} s", flush=True)
     stop(other.daemon)
     # Without a network: all of it is there.

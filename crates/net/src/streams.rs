@@ -4,6 +4,7 @@
 //! - Accepting takes several names into one [`Incoming`] queue. The queue is bounded for each peer and in all; a full queue holds the
 //!   negotiation of further streams back (the muxer then holds the sender back), it drops nothing. Only a stream that could not
 //!   be taken for [`StreamLimits::inbound_wait`] is reset, counted and logged.
+//! - A stream is delivered only when the host knows of its connection.
 //! - Outbound streams are bounded for each connection, since a muxer ends the whole connection when its limit is passed.
 //!
 //! Deliberately absent: dialling (a stream is opened to a connected peer or not at all), framing (see [`crate::frame`]).
@@ -259,6 +260,15 @@ impl Shared {
         living
     }
 
+    /// The host has told that the connection exists: its inbound streams are delivered from now on. Connections run in tasks of their own, so that
+    /// their first streams may be ahead of that news; whoever took one would not know the peer, or take it for the one that has just left.
+    pub(crate) fn announce(&self, peer: &libp2p::PeerId, id: ConnectionId) {
+        let connections = self.connections.lock();
+        for connection in connections.get(peer).into_iter().flatten().filter(|connection| connection.id == id) {
+            connection.way.set_known();
+        }
+    }
+
     /// Marks the relayed connections of a peer as outdone (or not any more), and says which of those are in nobody's use.
     pub(crate) fn outdo(&self, peer: &libp2p::PeerId, has_direct: bool) -> Vec<ConnectionId> {
         let connections = self.connections.lock();
@@ -343,6 +353,7 @@ impl Places {
 impl Group {
     /// Puts the stream into the queue, once there is room for it and for one more open stream of the peer.
     async fn deliver(&self, peer: PeerId, protocol: StreamProtocol, stream: libp2p::Stream, shared: &Shared, way: &Arc<Way>) {
+        way.known().await;
         let Some(slot) = shared.inbound_open.take(peer).await else { return };
         let Some(place) = self.places.take(peer).await else { return };
         let stream = Stream::new(stream, shared.traffic.clone(), Some(slot), way);

@@ -298,6 +298,75 @@ async fn a_reply_comes_on_another_stream_when_the_peer_has_ended_the_first() {
     }
 }
 
+/// More than a stream takes in before it is read, so that the sender sees its end.
+#[tokio::test]
+async fn a_reply_that_was_lost_on_stream_after_stream_is_owed_until_it_is_taken() {
+    let node = Node::start(options(1)).await;
+    let block = blocks(1, 1 << 20).remove(0);
+    node.hold(std::slice::from_ref(&block));
+    let mut stranger = Stranger::of(&node).await;
+    stranger.wants(vec![Want::block(block.cid, 1)]).await;
+    for _ in 0..5 {
+        let lost = tokio::time::timeout(Duration::from_secs(5), stranger.incoming.next()).await.expect("another try");
+        drop(lost);
+    }
+    assert_eq!(stranger.hear().await.blocks, [message::Block::new(&block.cid, block.data.clone())]);
+}
+
+#[tokio::test]
+async fn streams_without_work_are_ended_and_not_reset() {
+    let node = Node::start(options(1)).await;
+    let (here, absent) = (blocks(1, 5000).remove(0), blocks(1, 7).remove(0));
+    node.hold(std::slice::from_ref(&here));
+    let mut stranger = Stranger::of(&node).await;
+    let session = node.bitswap.session();
+    session.add_providers(&[stranger.host.id()]);
+    stranger.wants(vec![Want::block(here.cid, 1)]).await;
+    let _ = tokio::time::timeout(Duration::from_millis(500), session.fetch(absent.cid)).await;
+    // One of them brings replies, the other want lists.
+    for _ in 0..2 {
+        let (_, _, mut stream) = stranger.incoming.next().await.unwrap();
+        while read_frame(&mut stream, 4 << 20).await.unwrap().is_some() {}
+        // After a reset nothing could be written to it.
+        stream.write_all(b"x").await.expect("half open still");
+    }
+}
+
+#[tokio::test]
+async fn wants_over_the_limit_are_said_to_be_absent() {
+    let (host, _) = start(options(1)).await;
+    let store = Arc::new(Memory::default());
+    let bitswap = Bitswap::start(host.clone(), store.clone(), BitswapLimits { wants_per_peer: 2, ..BitswapLimits::default() });
+    let node = Node { host, bitswap, store };
+    let blocks = blocks(4, 5000);
+    let mut stranger = Stranger::of(&node).await;
+    stranger
+        .wants(cids(&blocks).into_iter().map(|cid| Want { send_dont_have: cid == blocks[2].cid, ..Want::block(cid, 1) }).collect())
+        .await;
+    assert_eq!(stranger.hear().await.presences, [(blocks[2].cid, Presence::DontHave)]);
+    assert_eq!(node.bitswap.wants_refused(), 2);
+    node.hold(&blocks);
+    assert_eq!(stranger.hear().await.blocks.len(), 2, "those within the limit");
+}
+
+/// What it wants may be read before this host has noticed that it went and came again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_goes_and_comes_again_at_once_is_answered() {
+    let node = Node::start(options(1)).await;
+    let block = blocks(1, 5000).remove(0);
+    node.hold(std::slice::from_ref(&block));
+    let mut stranger = Stranger::of(&node).await;
+    for round in 0..50 {
+        stranger.wants(vec![Want::block(block.cid, 1)]).await;
+        assert_eq!(stranger.hear().await.blocks.len(), 1, "{round}");
+        stranger.host.disconnect(node.host.id()).await;
+        wait_for("the connection is gone", || !stranger.host.is_connected(&node.host.id())).await;
+        stranger.host.connect(node.host.id(), &node.host.addresses()).await.unwrap();
+        stranger.out = stranger.host.open(node.host.id(), &["/ipfs/bitswap/1.2.0"]).await.unwrap().0;
+        stranger.replies = None;
+    }
+}
+
 #[tokio::test]
 async fn a_cancelled_want_is_not_answered_later() {
     let node = Node::start(options(1)).await;

@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::{Notify, Semaphore, watch};
 use types::{Cid, PeerId};
 use wire::bitswap::{Block, MESSAGE_BYTES_MAX, Presence, WantKind};
@@ -28,11 +29,12 @@ const IDLE: Duration = Duration::from_secs(5);
 /// Writing one message to a peer takes longer only when the peer does not read.
 const WRITE: Duration = Duration::from_secs(60);
 
+/// Between two tries to send what is owed to a connected peer: the first pause, and the longest.
+const PAUSE_LEAST: Duration = Duration::from_millis(500);
+const PAUSE_MOST: Duration = Duration::from_secs(60);
+
 /// Reading one message, from its length on: a full one on a slow line takes its time.
 pub(super) const READ: Duration = Duration::from_secs(300);
-
-/// The news of a connection comes within so long after its first stream, also on a busy machine.
-const NEWS: Duration = Duration::from_secs(5);
 
 /// So many bytes of a message count as a sign of life.
 pub(super) const PROGRESS: usize = 64 << 10;
@@ -102,13 +104,6 @@ async fn accept(engine: Arc<Engine>, mut incoming: Incoming) {
 
 /// Reads the messages of one inbound stream.
 async fn read(engine: &Arc<Engine>, peer: PeerId, mut stream: Stream) -> Result<(), frame::FrameError> {
-    // Connections run in tasks of their own: their first streams may be ahead of the news that they exist, and what a peer that is not
-    // known to be there wants is not kept in mind.
-    let mut links = engine.host.links();
-    let is_news = links.wait_for(|links| links.contains_key(&peer));
-    if !matches!(tokio::time::timeout(NEWS, is_news).await, Ok(Ok(_))) {
-        return Ok(());
-    }
     while let Some(length) = frame::read_length(&mut stream, MESSAGE_BYTES_MAX).await? {
         let permits = engine.state.lock().readers.get(&peer).cloned();
         // A peer that has just left has none; its last messages count for themselves.
@@ -209,7 +204,7 @@ async fn write_wants(engine: Arc<Engine>, peer: PeerId, wake: Arc<Notify>) {
         if wants.is_empty() {
             let is_idle = tokio::time::timeout(IDLE, wake.notified()).await.is_err();
             if (is_idle || engine.state.lock().is_stopped) && end_task(&engine, &wake, |state| &mut state.writers, &peer) {
-                return;
+                return end_stream(stream).await;
             }
             continue;
         }
@@ -271,6 +266,14 @@ async fn write_to(stream: &mut Stream, message: &Bytes) -> Result<(), WriteError
     }
 }
 
+/// Ends a stream in order: one that is only dropped is reset, and a Go peer that is busy then loses what it has not read yet.
+async fn end_stream(stream: Option<Stream>) {
+    if let Some(mut stream) = stream {
+        // The peer may be gone.
+        let _ = tokio::time::timeout(IDLE, stream.shutdown()).await;
+    }
+}
+
 /// There is something to answer to `peer`.
 pub(super) fn wake_sender(engine: &Arc<Engine>, state: &mut State, peer: PeerId) {
     if let Some(running) = state.senders.get(&peer) {
@@ -302,36 +305,59 @@ impl Dialect {
     }
 }
 
-/// Sends replies to one peer, until there has been nothing to send for a while. While one reply is written the next is gathered.
+/// Sends replies to one peer, until there has been nothing to send for a while. What could not be sent is owed for as long as the peer is
+/// connected: it counts it as asked, and has no other sign that it was lost.
 async fn send_replies(engine: Arc<Engine>, peer: PeerId, wake: Arc<Notify>) {
-    let opened = engine.host.open(peer, &PROTOCOLS).await;
-    let (mut stream, dialect) = match opened {
-        Ok((stream, protocol)) => (Some(stream), Dialect::of(&protocol)),
-        Err(error) => {
-            tracing::debug!(%peer, %error, "opening a stream for replies");
-            return give_up_on(&engine, &peer);
+    let mut pause = PAUSE_LEAST;
+    while let Err(error) = send_owed(&engine, peer, &wake, &mut pause).await {
+        tracing::debug!(%peer, %error, ?pause, "sending replies");
+        let takes_none = matches!(error, WriteError::Open(OpenError::Unsupported { .. }));
+        let is_over = engine.act(|state, _| {
+            let is_over = takes_none || state.is_stopped || !state.known.contains_key(&peer);
+            if is_over {
+                state.senders.remove(&peer);
+                state.served.forget(&peer);
+            }
+            is_over
+        });
+        if is_over {
+            return;
         }
-    };
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MOST);
+    }
+}
+
+/// While one reply is written the next is gathered. Every one that was written makes the next `pause` short.
+async fn send_owed(engine: &Arc<Engine>, peer: PeerId, wake: &Arc<Notify>, pause: &mut Duration) -> Result<(), WriteError> {
+    let (stream, protocol) = engine.host.open(peer, &PROTOCOLS).await?;
+    let (mut stream, dialect) = (Some(stream), Dialect::of(&protocol));
     let (mut bulk, mut sent) = (Bulk::default(), 0);
-    let mut reply = gather(&engine, peer, dialect).await;
+    let mut reply = gather(engine, peer, dialect).await;
     loop {
         if reply.message.is_empty() {
             let is_idle = tokio::time::timeout(IDLE, wake.notified()).await.is_err();
-            if (is_idle || engine.state.lock().is_stopped) && end_task(&engine, &wake, |state| &mut state.senders, &peer) {
-                return bulk.end().await;
+            if (is_idle || engine.state.lock().is_stopped) && end_task(engine, wake, |state| &mut state.senders, &peer) {
+                bulk.end().await;
+                end_stream(stream).await;
+                return Ok(());
             }
-            reply = gather(&engine, peer, dialect).await;
+            reply = gather(engine, peer, dialect).await;
             continue;
         }
         if dialect == Dialect::Full {
-            bulk.consider(&engine, peer, sent + reply.bytes).await;
+            bulk.consider(engine, peer, sent + reply.bytes).await;
         }
-        let writing = write_reply(&engine, peer, &mut bulk, &mut stream, &reply.message);
-        let (written, next) = tokio::join!(writing, gather(&engine, peer, dialect));
+        let writing = write_reply(engine, peer, &mut bulk, &mut stream, &reply.message);
+        let (written, next) = tokio::join!(writing, gather(engine, peer, dialect));
         if let Err(error) = written {
-            tracing::debug!(%peer, %error, "sending a reply");
-            return give_up_on(&engine, &peer);
+            let mut state = engine.state.lock();
+            for task in reply.tasks.into_iter().chain(next.tasks) {
+                state.served.owe_again(peer, task);
+            }
+            return Err(error);
         }
+        *pause = PAUSE_LEAST;
         let mut state = engine.state.lock();
         let ledger = state.ledger(peer);
         ledger.blocks_sent += reply.blocks;
@@ -356,16 +382,11 @@ async fn write_reply(
     write(engine, peer, stream, &message.encode()).await
 }
 
-/// A peer that takes no replies is owed none; it will ask again.
-fn give_up_on(engine: &Engine, peer: &PeerId) {
-    let mut state = engine.state.lock();
-    state.senders.remove(peer);
-    state.served.forget(peer);
-}
-
 /// A reply being put together; holds its share of the memory for replies.
 struct Reply<'a> {
     message: Message,
+    /// What it answers.
+    tasks: Vec<Task>,
     blocks: u64,
     bytes: u64,
     _share: Option<tokio::sync::SemaphorePermit<'a>>,
@@ -373,7 +394,7 @@ struct Reply<'a> {
 
 /// Puts together the next reply to `peer`; empty when nothing is to be said.
 async fn gather(engine: &Engine, peer: PeerId, dialect: Dialect) -> Reply<'_> {
-    let mut reply = Reply { message: Message::default(), blocks: 0, bytes: 0, _share: None };
+    let mut reply = Reply { message: Message::default(), tasks: Vec::new(), blocks: 0, bytes: 0, _share: None };
     let mut first = engine.state.lock().served.next(&peer);
     if first.is_none() {
         return reply;
@@ -386,6 +407,7 @@ async fn gather(engine: &Engine, peer: PeerId, dialect: Dialect) -> Reply<'_> {
             engine.state.lock().served.put_back(&peer, &task.cid);
             break;
         }
+        reply.tasks.push(task);
         if reply.bytes as usize >= engine.limits.message_bytes || reply.message.presences.len() >= PRESENCES {
             break;
         }
@@ -395,6 +417,9 @@ async fn gather(engine: &Engine, peer: PeerId, dialect: Dialect) -> Reply<'_> {
 
 /// Adds the answer to one want. False when the reply has no room for it.
 async fn answer(engine: &Engine, peer: &PeerId, task: Task, dialect: Dialect, reply: &mut Reply<'_>) -> bool {
+    if task.is_refused {
+        return say_absent(task, dialect, reply);
+    }
     let most = MESSAGE_BYTES_MAX - OVERHEAD;
     let size = match engine.source.size(&task.cid).await {
         Some(size) if size <= most as u64 => size as usize,

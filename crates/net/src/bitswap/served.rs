@@ -25,6 +25,8 @@ struct Client {
     /// Highest priority first, then in order of arrival.
     queue: BTreeSet<(Reverse<i32>, u64, Cid)>,
     arrivals: u64,
+    /// Wants over the limit whose peer wants to be told; as many as wants at the most.
+    refused: BTreeSet<Cid>,
 }
 
 #[derive(Debug)]
@@ -41,7 +43,10 @@ struct Entry {
 pub(super) struct Task {
     pub(super) cid: Cid,
     pub(super) kind: WantKind,
+    pub(super) priority: i32,
     pub(super) send_dont_have: bool,
+    /// Over the limit: it is told that the block is not here, so that it looks elsewhere or comes again.
+    pub(super) is_refused: bool,
 }
 
 impl Served {
@@ -61,15 +66,19 @@ impl Served {
                 self.insert(peer, want);
             }
         }
-        self.peers.get(&peer).is_some_and(|client| !client.queue.is_empty())
+        self.peers.get(&peer).is_some_and(|client| !client.queue.is_empty() || !client.refused.is_empty())
     }
 
     fn insert(&mut self, peer: PeerId, want: Want) {
         let client = self.peers.entry(peer).or_default();
         if !client.wants.contains_key(&want.cid) && client.wants.len() >= self.wants_per_peer {
             self.refused += 1;
+            if want.send_dont_have && client.refused.len() < self.wants_per_peer {
+                client.refused.insert(want.cid);
+            }
             return;
         }
+        client.refused.remove(&want.cid);
         client.unqueue(&want.cid);
         // A fetcher that hears nothing for a while asks everybody "who has it?", also whom it asked for the block: that it still wants.
         let wants_block = client.wants.get(&want.cid).is_some_and(|entry| entry.kind == WantKind::Block);
@@ -83,10 +92,20 @@ impl Served {
     /// The next want of `peer`. It stays wanted until [`Served::remove`].
     pub(super) fn next(&mut self, peer: &PeerId) -> Option<Task> {
         let client = self.peers.get_mut(peer)?;
-        let (_, _, cid) = client.queue.pop_first()?;
+        let Some((_, _, cid)) = client.queue.pop_first() else {
+            let cid = client.refused.pop_first()?;
+            self.remove_idle(peer);
+            return Some(Task { cid, kind: WantKind::Have, priority: 0, send_dont_have: true, is_refused: true });
+        };
         let entry = client.wants.get_mut(&cid)?;
         entry.queued = None;
-        Some(Task { cid, kind: entry.kind, send_dont_have: entry.send_dont_have })
+        Some(Task { cid, kind: entry.kind, priority: entry.priority, send_dont_have: entry.send_dont_have, is_refused: false })
+    }
+
+    /// The answer was lost. What the peer cancelled meanwhile it gets all the same.
+    pub(super) fn owe_again(&mut self, peer: PeerId, task: Task) {
+        let Task { cid, kind, priority, send_dont_have, is_refused: _ } = task;
+        self.insert(peer, Want { cid, kind, priority, send_dont_have, is_cancel: false });
     }
 
     /// Back into the queue: its turn came too early.
@@ -109,10 +128,15 @@ impl Served {
         let Some(client) = self.peers.get_mut(peer) else { return };
         client.unqueue(cid);
         client.wants.remove(cid);
-        if client.wants.is_empty() {
+        client.refused.remove(cid);
+        self.remove_idle(peer);
+        self.stop_waiting(peer, cid);
+    }
+
+    fn remove_idle(&mut self, peer: &PeerId) {
+        if self.peers.get(peer).is_some_and(|client| client.wants.is_empty() && client.refused.is_empty()) {
             self.peers.remove(peer);
         }
-        self.stop_waiting(peer, cid);
     }
 
     /// Blocks came into the store. Returns the peers that there is something to do for.
@@ -242,6 +266,22 @@ mod tests {
         served.take(peer(1), vec![Want::block(cid(1), 7)], false);
         assert_eq!(served.refused, 3);
         assert_eq!(served.next(&peer(1)).map(|task| (task.cid, task.kind)), Some((cid(1), WantKind::Block)));
-        assert_eq!(order(&mut served, peer(1)), [cid(2)]);
+        assert_eq!(served.next(&peer(1)).map(|task| (task.cid, task.is_refused)), Some((cid(2), false)));
+        // They are told, as many as may be wanted at once.
+        assert_eq!(served.next(&peer(1)).map(|task| (task.cid, task.is_refused)), Some((cid(3), true)));
+        served.take(peer(1), vec![Want::cancel(cid(4))], false);
+        assert_eq!(served.next(&peer(1)), None);
+    }
+
+    #[test]
+    fn an_answer_that_was_lost_is_owed_again_with_what_was_asked_meanwhile() {
+        let mut served = Served::new(10);
+        served.take(peer(1), vec![Want::block(cid(1), 1), Want::have(cid(2), 1)], false);
+        let lost: Vec<Task> = std::iter::from_fn(|| served.next(&peer(1))).collect();
+        lost.iter().for_each(|task| served.remove(&peer(1), &task.cid));
+        served.take(peer(1), vec![Want::block(cid(2), 1)], false);
+        lost.iter().for_each(|task| served.owe_again(peer(1), *task));
+        let owed: Vec<(Cid, WantKind)> = std::iter::from_fn(|| served.next(&peer(1))).map(|task| (task.cid, task.kind)).collect();
+        assert_eq!(owed, [(cid(1), WantKind::Block), (cid(2), WantKind::Block)]);
     }
 }

@@ -345,6 +345,7 @@ impl Driver {
                     self.connected(peer, endpoint.get_remote_address().to_string());
                 }
                 self.way_opened(peer_id, connection_id, &endpoint);
+                self.board.streams.announce(&peer_id, connection_id);
                 self.answer(|waiter| waiter.connection == Some(connection_id) || waiter.peer == Some(peer), &Ok(peer));
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
