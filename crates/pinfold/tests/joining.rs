@@ -118,7 +118,8 @@ fn a_peer_is_joined_and_its_blocks_are_fetched_where_it_announces() {
     std::fs::write(folder.path().join("data"), &data).expect("written");
     let cid = one.say(&["add", "--quiet", "--copies", "1", &folder.path().join("data").to_string_lossy()]).trim().to_owned();
     let fetched = swarm.passed();
-    let peers = [one, Peer::up(folder.path(), "two")];
+    // Its node names a place where nobody listens, so it dials there, too.
+    let peers = [one, Peer::start(folder.path(), "two", &["up"], &["--swarm-announce", "/ip4/127.0.0.1/tcp/1"])];
     meet(&peers);
     assert!(cluster.passed() > joined, "met again elsewhere");
     assert_eq!(holders(&peers[0], &cid), ["one"]);
