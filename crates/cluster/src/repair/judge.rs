@@ -53,7 +53,10 @@ pub(crate) fn judge(pin: &Pin, size: Option<ByteCount>, prefer: Option<PeerId>, 
     if is_short || !holders.must_go.is_empty() {
         // That all holders are silent is a cut line rather than as many dead disks: whoever were placed now would have nobody to fetch from, and
         // would copy for nothing when they are back.
-        if !has_source && pin.placement.iter().any(|peer| !look.health.is_given_up(peer, look.options, look.now)) {
+        // Whoever said that it does not have it yet is not waited for: the content comes from elsewhere then.
+        let may_have = |peer: &PeerId| look.holdings.exception(peer, &pin.cid).is_none();
+        let may_come = |peer: &PeerId| may_have(peer) && !look.health.is_given_up(peer, look.options, look.now);
+        if !has_source && pin.placement.iter().any(may_come) {
             return without_source();
         }
         return replace(pin, size, prefer, holders, least, look);

@@ -14,7 +14,7 @@ use std::num::NonZeroU32;
 use types::{Because, CopyState, HoldingReport, Millis, Now, PeerId, Pin, PinKind, PinOptions, PinState, Replicas, UnixMillis};
 
 /// Six peers; peer 0 looks. Letters say how each is: `u` up, `s` silent within grace, `x` silent beyond it, `d` draining,
-/// `g` gone, `f` up without room for the copy.
+/// `g` gone, `f` up without room for the copy, `q` silent beyond grace, its last word was that it waits for the copy.
 fn check(peers: &str, placed: &[u8], least: u32, most: u32, expected: &str) {
     check_kind(PinKind::Data, peers, placed, least, most, expected);
 }
@@ -39,17 +39,17 @@ fn check_kind(kind: PinKind, peers: &str, placed: &[u8], least: u32, most: u32, 
         let other = peer(index as u8);
         health.hello(&other, &hello(1 << 40, 0, how == b'd'), &options, at(0));
         match how {
-            b'x' => {}
+            b'x' | b'q' => {}
             b's' => health.heard(&other, at(900), &mut Vec::new()),
             _ => health.heard(&other, at(1000), &mut Vec::new()),
         }
         if how == b'g' {
             health.left(&other);
         }
-        if how == b'f' {
-            let because = Some(Because::NoRoom { needed: types::ByteCount(2), free: types::ByteCount(1) });
-            let copy =
-                CopyState { cid: cid(1), version: 1, state: PinState::PinError, because, next_try: None, tries: 1, since: UnixMillis(0) };
+        if let b'f' | b'q' = how {
+            let no_room = || Because::NoRoom { needed: types::ByteCount(2), free: types::ByteCount(1) };
+            let (state, because) = if how == b'f' { (PinState::PinError, Some(no_room())) } else { (PinState::PinQueued, None) };
+            let copy = CopyState { cid: cid(1), version: 1, state, because, next_try: None, tries: 1, since: UnixMillis(0) };
             holdings.report(
                 &other,
                 &HoldingReport { incarnation: 1, complete: None, answer: 0, copies: vec![copy] },
@@ -120,6 +120,8 @@ fn what_no_peer_in_reach_has_waits_for_those_who_have_it() {
     check("uxxuuu", &[1, 2], 2, 3, "hopeless");
     check("usxuuu", &[1, 2], 2, 3, "hopeless"); // one of them within grace
     check("ugxuuu", &[1, 2], 2, 3, "hopeless"); // one of them gone
+    check("uquuuu", &[1], 1, 1, "keep  lose 1 gain 1"); // it never had it
+    check("uqxuuu", &[1, 2], 2, 3, "hopeless"); // the other has it
     check("ugguuu", &[1, 2], 2, 3, "keep  lose 12 gain 2"); // nobody comes back: it may be found elsewhere
 }
 
