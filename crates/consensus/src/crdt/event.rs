@@ -16,7 +16,8 @@ pub type Signer = Arc<dyn Fn(&[Cid], &[u8]) -> AuthorSignature + Send + Sync>;
 /// How a machine behaves.
 #[derive(Clone)]
 pub struct MachineOptions {
-    /// Blocks follow each other at this distance while writing goes on; the first after a pause is made at once.
+    /// Blocks follow each other at this distance while writing goes on; the first after a pause is made at once,
+    /// and so is one of many wishes that came together.
     pub spacing: Millis,
     /// The same while a peer is connected that is no Pinfold: Go peers walk only so many blocks a second. All who write share it.
     pub spacing_with_others: Millis,

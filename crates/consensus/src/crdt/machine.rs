@@ -94,7 +94,7 @@ pub struct Machine {
     /// Who gave none lately, and until when it is not asked.
     mute: BTreeMap<PeerId, Millis>,
     state: ViewState,
-    /// The next own block is made no earlier.
+    /// The next own block is made no earlier, unless one step brings enough wishes for one.
     tell_after: Millis,
     /// Heads that others told since the last round.
     heard: BTreeSet<BlockId>,
