@@ -1,5 +1,6 @@
 //! The CRDT's network over the cluster host: heads by gossip, blocks by bitswap, heads on request between Pinfold peers.
 
+use crate::answering::answer_each;
 use crate::peer::Inbound;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -137,13 +138,11 @@ pub async fn answer_pages(crdt: Arc<Crdt>, asked: Incoming) {
     answer_questions(asked, move |after| crdt.page(after)).await;
 }
 
-async fn answer_questions(mut asked: Incoming, answer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) {
+async fn answer_questions(asked: Incoming, answer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) {
     let answer = Arc::new(answer);
-    let places = Arc::new(tokio::sync::Semaphore::new(ANSWERS_AT_ONCE));
-    while let Some((_, _, mut stream)) = asked.next().await {
+    let answer_one = move |_, mut stream| {
         let answer = answer.clone();
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        tokio::spawn(async move {
+        async move {
             let answering = async {
                 let question = net::frame::read_frame(&mut stream, QUESTION_LONGEST).await.ok()??;
                 let answer = tokio::task::spawn_blocking(move || answer(&question)).await.ok()?;
@@ -151,9 +150,9 @@ async fn answer_questions(mut asked: Incoming, answer: impl Fn(&[u8]) -> Vec<u8>
             };
             // An asker that went away, or is too slow, asks again.
             tokio::time::timeout(STRETCH_DEADLINE, answering).await.ok();
-            drop(place);
-        });
-    }
+        }
+    };
+    answer_each(asked, ANSWERS_AT_ONCE, answer_one).await;
 }
 
 /// Answers those who ask for heads, until the host stops.

@@ -11,6 +11,7 @@
 
 mod addresses;
 pub mod adopt;
+mod answering;
 mod authors;
 mod bulk;
 mod claims;

@@ -10,7 +10,7 @@ use crate::handle::Live;
 use crate::peer::Inbound;
 use cluster::{Event, LinkState};
 use consensus::Consensus;
-use net::{Host, Incoming, Messages};
+use net::{Host, Messages};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -25,8 +25,6 @@ pub const MESSAGES: &str = "/pinfold/peer/1";
 pub const BOOK: &str = "/pinfold/book/1";
 /// How long an answer about all copies may wait until the asker's heads are merged here; the asker asks again.
 const MERGE_PATIENCE: Duration = Duration::from_secs(60);
-/// Address books exchanged at once.
-const BOOKS_AT_ONCE: usize = 64;
 /// Records in one message.
 const RECORDS_AT_ONCE: usize = 200;
 
@@ -484,17 +482,4 @@ impl Links {
 /// The peer id at the end of a multiaddr (`/p2p/<id>`).
 pub fn peer_of(address: &str) -> Option<PeerId> {
     address.rsplit_once("/p2p/").and_then(|(_, id)| id.parse().ok())
-}
-
-/// Answers those who exchange address books, until the host stops.
-pub(crate) async fn answer_books(links: Arc<Links>, mut books: Incoming) {
-    let places = Arc::new(tokio::sync::Semaphore::new(BOOKS_AT_ONCE));
-    while let Some((peer, _, stream)) = books.next().await {
-        let (links, places) = (links.clone(), places.clone());
-        let Ok(place) = places.acquire_owned().await else { return };
-        tokio::spawn(async move {
-            links.answer_book(peer, stream).await;
-            drop(place);
-        });
-    }
 }

@@ -1,5 +1,6 @@
 //! A running peer: the parts put together, started in order, stopped backwards.
 
+use crate::answering::answer_each;
 use crate::bulk;
 use crate::claims::Claiming;
 use crate::core::Core;
@@ -39,7 +40,7 @@ const SPACE_EVERY: Duration = Duration::from_secs(2);
 const SPACE_PAUSE: Duration = Duration::from_millis(50);
 /// Pins are counted at most this often, and that takes at most a twentieth of the time.
 const COUNT_FRESH: Duration = Duration::from_secs(1);
-/// Streams of joins answered at once.
+/// Streams of joins, and of address books, answered at once.
 const ANSWERS_AT_ONCE: usize = 64;
 
 /// What takes gossip and connections for the consensus (the CRDT driver). Among Go peers [`crate::go::GoInbound`] stands before it.
@@ -162,8 +163,14 @@ impl Peer {
             tokio::spawn(peer.fill.clone().run()),
             tokio::spawn(peer.limits.clone().run()),
             tokio::spawn(peer.names.clone().run()),
-            tokio::spawn(answer_joins(joining.clone(), joins)),
-            tokio::spawn(crate::links::answer_books(links.clone(), books)),
+            tokio::spawn(answer_each(joins, ANSWERS_AT_ONCE, {
+                let joining = joining.clone();
+                move |peer, stream| joining.clone().answer(peer, stream)
+            })),
+            tokio::spawn(answer_each(books, ANSWERS_AT_ONCE, {
+                let links = links.clone();
+                move |peer, stream| links.clone().answer_book(peer, stream)
+            })),
             tokio::spawn(crate::exchange::serve(links.exchanges(), records_asked)),
             tokio::spawn(crate::adopt::run(core.clone(), parts.adopt, me, name)),
         ];
@@ -284,18 +291,6 @@ fn pin_change(change: consensus::Change) -> Option<cluster::PinChange> {
 async fn take_messages(links: Arc<Links>, mut received: mpsc::Receiver<(PeerId, Vec<u8>)>) {
     while let Some((peer, bytes)) = received.recv().await {
         links.received(peer, &bytes).await;
-    }
-}
-
-async fn answer_joins(joining: Arc<Joining>, mut joins: Incoming) {
-    let places = Arc::new(tokio::sync::Semaphore::new(ANSWERS_AT_ONCE));
-    while let Some((peer, _, stream)) = joins.next().await {
-        let (joining, places) = (joining.clone(), places.clone());
-        let Ok(place) = places.acquire_owned().await else { return };
-        tokio::spawn(async move {
-            joining.answer(peer, stream).await;
-            drop(place);
-        });
     }
 }
 

@@ -22,3 +22,9 @@ pub use crate::record::{RecordKey, RecordKind, SignedRecord};
 pub use crate::status::{Because, PinState};
 pub use crate::time::{Millis, Now, UnixMillis};
 pub use cid::Cid;
+
+/// Whether the content stands in the CID itself (multihash `identity`, code 0 of the multicodec table): there is nothing to fetch or store.
+pub fn is_inline(cid: &Cid) -> bool {
+    const IDENTITY: u64 = 0;
+    cid.hash().code() == IDENTITY
+}

@@ -52,8 +52,7 @@ pub(crate) fn judge(pin: &Pin, size: Option<ByteCount>, prefer: Option<PeerId>, 
     let is_short = (holders.good.len() as u32) < least;
     if is_short || !holders.must_go.is_empty() {
         // That all holders are silent is a cut line rather than as many dead disks: whoever were placed now would have nobody to fetch from, and
-        // would copy for nothing when they are back.
-        // Whoever said that it does not have it yet is not waited for: the content comes from elsewhere then.
+        // would copy for nothing when they are back. Who said that it does not have it yet is not waited for: the content comes from elsewhere.
         let may_have = |peer: &PeerId| look.holdings.exception(peer, &pin.cid).is_none();
         let may_come = |peer: &PeerId| may_have(peer) && !look.health.is_given_up(peer, look.options, look.now);
         if !has_source && pin.placement.iter().any(may_come) {
@@ -66,8 +65,7 @@ pub(crate) fn judge(pin: &Pin, size: Option<ByteCount>, prefer: Option<PeerId>, 
 
 /// Whether a peer that is heard of has it, or had it and has not let go yet; or it stands in the CID itself.
 fn has_source(pin: &Pin, look: Look) -> bool {
-    const IDENTITY: u64 = 0;
-    pin.cid.hash().code() == IDENTITY
+    types::is_inline(&pin.cid)
         || pin.placement.iter().any(|peer| look.is_live(peer))
         || look.holdings.leaving_holders(&pin.cid).any(|peer| look.is_live(&peer))
 }

@@ -13,8 +13,6 @@ use wire::rpc::BlockWithMeta;
 const STALLED: Duration = Duration::from_secs(60);
 /// What it took last is stored within this.
 const STORES_WITHIN: Duration = Duration::from_secs(300);
-/// The multihash that holds the content itself: nothing to store.
-const IDENTITY: u64 = 0;
 
 /// Fills the node of a Go peer until the queue ends; it has everything then. Dropped early, the stream is reset and the peer keeps what it got
 /// until its next collection.
@@ -26,7 +24,7 @@ pub(super) async fn fill(side: &Side, peer: PeerId, mut batches: mpsc::Receiver<
     let send = async {
         let mut has_sent = false;
         loop {
-            for block in batch.iter().filter(|block| block.cid.hash().code() != IDENTITY) {
+            for block in batch.iter().filter(|block| !types::is_inline(&block.cid)) {
                 let data = block.data.to_vec();
                 let size = data.len() as u64;
                 let argument = wire::rpc::encode(&BlockWithMeta { data, cid: Some(block.cid), size });
